@@ -1,1 +1,35 @@
-//! To be written.
+//! The nouns of the log, its rules, and the state machine that every broker and every reader folds commits with.
+//!
+//! Pure: no I/O, no runtime, no clock, no randomness; `now`, ids and nonces come in as arguments. What is here decides what a
+//! producer is answered, so it is written to be proofread:
+//!
+//! 1. [`State::apply`] is the one door through which a state changes; a commit that is refused changes nothing.
+//! 2. The sequencer *decides* with a [`Draft`]; everybody else *verifies* the same rules in [`State::apply`] and stops loudly on
+//!    a difference.
+//! 3. Equal commits give equal states, on every machine and at every time.
+
+pub mod commit;
+pub mod draft;
+pub mod hash;
+pub mod ids;
+pub mod invariants;
+pub mod mint;
+pub mod producer;
+pub mod snapshot;
+pub mod state;
+pub mod topic;
+
+pub use commit::{
+    BatchFacts, BatchRefusal, Commit, Entry, Flush, FlushBody, FlushRun, Merge, MergedRun, Outcome, ProducerStamp,
+    Takeover, TimestampRange,
+};
+pub use draft::{Change, Changed, Draft, FlushProposal, ProposedRun};
+pub use hash::RowsHash;
+pub use ids::{
+    Cell, CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Nonce, Offset, PartitionIndex, PartitionKey, Place,
+    ProducerEpoch, ProducerId, SegmentId, Sequence, TopicId,
+};
+pub use mint::Mint;
+pub use snapshot::Snapshot;
+pub use state::{ApplyError, FlushOutcome, ObjectId, Partition, Refusal, Run, State};
+pub use topic::{Topic, TopicName};

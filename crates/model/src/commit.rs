@@ -1,0 +1,228 @@
+//! Commits: what happened, in order, with its outcomes.
+//!
+//! A commit carries decisions, not requests: each batch's outcome is written down by the sequencer that decided it, so that neither
+//! a bug fix nor a rolling upgrade can change what a producer was answered.
+
+use std::collections::BTreeMap;
+
+use crate::hash::RowsHash;
+use crate::ids::{
+    CommitNumber, Directory, FeatureLevel, FlushId, Nonce, Offset, PartitionIndex, PartitionKey, Place, ProducerEpoch,
+    ProducerId, SegmentId, Sequence, TopicId,
+};
+use crate::topic::TopicName;
+
+/// One numbered object of the commit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Counted over all epochs.
+    pub number: CommitNumber,
+    /// Where it stands.
+    pub place: Place,
+    /// The process that wrote it.
+    pub writer: Nonce,
+    /// The writer's wall clock in milliseconds since 1970; decides nothing.
+    pub time_ms: i64,
+    /// What happened, in order. At least one.
+    pub entries: Vec<Entry>,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// Closes the directory and names the next. Stands alone in its commit.
+    Takeover(Takeover),
+    /// New rules begin at the next commit.
+    RaiseFeatureLevel(FeatureLevel),
+    /// A topic was created.
+    CreateTopic {
+        /// Its identity.
+        id: TopicId,
+        /// Its name.
+        name: TopicName,
+        /// How many partitions it has.
+        partitions: u32,
+        /// Its settings.
+        config: BTreeMap<String, String>,
+    },
+    /// A topic's settings were replaced.
+    AlterTopic {
+        /// The topic.
+        id: TopicId,
+        /// All its settings from now on.
+        config: BTreeMap<String, String>,
+    },
+    /// A topic has more partitions.
+    AddPartitions {
+        /// The topic.
+        id: TopicId,
+        /// The new number of partitions.
+        partitions: u32,
+    },
+    /// A topic and everything in it is gone.
+    DeleteTopic {
+        /// The topic.
+        id: TopicId,
+    },
+    /// Records came in.
+    Flush(Flush),
+    /// Runs were re-homed into a larger segment.
+    Merge(Merge),
+    /// Records below an offset are gone.
+    MoveLogStart {
+        /// The partition.
+        partition: PartitionKey,
+        /// The new log start offset.
+        offset: Offset,
+    },
+    /// Objects and flush ids below this id are no longer accepted, and may be deleted if nothing names them.
+    MoveReclaimBoundary(SegmentId),
+}
+
+/// Closes an epoch and names the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Takeover {
+    /// The directory of the next epoch; only the writer of this takeover writes there.
+    pub next: Directory,
+    /// Where the new sequencer can be reached; empty if it takes no calls.
+    pub address: String,
+}
+
+/// A flush with what came of each of its batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flush {
+    /// Its id.
+    pub id: FlushId,
+    /// The broker that flushed.
+    pub broker: Nonce,
+    /// Where its rows are.
+    pub body: FlushBody,
+    /// Milliseconds since 1970 at which the broker sealed it: the ingest timestamp of its rows.
+    pub ingest_time_ms: i64,
+    /// One per partition, in the order of the rows.
+    pub runs: Vec<FlushRun>,
+}
+
+/// Where the rows of a flush are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushBody {
+    /// In the commit object itself; at most one flush of a commit is inline.
+    Inline,
+    /// In `segments/{id}`, uploaded before.
+    Segment,
+}
+
+/// Consecutive rows of one partition in a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlushRun {
+    /// The partition.
+    pub partition: PartitionKey,
+    /// Index of the first row in the object.
+    pub first_row: u64,
+    /// Its batches in order, each with its outcome.
+    pub batches: Vec<(BatchFacts, Outcome)>,
+}
+
+/// What is known of a batch without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchFacts {
+    /// How many records.
+    pub rows: u32,
+    /// Bytes of its keys, values and headers; what a fetch plans with.
+    pub bytes: u64,
+    /// The least and the greatest record timestamp; `None` if no record has one.
+    pub timestamps: Option<TimestampRange>,
+    /// Hash of its rows.
+    pub hash: RowsHash,
+    /// The idempotent producer's stamp.
+    pub producer: Option<ProducerStamp>,
+}
+
+/// Milliseconds since 1970, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampRange {
+    /// The least.
+    pub first_ms: i64,
+    /// The greatest.
+    pub last_ms: i64,
+}
+
+impl TimestampRange {
+    /// The smallest range that holds both.
+    pub fn union(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        match (a, b) {
+            (Some(a), Some(b)) => {
+                Some(Self { first_ms: a.first_ms.min(b.first_ms), last_ms: a.last_ms.max(b.last_ms) })
+            }
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// Producer id, epoch and the sequence of a batch's first record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerStamp {
+    /// Who.
+    pub id: ProducerId,
+    /// Which life of it.
+    pub epoch: ProducerEpoch,
+    /// The first record's sequence.
+    pub sequence: Sequence,
+}
+
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its first record has this offset.
+    Appended(Offset),
+    /// The same batch was appended before, at this offset; its rows are never referenced.
+    Duplicate(Offset),
+    /// Not appended; its rows are never referenced.
+    Refused(BatchRefusal),
+}
+
+/// Why a batch was not appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchRefusal {
+    /// Its topic does not exist (any more).
+    UnknownTopic,
+    /// Its topic has no such partition.
+    UnknownPartition,
+    /// Its sequence does not continue the producer's.
+    OutOfOrderSequence,
+    /// A later epoch of its producer has been seen.
+    InvalidProducerEpoch,
+    /// The partition has no offsets left.
+    OffsetsExhausted,
+}
+
+/// One larger segment in place of many small ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merge {
+    /// The new object.
+    pub segment: SegmentId,
+    /// One per partition, in the order of the rows.
+    pub runs: Vec<MergedRun>,
+}
+
+/// A run of a merged segment. It takes the place of the whole runs that covered its offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MergedRun {
+    /// The partition.
+    pub partition: PartitionKey,
+    /// Offset of its first row.
+    pub base_offset: Offset,
+    /// How many rows.
+    pub rows: u64,
+    /// Index of the first row in the segment.
+    pub first_row: u64,
+    /// Hash of its rows, computed from the rows that were written.
+    pub hash: RowsHash,
+}
+
+impl PartitionKey {
+    /// The first partition of a topic: where a range over its partitions begins.
+    pub const fn first_of(topic: TopicId) -> Self {
+        Self { topic, partition: PartitionIndex::ZERO }
+    }
+}

@@ -1,0 +1,235 @@
+//! The sequencer's side: deciding what the next commit says.
+//!
+//! A draft works on its own copy of the state, so that a decision sees all decisions before it, durable or not. What comes out is a
+//! commit and the state after it, which equals [`State::apply`] of that commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::commit::{BatchFacts, Commit, Entry, Flush, FlushBody, FlushRun, Merge, Takeover};
+use crate::ids::{CommitNumber, FeatureLevel, FlushId, Nonce, Offset, PartitionKey, Place, SegmentId, TopicId};
+use crate::state::{FlushFacts, FlushOutcome, Refusal, State};
+use crate::topic::TopicName;
+
+/// A flush as its broker proposes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlushProposal {
+    /// Its id; the same when it is sent again.
+    pub id: FlushId,
+    /// The broker that flushed.
+    pub broker: Nonce,
+    /// Where its rows are.
+    pub body: FlushBody,
+    /// Milliseconds since 1970 at which the broker sealed it.
+    pub ingest_time_ms: i64,
+    /// One per partition, ascending, in the order of the rows.
+    pub runs: Vec<ProposedRun>,
+}
+
+/// Consecutive rows of one partition in a proposed flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProposedRun {
+    /// The partition.
+    pub partition: PartitionKey,
+    /// Index of the first row in the object.
+    pub first_row: u64,
+    /// Its batches in order.
+    pub batches: Vec<BatchFacts>,
+}
+
+/// A change that is no flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Raise the feature level.
+    RaiseFeatureLevel(FeatureLevel),
+    /// Create a topic.
+    CreateTopic {
+        /// Its identity, freshly drawn.
+        id: TopicId,
+        /// Its name.
+        name: TopicName,
+        /// How many partitions.
+        partitions: u32,
+        /// Its settings.
+        config: BTreeMap<String, String>,
+    },
+    /// Replace a topic's settings.
+    AlterTopic {
+        /// The topic.
+        id: TopicId,
+        /// All its settings.
+        config: BTreeMap<String, String>,
+    },
+    /// Give a topic more partitions.
+    AddPartitions {
+        /// The topic.
+        id: TopicId,
+        /// The new number.
+        partitions: u32,
+    },
+    /// Delete a topic.
+    DeleteTopic {
+        /// The topic.
+        id: TopicId,
+    },
+    /// Swap runs for those of a merged segment.
+    Merge(Merge),
+    /// Move a partition's log start.
+    MoveLogStart {
+        /// The partition.
+        partition: PartitionKey,
+        /// Where it starts from now on.
+        offset: Offset,
+    },
+    /// Move the reclaim boundary.
+    MoveReclaimBoundary(SegmentId),
+}
+
+/// What a decided change did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// The commit that holds it.
+    pub number: CommitNumber,
+}
+
+/// A commit in the making.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    state: State,
+    entries: Vec<Entry>,
+    inline: bool,
+}
+
+impl Draft {
+    /// A draft of the commit after `state`.
+    pub fn after(state: &State) -> Self {
+        Self { state: state.clone(), entries: Vec::new(), inline: false }
+    }
+
+    /// The number that the commit will have.
+    pub fn number(&self) -> CommitNumber {
+        self.state.number
+    }
+
+    /// Where the commit will stand.
+    pub fn place(&self) -> Place {
+        self.state.place
+    }
+
+    /// Whether nothing has been decided that must be written.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a flush can still be inline in this commit.
+    pub fn has_inline(&self) -> bool {
+        self.inline
+    }
+
+    /// The state as it will be after the commit, so far.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Decides the outcome of a flush; one that is known already gets the outcome that it got.
+    ///
+    /// # Errors
+    /// [`Refusal::BelowReclaimBoundary`]: whether it was committed can't be known any more. Others: it is malformed. The draft is
+    /// unchanged.
+    pub fn flush(&mut self, proposal: &FlushProposal) -> Result<Arc<FlushOutcome>, Refusal> {
+        if let Some(outcome) = self.state.flush(proposal.id) {
+            return Ok(Arc::clone(outcome));
+        }
+        if self.inline && proposal.body == FlushBody::Inline {
+            return Err(Refusal::Malformed { what: "more than one inline flush" });
+        }
+        let mut next = self.state.clone();
+        let outcome = next.append_flush(&proposal.facts())?;
+        self.state = next;
+        self.inline |= proposal.body == FlushBody::Inline;
+        self.entries.push(Entry::Flush(proposal.decided(&outcome)));
+        Ok(outcome)
+    }
+
+    /// Decides a change.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to answer; the draft is unchanged. The answer rests on everything decided so far, so it waits until that is
+    /// durable.
+    pub fn change(&mut self, change: Change) -> Result<Changed, Refusal> {
+        let entry = change.into_entry();
+        let mut next = self.state.clone();
+        next.perform(&entry)?;
+        self.state = next;
+        self.entries.push(entry);
+        Ok(Changed { number: self.state.number })
+    }
+
+    /// The commit, and the state after it.
+    ///
+    /// `writer` is the sequencer's own nonce; `time_ms` its wall clock, for humans.
+    ///
+    /// # Panics
+    /// If nothing has been decided.
+    pub fn seal(mut self, writer: Nonce, time_ms: i64) -> (Commit, State) {
+        assert!(!self.entries.is_empty(), "an empty draft is not committed");
+        let commit =
+            Commit { number: self.state.number, place: self.state.place, writer, time_ms, entries: self.entries };
+        self.state.advance(writer, &commit.entries);
+        (commit, self.state)
+    }
+
+    /// A takeover of the log at `state`: the commit that closes its directory and names the next.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] if `takeover` does not name the next epoch.
+    pub fn takeover(
+        state: &State,
+        takeover: Takeover,
+        writer: Nonce,
+        time_ms: i64,
+    ) -> Result<(Commit, State), Refusal> {
+        let mut draft = Self::after(state);
+        let entry = Entry::Takeover(takeover);
+        draft.state.perform(&entry)?;
+        draft.entries.push(entry);
+        Ok(draft.seal(writer, time_ms))
+    }
+}
+
+impl FlushProposal {
+    fn facts(&self) -> FlushFacts<'_> {
+        let runs = self.runs.iter().map(|run| (run.partition, run.first_row, run.batches.iter().collect()));
+        FlushFacts { id: self.id, body: self.body, runs: runs.collect() }
+    }
+
+    fn decided(&self, outcome: &FlushOutcome) -> Flush {
+        let runs = self.runs.iter().zip(&outcome.runs).map(|(run, (_, outcomes))| FlushRun {
+            partition: run.partition,
+            first_row: run.first_row,
+            batches: run.batches.iter().copied().zip(outcomes.iter().copied()).collect(),
+        });
+        Flush {
+            id: self.id,
+            broker: self.broker,
+            body: self.body,
+            ingest_time_ms: self.ingest_time_ms,
+            runs: runs.collect(),
+        }
+    }
+}
+
+impl Change {
+    fn into_entry(self) -> Entry {
+        match self {
+            Self::RaiseFeatureLevel(level) => Entry::RaiseFeatureLevel(level),
+            Self::CreateTopic { id, name, partitions, config } => Entry::CreateTopic { id, name, partitions, config },
+            Self::AlterTopic { id, config } => Entry::AlterTopic { id, config },
+            Self::AddPartitions { id, partitions } => Entry::AddPartitions { id, partitions },
+            Self::DeleteTopic { id } => Entry::DeleteTopic { id },
+            Self::Merge(merge) => Entry::Merge(merge),
+            Self::MoveLogStart { partition, offset } => Entry::MoveLogStart { partition, offset },
+            Self::MoveReclaimBoundary(id) => Entry::MoveReclaimBoundary(id),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The invariants of a state, by number and name; checked after every restore, in tests, and in debug builds.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{CommitNumber, Offset, PartitionIndex, PartitionKey, SegmentId};
+use crate::producer::RECENT_BATCHES;
+use crate::state::{FEATURE_LEVEL_MAX, Object, ObjectId, State};
+
+/// Debug builds check a state of at most this many parts after every commit, and a larger one now and then.
+const CHECK_ALWAYS_BELOW: usize = 256;
+/// How often a larger state is checked in debug builds: every so many commits.
+const CHECK_EVERY: u64 = 1024;
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invariant {invariant} is broken: {what}")]
+pub struct Violation {
+    /// Its number and name.
+    pub invariant: &'static str,
+    /// What breaks it.
+    pub what: String,
+}
+
+fn broken<T>(invariant: &'static str, what: String) -> Result<T, Violation> {
+    Err(Violation { invariant, what })
+}
+
+impl State {
+    /// Checks every invariant.
+    ///
+    /// # Errors
+    /// The first [`Violation`].
+    ///
+    /// # Cost
+    /// Visits the whole state.
+    pub fn check_invariants(&self) -> Result<(), Violation> {
+        self.runs_are_dense()?;
+        self.objects_count_their_runs()?;
+        self.topics_have_their_partitions()?;
+        self.directories_lead_to_the_place()?;
+        self.memories_are_bounded()
+    }
+
+    pub(crate) fn debug_check(&self) {
+        if cfg!(debug_assertions) {
+            let size = self.partitions.len() + self.runs.len();
+            if size <= CHECK_ALWAYS_BELOW || self.number.get().is_multiple_of(CHECK_EVERY) {
+                let checked = self.check_invariants();
+                assert!(checked.is_ok(), "{checked:?}");
+            }
+        }
+    }
+
+    /// Live runs cover `log_start..high_watermark` without gap or overlap, and belong to partitions that exist.
+    fn runs_are_dense(&self) -> Result<(), Violation> {
+        const NAME: &str = "1 (runs are dense)";
+        let mut ends: BTreeMap<PartitionKey, Offset> = BTreeMap::new();
+        for (key, base, run) in self.runs() {
+            let Some(bounds) = self.partition(key) else {
+                return broken(NAME, format!("a run of {key}, which does not exist"));
+            };
+            let Some(end) = base.checked_add(run.rows) else {
+                return broken(NAME, format!("run of {key} at {base} has no end"));
+            };
+            let fits = match ends.get(&key) {
+                Some(previous) => *previous == base,
+                None => base <= bounds.log_start && bounds.log_start < end,
+            };
+            if !fits || run.rows == 0 || end > bounds.high_watermark {
+                return broken(NAME, format!("run {base}..{end} of {key} does not follow"));
+            }
+            ends.insert(key, end);
+        }
+        for (key, bounds) in &self.partitions {
+            let end = ends.get(key).copied().unwrap_or(bounds.log_start);
+            if end != bounds.high_watermark {
+                return broken(NAME, format!("runs of {key} end at {end}, not at {}", bounds.high_watermark));
+            }
+        }
+        Ok(())
+    }
+
+    /// An object is known exactly as long as runs name it, with their number and bytes; commits lie in the past.
+    fn objects_count_their_runs(&self) -> Result<(), Violation> {
+        const NAME: &str = "2 (objects count their runs)";
+        let mut counted: BTreeMap<ObjectId, Object> = BTreeMap::new();
+        for (_, _, run) in self.runs() {
+            let object = counted.entry(run.object).or_default();
+            object.live_runs += 1;
+            object.live_bytes += run.bytes;
+        }
+        if !self.objects().eq(counted) {
+            return broken(NAME, "live counts differ from the runs".to_owned());
+        }
+        match self.objects.keys().find(|id| matches!(id, ObjectId::Commit(number) if *number >= self.number)) {
+            Some(id) => broken(NAME, format!("{id:?} is not folded yet")),
+            None => Ok(()),
+        }
+    }
+
+    /// Names, tables and partitions are those of the topics, no more and no fewer.
+    fn topics_have_their_partitions(&self) -> Result<(), Violation> {
+        const NAME: &str = "3 (topics have their partitions)";
+        let mut partitions = 0_usize;
+        for (id, topic) in self.topics() {
+            partitions += topic.partitions as usize;
+            let named =
+                self.names.get(&topic.name) == Some(&id) && self.tables.get(&topic.name.table_name()) == Some(&id);
+            let last = PartitionKey::new(id, PartitionIndex::new(topic.partitions.saturating_sub(1)));
+            if !named || topic.partitions == 0 || self.partition(last).is_none() {
+                return broken(NAME, format!("topic {id} ({})", topic.name));
+            }
+        }
+        if self.names.len() != self.topics.len()
+            || self.tables.len() != self.topics.len()
+            || partitions != self.partitions.len()
+        {
+            return broken(NAME, "names, tables or partitions without a topic".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Directories ascend by epoch, and the last one leads to the place of the next commit.
+    fn directories_lead_to_the_place(&self) -> Result<(), Violation> {
+        const NAME: &str = "4 (directories lead to the place)";
+        let mut previous = None;
+        for (first, directory) in self.directories() {
+            if previous.is_some_and(|previous| previous >= directory.epoch) {
+                return broken(NAME, format!("directory {directory} does not ascend"));
+            }
+            previous = Some(directory.epoch);
+            if first > self.number {
+                return broken(NAME, format!("directory {directory} begins at {first}, beyond {}", self.number));
+            }
+        }
+        let last = self.directories.get_max().map(|(first, directory)| (*first, *directory));
+        let expected = (CommitNumber::new(self.number.get().saturating_sub(self.place.index)), self.place.directory);
+        if last == Some(expected) { Ok(()) } else { broken(NAME, format!("{last:?} does not lead to {}", self.place)) }
+    }
+
+    /// Remembered batches, flushes and the feature level are within their bounds.
+    fn memories_are_bounded(&self) -> Result<(), Violation> {
+        const NAME: &str = "5 (memories are bounded)";
+        let bounded = |count: usize| (1..=RECENT_BATCHES).contains(&count);
+        if let Some((key, _)) = self.producers.iter().find(|(_, producer)| !bounded(producer.recent.len())) {
+            return broken(NAME, format!("producer {key:?}"));
+        }
+        if let Some((key, _)) = self.producers.iter().find(|((key, _), _)| self.partition(*key).is_none()) {
+            return broken(NAME, format!("producer {key:?} of no partition"));
+        }
+        if self.flushes.keys().any(|id| SegmentId::from(*id) < self.boundary) {
+            return broken(NAME, "a flush below the reclaim boundary is remembered".to_owned());
+        }
+        if self.boundary > self.highest || self.feature_level > FEATURE_LEVEL_MAX {
+            return broken(NAME, format!("boundary {} or feature level {}", self.boundary, self.feature_level));
+        }
+        Ok(())
+    }
+}

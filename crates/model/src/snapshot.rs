@@ -1,0 +1,124 @@
+//! A state as plain lists, the shape in which a checkpoint persists it.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::commit::Outcome;
+use crate::ids::{
+    CommitNumber, Directory, FeatureLevel, FlushId, Nonce, Offset, PartitionKey, Place, ProducerId, SegmentId, TopicId,
+};
+use crate::invariants::Violation;
+use crate::producer::Producer;
+use crate::state::{FlushOutcome, Partition, Run, State};
+use crate::topic::Topic;
+
+/// A state as plain lists. Everything that can be derived (names, live objects) is left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// How many commits are folded.
+    pub number: CommitNumber,
+    /// Where the next commit stands.
+    pub place: Place,
+    /// Who may write there.
+    pub owner: Option<Nonce>,
+    /// The rules in force.
+    pub feature_level: FeatureLevel,
+    /// The reclaim boundary.
+    pub boundary: SegmentId,
+    /// The highest committed id.
+    pub highest: SegmentId,
+    /// The number of the first commit of each directory.
+    pub directories: Vec<(CommitNumber, Directory)>,
+    /// Topics by id.
+    pub topics: Vec<(TopicId, Topic)>,
+    /// Remembered flushes by id.
+    pub flushes: Vec<(FlushId, CommitNumber, Vec<(PartitionKey, Vec<Outcome>)>)>,
+    /// Partitions by key.
+    pub partitions: Vec<PartitionSnapshot>,
+}
+
+/// One partition of a snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionSnapshot {
+    /// Which.
+    pub key: PartitionKey,
+    /// Where it begins and ends.
+    pub bounds: Partition,
+    /// Its runs by base offset.
+    pub runs: Vec<(Offset, Run)>,
+    /// Its producers by id.
+    pub producers: Vec<(ProducerId, Producer)>,
+}
+
+impl State {
+    /// The state as plain lists.
+    ///
+    /// # Cost
+    /// Copies the whole state; take it off the async threads when the state is large.
+    pub fn snapshot(&self) -> Snapshot {
+        let partitions = self.partitions.iter().map(|(key, bounds)| PartitionSnapshot {
+            key: *key,
+            bounds: *bounds,
+            runs: self.runs_of(*key).collect(),
+            producers: self.producers_of(*key).map(|(id, producer)| (id, producer.clone())).collect(),
+        });
+        Snapshot {
+            number: self.number,
+            place: self.place,
+            owner: self.owner,
+            feature_level: self.feature_level,
+            boundary: self.boundary,
+            highest: self.highest,
+            directories: self.directories().collect(),
+            topics: self.topics().map(|(id, topic)| (id, topic.clone())).collect(),
+            flushes: self.flushes().map(|(id, outcome)| (id, outcome.number, outcome.runs.clone())).collect(),
+            partitions: partitions.collect(),
+        }
+    }
+
+    /// The state of a snapshot.
+    ///
+    /// # Errors
+    /// [`Violation`] if the lists contradict one another: the checkpoint is damaged or written by a bug.
+    pub fn restore(snapshot: Snapshot) -> Result<Self, Violation> {
+        let mut state = Self {
+            number: snapshot.number,
+            place: snapshot.place,
+            owner: snapshot.owner,
+            feature_level: snapshot.feature_level,
+            boundary: snapshot.boundary,
+            highest: snapshot.highest,
+            directories: snapshot.directories.into_iter().collect(),
+            topics: OrdMap::new(),
+            names: OrdMap::new(),
+            tables: OrdMap::new(),
+            partitions: OrdMap::new(),
+            runs: OrdMap::new(),
+            objects: OrdMap::new(),
+            producers: OrdMap::new(),
+            flushes: OrdMap::new(),
+        };
+        for (id, topic) in snapshot.topics {
+            state.names.insert(topic.name.clone(), id);
+            state.tables.insert(topic.name.table_name(), id);
+            state.topics.insert(id, topic);
+        }
+        for (id, number, runs) in snapshot.flushes {
+            state.flushes.insert(id, Arc::new(FlushOutcome { number, runs }));
+        }
+        for partition in snapshot.partitions {
+            let key = partition.key;
+            state.partitions.insert(key, partition.bounds);
+            for (base, run) in partition.runs {
+                state.name(&run);
+                state.runs.insert((key, base), run);
+            }
+            for (id, producer) in partition.producers {
+                state.producers.insert((key, id), producer);
+            }
+        }
+        state.check_invariants()?;
+        Ok(state)
+    }
+}

@@ -1,0 +1,76 @@
+//! How a merge takes the place of what it merged: same offsets, same counts, same rows.
+
+use super::{ObjectId, Refusal, Run, State};
+use crate::commit::{Merge, MergedRun, TimestampRange};
+use crate::hash::RowsHash;
+use crate::ids::{Offset, SegmentId};
+
+impl State {
+    /// Swaps whole runs for the runs of a merged segment.
+    ///
+    /// # Errors
+    /// [`Refusal::MergeStale`] if another change came first (the segment is an orphan), [`Refusal::MergeDiffers`] if the rows are
+    /// not the same. On an error the caller drops this state.
+    pub(crate) fn merge(&mut self, merge: &Merge) -> Result<(), Refusal> {
+        let segment = merge.segment;
+        if segment < self.boundary {
+            return Err(Refusal::BelowReclaimBoundary { id: segment, boundary: self.boundary });
+        }
+        if self.objects.contains_key(&ObjectId::Segment(segment)) {
+            return Err(Refusal::SegmentKnown { segment });
+        }
+        if merge.runs.is_empty() {
+            return Err(Refusal::Malformed { what: "a merge without runs" });
+        }
+        let mut next_row = 0_u64;
+        for merged in &merge.runs {
+            if merged.first_row != next_row || merged.rows == 0 {
+                return Err(Refusal::Malformed { what: "the runs of a merge lie one after another from row 0" });
+            }
+            next_row = next_row.checked_add(merged.rows).ok_or(Refusal::Malformed { what: "too many rows" })?;
+            self.swap(segment, merged)?;
+        }
+        self.highest = self.highest.max(segment);
+        Ok(())
+    }
+
+    fn swap(&mut self, segment: SegmentId, merged: &MergedRun) -> Result<(), Refusal> {
+        let key = merged.partition;
+        let stale = || Refusal::MergeStale { partition: key, base_offset: merged.base_offset };
+        let end = merged.base_offset.checked_add(merged.rows).ok_or_else(stale)?;
+        let replaced: Vec<(Offset, Run)> =
+            self.runs_from(key, merged.base_offset).take_while(|(base, _)| *base < end).collect();
+        let mut expected = merged.base_offset;
+        let mut whole = Run {
+            rows: 0,
+            object: ObjectId::Segment(segment),
+            first_row: merged.first_row,
+            bytes: 0,
+            timestamps: None,
+            hash: RowsHash::EMPTY,
+        };
+        for (base, run) in &replaced {
+            if *base != expected {
+                return Err(stale());
+            }
+            expected = base.checked_add(run.rows).ok_or_else(stale)?;
+            whole.hash = whole.hash.concat(run.hash, run.rows);
+            whole.rows += run.rows;
+            whole.bytes += run.bytes;
+            whole.timestamps = TimestampRange::union(whole.timestamps, run.timestamps);
+        }
+        if expected != end || replaced.is_empty() {
+            return Err(stale());
+        }
+        if whole.hash != merged.hash {
+            return Err(Refusal::MergeDiffers { partition: key, base_offset: merged.base_offset });
+        }
+        for (base, run) in &replaced {
+            self.runs.remove(&(key, *base));
+            self.unname(run);
+        }
+        self.name(&whole);
+        self.runs.insert((key, merged.base_offset), whole);
+        Ok(())
+    }
+}
