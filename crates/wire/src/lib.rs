@@ -1,1 +1,19 @@
-//! To be written.
+//! What is on the wire: the messages of our gRPC API, and what must be known of Kafka's requests before one is decoded.
+//!
+//! Pure: no I/O, no runtime, no clock. Services are generated in crates `broker` and `client` over [`v1`].
+
+/// Kafka's protocol: which requests we take, and guards that make them safe to decode.
+pub mod kafka;
+
+/// Messages of `proto/lakebed/v1`, generated. The comments there are the reference.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/lakebed.v1.rs"));
+}
+
+/// The compiled `proto/` with everything that it imports, as an encoded `google.protobuf.FileDescriptorSet`: what
+/// gRPC reflection serves.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lakebed.v1.descriptors"));
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+//! Generates the gRPC servers of `proto/` over the messages of crate `lakebed-wire`. Needs no `protoc`.
+
+use std::error::Error;
+use std::path::Path;
+
+const FILES: [&str; 3] =
+    ["lakebed/v1/produce_service.proto", "lakebed/v1/consume_service.proto", "lakebed/v1/admin_service.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    println!("cargo::rerun-if-changed={}", proto.display());
+    tonic_prost_build::configure()
+        .build_server(true)
+        .build_client(false)
+        .extern_path(".lakebed.v1", "::lakebed_wire::v1")
+        .emit_rerun_if_changed(false)
+        .compile_fds(protox::compile(FILES, [&proto])?)?;
+    Ok(())
+}

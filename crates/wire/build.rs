@@ -1,0 +1,32 @@
+//! Generates the messages of `proto/` (no services) and their descriptors. Needs no `protoc`.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+const FILES: [&str; 5] = [
+    "lakebed/v1/records.proto",
+    "lakebed/v1/errors.proto",
+    "lakebed/v1/produce_service.proto",
+    "lakebed/v1/consume_service.proto",
+    "lakebed/v1/admin_service.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    println!("cargo::rerun-if-changed={}", proto.display());
+
+    let mut compiler = protox::Compiler::new([&proto])?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+    let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out_dir.join("lakebed.v1.descriptors"), compiler.encode_file_descriptor_set())?;
+
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_server(false)
+        // Payloads are slices of the buffer that arrived, never copies; maps have one order.
+        .bytes(".lakebed.v1")
+        .btree_map(".lakebed.v1")
+        .emit_rerun_if_changed(false)
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
