@@ -1,1 +1,38 @@
-//! To be written.
+//! The one door to the bucket: *did the write happen?*
+//!
+//! A [`Store`] is a root (`memory://`, a local directory, or a bucket) under which objects are created, read, listed and
+//! deleted. Objects never change: the only way to write is [`Store::create`], a PUT-if-absent whose outcome is one of
+//! *done*, *not done* and *unknown*. What a store must give for that is create-if-absent and listings that show what
+//! was created before.
+//!
+//! 1. What a create reports as done is durable: on a local directory file and directory are synced.
+//! 2. A reader never gets fewer bytes than it asked for, nor bytes that are not durable.
+//! 3. Every operation ends: attempts are bounded in number and time.
+//! 4. No clock and no chance but what comes in: waits are in tokio's time, jitter comes from [`StoreOptions::seed`].
+//!
+//! This crate knows nothing of what is in the objects, except that a writer's nonce is near the end of each
+//! (see [`create`]).
+
+pub mod backend;
+pub mod create;
+pub mod key;
+
+mod counts;
+mod local;
+mod memory;
+mod open;
+mod payload;
+mod read;
+mod retry;
+mod store;
+
+pub use backend::{Cause, Listed};
+pub use counts::{Counts, OperationCounts};
+pub use create::{CreateError, Created};
+pub use key::{Directory, Key, KeyError};
+pub use memory::MemoryBackend;
+pub use open::OpenError;
+pub use payload::Payload;
+pub use read::{DeleteError, ListError, Listing, ReadError, Suffix};
+pub use retry::RetryPolicy;
+pub use store::{Store, StoreOptions};

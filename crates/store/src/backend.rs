@@ -1,0 +1,118 @@
+//! What a kind of store must do: one attempt of each operation, with an honest account of what became of it.
+//!
+//! 1. One call is one attempt: a backend repeats nothing that writes. Retries, time limits and read-back are the
+//!    [`Store`](crate::Store)'s.
+//! 2. What a backend can show (by `get`, `size`, `list`, or [`FailureKind::Exists`]) is durable: a reader never sees
+//!    an object that a power cut could still take away.
+//! 3. An attempt whose future is dropped may still be applied, later.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::key::{Directory, Key};
+use crate::payload::Payload;
+
+/// The reason underneath a failure, as the backend gave it.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// One kind of store.
+#[async_trait]
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Stores `payload` at `key` if nothing stands there.
+    async fn create(&self, key: &Key, payload: &Payload) -> Result<(), Failure>;
+
+    /// Reads a part of the object at `key`.
+    ///
+    /// The body may be shorter than asked for: at the end of the object, or because the connection was cut. It
+    /// says which part of the object it is and how large that is, so the caller can tell.
+    async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure>;
+
+    /// The size in bytes of the object at `key`.
+    async fn size(&self, key: &Key) -> Result<u64, Failure>;
+
+    /// The first `limit` objects below `directory` after `start_after`, by key, ascending.
+    async fn list(
+        &self,
+        directory: &Directory,
+        start_after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, Failure>;
+
+    /// The names of the directories right in `directory` that have objects, ascending.
+    async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, Failure>;
+
+    /// Deletes the objects at `keys`, at most [`DELETE_KEYS_MAX`]; one that is absent counts as deleted.
+    async fn delete(&self, keys: &[Key]) -> Result<(), Failure>;
+}
+
+/// Most keys that one [`Backend::delete`] is given: the limit of S3's DeleteObjects.
+pub const DELETE_KEYS_MAX: usize = 1000;
+
+/// Which part of an object to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// All of it.
+    All,
+    /// Bytes `start..end`, not empty.
+    Range(Range<u64>),
+    /// The last so many bytes, or all of it if it is smaller; never 0.
+    Last(u64),
+}
+
+/// A part of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Size of the whole object in bytes.
+    pub object_size_bytes: u64,
+}
+
+/// An object in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// An attempt that did not succeed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What is known about the attempt.
+    pub kind: FailureKind,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What is known about an attempt that did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Create: not applied by this attempt, because something stood there or a rival was at it.
+    Exists,
+    /// Nothing stands there. For `create`: the bucket itself is missing, so nothing was stored.
+    Absent,
+    /// Not applied, and trying again now would not help: no permission, no space, a malformed request.
+    Refused,
+    /// Not applied, and trying again may help: the request did not reach the store.
+    NotSent,
+    /// The store asks to be left alone for a while. Whether the attempt was applied is not known.
+    Throttled,
+    /// Whether the attempt was applied is not known.
+    Doubt,
+    /// Whether the attempt is applied for good is not known, and no later call can tell: the medium has failed.
+    Broken,
+}
+
+impl Failure {
+    /// A failure with its reason.
+    pub fn new(kind: FailureKind, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, cause: Arc::from(cause.into()) }
+    }
+}

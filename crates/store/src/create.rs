@@ -1,0 +1,157 @@
+//! Creating an object, and knowing what came of it.
+//!
+//! Each attempt is a PUT-if-absent. What its answer says, and what is done then:
+//!
+//! | answer to one attempt | was it applied? | then |
+//! |---|---|---|
+//! | success | yes | [`Created::New`] |
+//! | exists (412, 409, file exists) | not by this attempt; an earlier one may have been | read back |
+//! | refused (403, 400, no space) | no | give up: *not done*, unless an earlier attempt is in doubt |
+//! | not sent (connection refused) | no | wait, repeat |
+//! | throttled (503 SlowDown, 429) | perhaps: a gateway may say so after the store applied it | doubt; wait, read back |
+//! | timeout, cut, other 5xx | perhaps, or later | doubt; wait, read back |
+//! | the medium failed (directory sync) | can't be told by anyone | [`CreateError::Unknown`] at once |
+//!
+//! | read back | then |
+//! |---|---|
+//! | our bytes | [`Created::Mine`] |
+//! | other bytes | [`Created::Other`]: ours can't land any more while that object stands |
+//! | absent | wait, repeat the PUT: a conflict was transient, or the doubtful attempt was lost *or is late* |
+//! | failed | doubt; wait, repeat the PUT |
+//!
+//! When the attempts are used up: [`CreateError::NotDone`] if there was no doubt, else [`CreateError::Unknown`]. *A doubtful attempt that reads back absent stays in doubt*, since it may be applied
+//! later. It does no harm to repeat the same bytes at the same key: of all attempts at most one is applied.
+//!
+//! "Our bytes" means the same size and the same last [`COMPARED_BYTES_MAX`] bytes: every object of ours carries its
+//! writer's nonce near its end, so two writers' objects differ there.
+
+use crate::backend::{Body, Cause, Failure, FailureKind, Span};
+use crate::key::Key;
+use crate::payload::Payload;
+use crate::retry::Attempts;
+use crate::store::Store;
+
+/// Bytes at the end of an object that a read-back compares. A writer's nonce must lie within them.
+pub const COMPARED_BYTES_MAX: u64 = 64 * 1024;
+
+/// A create that is known to have come to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// Our object stands there, stored by this call.
+    New,
+    /// Our object stands there: an attempt without an answer had been applied, of this call or of an earlier one.
+    Mine,
+    /// An object with other bytes stands there. Ours was not stored.
+    Other,
+}
+
+/// A create that stored nothing, or may have.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CreateError {
+    /// This call stored nothing, and nothing of it can be applied later: repeating it is safe, and so is not repeating.
+    /// It says nothing of earlier calls: what was unknown after one of them still is.
+    #[error("did not create '{key}' ({size_bytes} bytes, {attempts} attempts)")]
+    NotDone {
+        /// What was to be created.
+        key: Key,
+        /// The size of its body.
+        size_bytes: u64,
+        /// How many PUTs were sent.
+        attempts: u32,
+        /// The last failure.
+        source: Cause,
+    },
+    /// The object may be there, or may still appear. To resolve it, repeat the same bytes at the same key until the
+    /// answer is another one; never put other bytes there.
+    #[error("cannot tell whether '{key}' was created ({size_bytes} bytes, {attempts} attempts)")]
+    Unknown {
+        /// What was to be created.
+        key: Key,
+        /// The size of its body.
+        size_bytes: u64,
+        /// How many PUTs were sent.
+        attempts: u32,
+        /// The last failure.
+        source: Cause,
+    },
+}
+
+/// What a read-back found.
+enum Standing {
+    Mine,
+    Other,
+    Absent,
+}
+
+impl Store {
+    /// Stores `payload` at `key` if nothing stands there; repeats the attempt until its fate is known, within the bounds
+    /// of the [`RetryPolicy`](crate::RetryPolicy). The [module](crate::create) has the table of outcomes.
+    ///
+    /// # Cost
+    /// One PUT when all goes well, and no copy of the payload. One PUT and one GET of at most [`COMPARED_BYTES_MAX`]
+    /// when something stands there.
+    ///
+    /// # Cancel
+    /// The object may be there, or may appear later: as after [`CreateError::Unknown`].
+    ///
+    /// # Errors
+    /// [`CreateError::NotDone`]: nothing was stored. [`CreateError::Unknown`]: repeat the same bytes at the same key.
+    pub async fn create(&self, key: &Key, payload: impl Into<Payload>) -> Result<Created, CreateError> {
+        let payload = payload.into();
+        let mut attempts = self.retry().begin();
+        let mut doubt = false;
+        loop {
+            let put = self.counters().put.counted(|()| payload.size_bytes(), self.backend().create(key, &payload));
+            let Err(failure) = attempts.run(put).await else { return Ok(Created::New) };
+            tracing::debug!(%key, kind = ?failure.kind, cause = %failure.cause, "a create did not succeed");
+            let conflict = failure.kind == FailureKind::Exists;
+            match failure.kind {
+                FailureKind::Refused | FailureKind::Absent => {
+                    return Err(given_up(key, &payload, &attempts, doubt, failure));
+                }
+                FailureKind::Broken => return Err(given_up(key, &payload, &attempts, true, failure)),
+                FailureKind::Exists | FailureKind::NotSent => {}
+                FailureKind::Throttled | FailureKind::Doubt => doubt = true,
+            }
+            // A conflict is read at once, since it usually has an answer; a store in trouble is given time first.
+            let more = conflict || attempts.wait().await;
+            if conflict || doubt {
+                match self.read_back(key, &payload, &mut attempts).await {
+                    Ok(Standing::Mine) => return Ok(Created::Mine),
+                    Ok(Standing::Other) => return Ok(Created::Other),
+                    Ok(Standing::Absent) => {}
+                    Err(_) => doubt = true,
+                }
+            }
+            if !more || conflict && !attempts.wait().await {
+                return Err(given_up(key, &payload, &attempts, doubt, failure));
+            }
+        }
+    }
+
+    async fn read_back(&self, key: &Key, payload: &Payload, attempts: &mut Attempts<'_>) -> Result<Standing, Failure> {
+        let expected = payload.size_bytes();
+        let compared = expected.min(COMPARED_BYTES_MAX);
+        // An empty payload has no tail to ask for, and some stores refuse to give a suffix of nothing.
+        let span = Span::Last(compared.max(1));
+        let get = self.counters().get.counted(|body: &Body| body.bytes.len() as u64, self.backend().get(key, &span));
+        match attempts.time_limited(get).await {
+            Err(failure) if failure.kind == FailureKind::Absent => Ok(Standing::Absent),
+            Err(failure) => Err(failure),
+            Ok(body) if body.object_size_bytes != expected => Ok(Standing::Other),
+            Ok(body) if body.bytes.len() as u64 != compared => {
+                Err(Failure::new(FailureKind::Doubt, format!("{} of {compared} bytes came", body.bytes.len())))
+            }
+            Ok(body) if payload.ends_with(&body.bytes) => Ok(Standing::Mine),
+            Ok(_) => Ok(Standing::Other),
+        }
+    }
+}
+
+fn given_up(key: &Key, payload: &Payload, attempts: &Attempts<'_>, unknown: bool, failure: Failure) -> CreateError {
+    let (key, size_bytes, attempts, source) = (key.clone(), payload.size_bytes(), attempts.made(), failure.cause);
+    match unknown {
+        true => CreateError::Unknown { key, size_bytes, attempts, source },
+        false => CreateError::NotDone { key, size_bytes, attempts, source },
+    }
+}

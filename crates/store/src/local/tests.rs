@@ -1,0 +1,86 @@
+//! What a local directory does beyond the conformance suite.
+
+use super::*;
+use crate::{CreateError, Created, ReadError, Store, StoreOptions};
+
+fn open(directory: &Path) -> Result<Store, OpenError> {
+    Store::open(directory.to_str().unwrap(), &StoreOptions::default())
+}
+
+fn key(path: &str) -> Key {
+    Key::new(path).unwrap()
+}
+
+#[tokio::test]
+async fn a_second_store_on_a_directory_is_refused_until_the_first_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path()).unwrap();
+    let refused = open(directory.path()).unwrap_err();
+    assert!(matches!(&refused, OpenError::InUse { holder: Some(id), .. } if *id == std::process::id()), "{refused}");
+    assert!(!refused.to_string().contains('\n'));
+    let clone = first.clone();
+    drop(first);
+    assert!(matches!(open(directory.path()), Err(OpenError::InUse { .. })));
+    drop(clone);
+    open(directory.path()).unwrap();
+}
+
+#[tokio::test]
+async fn objects_outlive_the_store_and_half_written_ones_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("a/new/root")).unwrap();
+    assert_eq!(store.create(&key("x/y"), "body").await.unwrap(), Created::New);
+    drop(store);
+    let root = directory.path().join("a/new/root");
+    fs::write(root.join(".staging/17"), "half").unwrap();
+    let store = open(&root).unwrap();
+    assert_eq!(&store.get(&key("x/y")).await.unwrap()[..], b"body");
+    let listed = store.list(&Directory::root(), None, 10).await.unwrap().objects;
+    assert_eq!(listed, [Listed { key: key("x/y"), size_bytes: 4 }]);
+    assert_eq!(fs::read_dir(root.join(".staging")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_file_in_place_of_the_directory_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(matches!(open(&file), Err(OpenError::NotADirectory { path }) if path == file));
+    assert!(matches!(open(&file.join("below")), Err(OpenError::NotWritable { .. })));
+}
+
+#[tokio::test]
+async fn the_lock_is_no_object() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    assert!(matches!(store.create(&key("lock"), "x").await, Err(CreateError::NotDone { .. })));
+    assert!(matches!(store.get(&key("lock")).await, Err(ReadError::Refused { .. })));
+    assert!(store.list(&Directory::root(), None, 10).await.unwrap().objects.is_empty());
+}
+
+#[tokio::test]
+async fn a_directory_goes_with_its_last_object_and_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(store.create(&key("a/b/c"), "1").await.unwrap(), Created::New);
+        assert_eq!(store.list_directories(&Directory::root()).await.unwrap(), ["a"]);
+        store.delete(&[key("a/b/c")]).await.unwrap();
+        assert!(!directory.path().join("a").exists());
+    }
+    fs::create_dir(directory.path().join("empty")).unwrap();
+    assert!(store.list_directories(&Directory::root()).await.unwrap().is_empty());
+}
+
+#[test]
+fn after_a_failed_directory_sync_nothing_is_written_or_vouched_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = LocalBackend::open(directory.path()).unwrap();
+    let files = &backend.files;
+    files.create(&key("before"), &"x".into()).unwrap();
+    files.durable.mark_linking(&directory.path().join("before")).keep();
+    files.give_up_disk(ErrorKind::Other.into());
+    assert_eq!(files.create(&key("after"), &"x".into()).unwrap_err().kind, FailureKind::Broken);
+    assert_eq!(files.get(&key("before"), &Span::All).unwrap_err().kind, FailureKind::Broken);
+    assert!(!directory.path().join("after").exists());
+}

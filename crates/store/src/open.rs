@@ -1,0 +1,92 @@
+//! From a URL to a store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::local::LocalBackend;
+use crate::memory::MemoryBackend;
+use crate::store::{Store, StoreOptions};
+
+/// A store that can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is not one of a store.
+    #[error(
+        "'{url}' is not a store: {reason}; use memory://, file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+    )]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process, or another store of this one, holds the directory.
+    #[error("directory '{}' is in use by another Lakebed{}: stop that one, or choose another directory", directory.display(), holder.map(|id| format!(" (process {id})")).unwrap_or_default())]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+        /// The process that holds it, as it says itself.
+        holder: Option<u32>,
+    },
+    /// There is something else at the path.
+    #[error("'{}' is not a directory", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The directory can't be made ready for writing.
+    #[error("cannot write in directory '{}'", directory.display())]
+    NotWritable {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The settings of a cloud store are incomplete or wrong.
+    #[error("cannot set up '{url}'")]
+    Settings {
+        /// The URL, without secrets.
+        url: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Store {
+    /// Opens the store at `url`: `memory://`, `file:///directory` or a plain path, `s3://bucket/prefix`,
+    /// `gs://bucket/prefix`, `az://container/prefix`.
+    ///
+    /// A local directory is created if it is absent, and held by an exclusive lock until the last clone of the store is
+    /// dropped. Nothing is asked of a cloud store yet.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; each is one clear line.
+    pub fn open(url: &str, options: &StoreOptions) -> Result<Store, OpenError> {
+        let invalid = |reason: &str| OpenError::Url { url: url.to_owned(), reason: reason.to_owned() };
+        if !url.contains("://") {
+            return match url {
+                "" => Err(invalid("it is empty")),
+                path => local(Path::new(path), options),
+            };
+        }
+        let parsed = Url::parse(url).map_err(|error| invalid(&error.to_string()))?;
+        match parsed.scheme() {
+            "memory" => Ok(Store::new("memory://", Arc::new(MemoryBackend::default()), options)),
+            "file" => {
+                let path =
+                    parsed.to_file_path().map_err(|()| invalid("it needs an absolute path, as in file:///data"))?;
+                local(&path, options)
+            }
+            scheme => Err(invalid(&format!("unknown scheme '{scheme}'"))),
+        }
+    }
+}
+
+fn local(path: &Path, options: &StoreOptions) -> Result<Store, OpenError> {
+    let directory =
+        std::path::absolute(path).map_err(|source| OpenError::NotWritable { directory: path.to_path_buf(), source })?;
+    let backend = LocalBackend::open(&directory)?;
+    Ok(Store::new(format!("file://{}", directory.display()), Arc::new(backend), options))
+}

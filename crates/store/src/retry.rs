@@ -1,0 +1,106 @@
+//! How long, how often and how far apart an operation is tried: bounded, spread by chance, in tokio's time.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::{Instant, timeout};
+
+use crate::backend::{Failure, FailureKind};
+
+/// Bounds of the attempts that one call makes.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// Most attempts of one call. Default 32. More: longer patience with a store that fails at once.
+    pub attempts_max: u32,
+    /// Longest time of one attempt. Default 20 s. Less: a hung connection is noticed sooner, but a large object on a
+    /// slow line may never get through.
+    pub attempt_time_max: Duration,
+    /// Time after which no further attempt begins. Default 60 s.
+    pub time_max: Duration,
+    /// Mean wait before the second attempt, doubled each time. Default 25 ms.
+    pub wait_min: Duration,
+    /// Bound of that doubling. Default 5 s.
+    pub wait_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts_max: 32,
+            attempt_time_max: Duration::from_secs(20),
+            time_max: Duration::from_secs(60),
+            wait_min: Duration::from_millis(25),
+            wait_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The policy with its own source of chance; shared by all calls on a store.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    policy: RetryPolicy,
+    random: Mutex<StdRng>,
+}
+
+/// The attempts of one call.
+pub(crate) struct Attempts<'a> {
+    retry: &'a Retry,
+    deadline: Instant,
+    made: u32,
+}
+
+impl Retry {
+    pub(crate) fn new(policy: RetryPolicy, seed: u64) -> Self {
+        Self { policy, random: Mutex::new(StdRng::seed_from_u64(seed)) }
+    }
+
+    pub(crate) fn begin(&self) -> Attempts<'_> {
+        Attempts { retry: self, deadline: Instant::now() + self.policy.time_max, made: 0 }
+    }
+}
+
+impl Attempts<'_> {
+    /// How many attempts were made.
+    pub(crate) fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Makes one attempt, for no longer than one may take.
+    ///
+    /// # Errors
+    /// The attempt's own failure, or [`FailureKind::Doubt`] when it took too long.
+    pub(crate) async fn run<T>(&mut self, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.made += 1;
+        self.time_limited(attempt).await
+    }
+
+    /// Runs something that is part of an attempt, for no longer than one may take.
+    pub(crate) async fn time_limited<T>(&self, part: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let time_max = self.retry.policy.attempt_time_max;
+        match timeout(time_max, part).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::new(FailureKind::Doubt, format!("no answer within {} ms", time_max.as_millis()))),
+        }
+    }
+
+    /// Waits before the next attempt; `false` if there may be none.
+    pub(crate) async fn wait(&mut self) -> bool {
+        let wait = self.next_wait();
+        if self.made >= self.retry.policy.attempts_max || Instant::now() + wait >= self.deadline {
+            return false;
+        }
+        tokio::time::sleep(wait).await;
+        true
+    }
+
+    /// Between half and one and a half of the mean, so that those who failed together do not come back together.
+    fn next_wait(&self) -> Duration {
+        let policy = &self.retry.policy;
+        let doublings = self.made.saturating_sub(1).min(16);
+        let mean = policy.wait_min.saturating_mul(1 << doublings).min(policy.wait_max);
+        let mut random = self.retry.random.lock().expect("no code panics while it draws");
+        mean.mul_f64(random.random_range(0.5..1.5))
+    }
+}

@@ -1,0 +1,67 @@
+//! The store: a root, a backend, and the policy by which it is asked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::counts::{Counters, Counts};
+use crate::retry::{Retry, RetryPolicy};
+
+/// Settings of a [`Store`].
+#[derive(Clone, Debug, Default)]
+pub struct StoreOptions {
+    /// How long and how often an operation is tried.
+    pub retry: RetryPolicy,
+    /// Seed of the jitter between attempts. Different on every broker, fixed in simulation.
+    pub seed: u64,
+}
+
+/// The bucket, or what stands for it. Cloning is cheap; all clones share one connection pool, or one lock.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    url: String,
+    backend: Arc<dyn Backend>,
+    retry: Retry,
+    counters: Counters,
+}
+
+impl Store {
+    /// A store over a backend of the caller's, such as one that injects faults. `url` is what it
+    /// is called in messages.
+    pub fn new(url: impl Into<String>, backend: Arc<dyn Backend>, options: &StoreOptions) -> Self {
+        let retry = Retry::new(options.retry.clone(), options.seed);
+        Self { inner: Arc::new(Inner { url: url.into(), backend, retry, counters: Counters::default() }) }
+    }
+
+    /// The root as a URL, without secrets.
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// What was asked so far, and what came of it.
+    pub fn counts(&self) -> Counts {
+        self.inner.counters.snapshot()
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.inner.backend
+    }
+
+    pub(crate) fn retry(&self) -> &Retry {
+        &self.inner.retry
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Store({})", self.inner.url)
+    }
+}
