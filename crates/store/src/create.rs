@@ -155,3 +155,6 @@ fn given_up(key: &Key, payload: &Payload, attempts: &Attempts<'_>, unknown: bool
         false => CreateError::NotDone { key, size_bytes, attempts, source },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@
 
 pub mod backend;
 pub mod create;
+pub mod faults;
 pub mod key;
 
 mod counts;
@@ -26,7 +27,7 @@ mod read;
 mod retry;
 mod store;
 
-pub use backend::{Cause, Listed};
+pub use backend::{Backend, Cause, Listed};
 pub use counts::{Counts, OperationCounts};
 pub use create::{CreateError, Created};
 pub use key::{Directory, Key, KeyError};

@@ -30,7 +30,7 @@ struct Inner {
 }
 
 impl Store {
-    /// A store over a backend of the caller's, such as one that injects faults. `url` is what it
+    /// A store over a backend of the caller's, such as [`FaultBackend`](crate::faults::FaultBackend). `url` is what it
     /// is called in messages.
     pub fn new(url: impl Into<String>, backend: Arc<dyn Backend>, options: &StoreOptions) -> Self {
         let retry = Retry::new(options.retry.clone(), options.seed);

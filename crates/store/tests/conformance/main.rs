@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod faulty;
 mod suite;
 
 use lakebed_store::{Store, StoreOptions};
@@ -10,16 +11,22 @@ fn open(url: &str) -> Store {
     Store::open(url, &StoreOptions::default()).unwrap()
 }
 
+/// Runs the suite on a store that is expected to work.
+async fn conforms(store: &Store) {
+    suite::run(store, 64).await;
+    suite::requests_are_counted(store).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_conforms() {
-    suite::run(&open("memory://")).await;
+    conforms(&open("memory://")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_local_directory_conforms() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("file://{}", directory.path().join("with space").display());
-    suite::run(&open(&url)).await;
+    conforms(&open(&url)).await;
     assert_eq!(open(&url).url(), url);
 }
 
