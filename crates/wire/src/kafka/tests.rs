@@ -1,9 +1,11 @@
-//! Claims about the table of requests.
+//! Claims about the table of requests, their shapes and their headers.
 
-use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::*;
 use kafka_protocol::protocol::VersionRange;
 
-use super::{API_TABLE, API_VERSIONS, PRODUCE, Support, api, support};
+use super::header::{FrameError, HeaderError, frame_length, parse_header};
+use super::schema::{self, BODIES, Struct};
+use super::{API_TABLE, API_VERSIONS, GuardError, METADATA, PRODUCE, Support, api, guard, support};
 
 #[test]
 fn header_versions_are_those_of_kafka() {
@@ -55,4 +57,126 @@ fn an_unknown_version_of_api_versions_is_answered_and_of_others_is_not() {
         assert_eq!(support(PRODUCE, version.max(13)), Support::Close);
     }
     assert_eq!(support(9999, 0), Support::Close);
+}
+
+#[test]
+fn every_decoded_version_has_a_shape_and_no_shape_is_left_over() {
+    for api in API_TABLE {
+        for version in api.decoded_from..=api.max {
+            assert!(schema::body(api.key, version).is_some(), "{} v{version} has no shape", api.name);
+        }
+    }
+    for body in BODIES {
+        let api = api(body.key).unwrap();
+        assert_eq!((body.since, body.until), (api.decoded_from, api.max), "{}", api.name);
+    }
+    assert_eq!(BODIES.len(), API_TABLE.len());
+}
+
+#[test]
+fn shapes_are_counted_for_at_least_what_the_decoder_allocates() {
+    fn check<T>(shape: &Struct) {
+        let size = size_of::<T>();
+        assert!(shape.decoded_bytes >= size, "{}: {size}", std::any::type_name::<T>());
+    }
+    check::<produce_request::TopicProduceData>(&schema::PRODUCE_TOPIC);
+    check::<produce_request::PartitionProduceData>(&schema::PRODUCE_PARTITION);
+    check::<fetch_request::FetchTopic>(&schema::FETCH_TOPIC);
+    check::<fetch_request::FetchPartition>(&schema::FETCH_PARTITION);
+    check::<fetch_request::ForgottenTopic>(&schema::FORGOTTEN_TOPIC);
+    check::<list_offsets_request::ListOffsetsTopic>(&schema::LIST_OFFSETS_TOPIC);
+    check::<list_offsets_request::ListOffsetsPartition>(&schema::LIST_OFFSETS_PARTITION);
+    check::<metadata_request::MetadataRequestTopic>(&schema::METADATA_TOPIC);
+    check::<create_topics_request::CreatableTopic>(&schema::CREATABLE_TOPIC);
+    check::<create_topics_request::CreatableReplicaAssignment>(&schema::CREATABLE_ASSIGNMENT);
+    check::<create_topics_request::CreatableTopicConfig>(&schema::CREATABLE_CONFIG);
+    check::<delete_topics_request::DeleteTopicState>(&schema::DELETE_TOPIC);
+    check::<offset_for_leader_epoch_request::OffsetForLeaderTopic>(&schema::OFFSET_FOR_LEADER_TOPIC);
+    check::<offset_for_leader_epoch_request::OffsetForLeaderPartition>(&schema::OFFSET_FOR_LEADER_PARTITION);
+    assert!(size_of::<TopicName>() <= super::guard::DECODED_STRING_BYTES);
+}
+
+#[test]
+fn a_metadata_body_of_4_bytes_that_claims_two_billion_topics_is_refused() {
+    let claimed = i32::MAX as u64;
+    assert_eq!(
+        guard(METADATA, 1, &i32::MAX.to_be_bytes()),
+        Err(GuardError::BeyondEnd { api: "Metadata", version: 1, field: "topics", claimed, remaining: 0 })
+    );
+}
+
+#[test]
+fn a_produce_body_of_12_bytes_that_claims_two_billion_topics_is_refused() {
+    // No transactional id, acks -1, a timeout, and the count of topics.
+    let body = [&[0xff, 0xff, 0xff, 0xff][..], &30_000i32.to_be_bytes(), &i32::MAX.to_be_bytes()].concat();
+    assert_eq!(body.len(), 12);
+    let claimed = i32::MAX as u64;
+    assert_eq!(
+        guard(PRODUCE, 7, &body),
+        Err(GuardError::BeyondEnd { api: "Produce", version: 7, field: "topics", claimed, remaining: 0 })
+    );
+}
+
+#[test]
+fn a_tagged_field_that_lies_about_its_length_is_refused() {
+    // Fetch v12 without topics, and its cluster id "ab" as tag 0 of a length that stands at `at`.
+    let mut body = vec![0; 4 * 4 + 1 + 4 * 2];
+    body.extend([1, 1, 1, 1, 0, 3, 3, b'a', b'b']);
+    assert_eq!(guard(super::FETCH, 12, &body), Ok(()));
+    let at = body.len() - 4;
+    body[at] = 2;
+    assert_eq!(
+        guard(super::FETCH, 12, &body),
+        Err(GuardError::TagLength { api: "Fetch", version: 12, field: "cluster_id", claimed: 2, actual: 3 })
+    );
+}
+
+#[test]
+fn versions_that_are_not_decoded_are_not_guarded() {
+    assert_eq!(guard(PRODUCE, 2, &[]), Err(GuardError::Unsupported { key: PRODUCE, version: 2 }));
+    assert_eq!(guard(9999, 0, &[]), Err(GuardError::Unsupported { key: 9999, version: 0 }));
+}
+
+#[test]
+fn a_frame_length_is_taken_up_to_the_limit_and_no_further() {
+    assert_eq!(frame_length(8, 100), Ok(8));
+    assert_eq!(frame_length(100, 100), Ok(100));
+    assert_eq!(frame_length(101, 100), Err(FrameError::TooLarge { claimed: 101, max: 100 }));
+    assert_eq!(frame_length(i32::MAX, 64 << 20), Err(FrameError::TooLarge { claimed: i32::MAX, max: 64 << 20 }));
+    for claimed in [i32::MIN, -1, 0, 7] {
+        assert_eq!(frame_length(claimed, 100), Err(FrameError::TooSmall { claimed }));
+    }
+}
+
+#[test]
+fn a_header_ends_where_its_version_says() {
+    let plain = [&[0, 3, 0, 8, 0, 0, 0, 7, 0, 2][..], b"ab", b"body"].concat();
+    let header = parse_header(&plain).unwrap();
+    assert_eq!((header.key, header.version, header.correlation_id, header.client_id), (3, 8, 7, Some("ab")));
+    assert_eq!(&plain[header.body_start..], b"body");
+
+    let flexible = [&[0, 3, 0, 9, 0, 0, 0, 7, 0xff, 0xff, 1, 5, 3, 9, 9, 9][..], b"body"].concat();
+    let header = parse_header(&flexible).unwrap();
+    assert_eq!(header.client_id, None);
+    assert_eq!(&flexible[header.body_start..], b"body");
+}
+
+#[test]
+fn a_header_that_is_cut_off_or_lies_is_refused() {
+    let whole = [0, 3, 0, 9, 0, 0, 0, 7, 0, 2, b'a', b'b', 1, 5, 1, 9];
+    assert!(parse_header(&whole).is_ok());
+    for cut in 0..whole.len() {
+        assert!(parse_header(&whole[..cut]).is_err(), "cut at {cut}");
+    }
+    let long = [0, 3, 0, 1, 0, 0, 0, 7, 0x7f, 0xff, b'a'];
+    let field = "client id";
+    assert_eq!(parse_header(&long), Err(HeaderError::BeyondEnd { field, claimed: 0x7fff, remaining: 1 }));
+    assert_eq!(parse_header(&[0, 3, 0, 1, 0, 0, 0, 7, 0xff, 0xfe]), Err(HeaderError::NegativeLength { claimed: -2 }));
+    assert!(matches!(parse_header(&[0, 3, 0, 1, 0, 0, 0, 7, 0, 1, 0xff]), Err(HeaderError::ClientId(_))));
+}
+
+#[test]
+fn an_unknown_version_of_api_versions_is_read_no_further_than_its_correlation_id() {
+    let header = parse_header(&[0, 18, 0, 99, 0, 0, 0, 7]).unwrap();
+    assert_eq!((header.correlation_id, header.support), (7, Support::AnswerApiVersionsZero));
 }
