@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::commit::{BatchFacts, Commit, Entry, Flush, FlushBody, FlushRun, Merge, Takeover};
 use crate::ids::{CommitNumber, FeatureLevel, FlushId, Nonce, Offset, PartitionKey, Place, SegmentId, TopicId};
-use crate::state::{FlushFacts, FlushOutcome, Refusal, State};
+use crate::state::{FlushFacts, FlushOutcome, Refusal, RunFacts, State};
 use crate::topic::TopicName;
 
 /// A flush as its broker proposes it.
@@ -121,7 +121,7 @@ impl Draft {
         self.entries.is_empty()
     }
 
-    /// Whether a flush can still be inline in this commit.
+    /// Whether a flush of this commit is inline already; there can be one.
     pub fn has_inline(&self) -> bool {
         self.inline
     }
@@ -170,9 +170,11 @@ impl Draft {
     /// `writer` is the sequencer's own nonce; `time_ms` its wall clock, for humans.
     ///
     /// # Panics
-    /// If nothing has been decided.
+    /// If nothing has been decided, or if `writer` does not own the directory: such a commit would stop every reader for ever.
     pub fn seal(mut self, writer: Nonce, time_ms: i64) -> (Commit, State) {
         assert!(!self.entries.is_empty(), "an empty draft is not committed");
+        let owned = matches!(self.entries[..], [Entry::Takeover(_)]) || self.state.owner == Some(writer);
+        assert!(owned, "{writer} does not own {}", self.state.place.directory);
         let commit =
             Commit { number: self.state.number, place: self.state.place, writer, time_ms, entries: self.entries };
         self.state.advance(writer, &commit.entries);
@@ -199,7 +201,11 @@ impl Draft {
 
 impl FlushProposal {
     fn facts(&self) -> FlushFacts<'_> {
-        let runs = self.runs.iter().map(|run| (run.partition, run.first_row, run.batches.iter().collect()));
+        let runs = self.runs.iter().map(|run| RunFacts {
+            partition: run.partition,
+            first_row: run.first_row,
+            batches: run.batches.iter().collect(),
+        });
         FlushFacts { id: self.id, body: self.body, runs: runs.collect() }
     }
 

@@ -262,3 +262,33 @@ impl fmt::Display for Place {
         write!(f, "{}/{:012}", self.directory, self.index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_canonical_text_of_an_id_is_read() {
+        let directory = Directory { epoch: Epoch::new(7), nonce: Nonce::new(0xAB) };
+        assert_eq!(directory.to_string(), "0000000007-00000000000000ab");
+        assert_eq!(directory.to_string().parse(), Ok(directory));
+        let others = ["7-ab", "0000000007-00000000000000AB", "+000000007-00000000000000ab", "0000000007", "", "é-é"];
+        for text in others {
+            assert!(text.parse::<Directory>().is_err(), "{text}");
+        }
+        let id = FlushId::new(Ulid(1 << 100));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in
+            [id.to_string().to_lowercase(), "8ZZZZZZZZZZZZZZZZZZZZZZZZZ".to_owned(), "x".repeat(26), String::new()]
+        {
+            assert!(text.parse::<FlushId>().is_err() || text == id.to_string(), "{text}");
+        }
+    }
+
+    #[test]
+    fn offsets_end_at_63_bits() {
+        assert_eq!(Offset::new(i64::MAX as u64 - 1).checked_add(1), Some(Offset::new(i64::MAX as u64)));
+        assert_eq!(Offset::new(i64::MAX as u64).checked_add(1), None);
+        assert_eq!(Offset::new(5).checked_add(u64::MAX), None);
+    }
+}

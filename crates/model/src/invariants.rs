@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{CommitNumber, Offset, PartitionIndex, PartitionKey, SegmentId};
-use crate::producer::RECENT_BATCHES;
+use crate::ids::{CommitNumber, Offset, PartitionKey, SegmentId};
+use crate::producer::{Producer, RECENT_BATCHES, RecentBatch};
 use crate::state::{FEATURE_LEVEL_MAX, Object, ObjectId, State};
 
 /// Debug builds check a state of at most this many parts after every commit, and a larger one now and then.
@@ -80,19 +80,22 @@ impl State {
         Ok(())
     }
 
-    /// An object is known exactly as long as runs name it, with their number and bytes; commits lie in the past.
+    /// An object is known exactly as long as runs name it, with their number and bytes; commits lie in the past, segments at or
+    /// below the highest id.
     fn objects_count_their_runs(&self) -> Result<(), Violation> {
         const NAME: &str = "2 (objects count their runs)";
         let mut counted: BTreeMap<ObjectId, Object> = BTreeMap::new();
         for (_, _, run) in self.runs() {
-            let object = counted.entry(run.object).or_default();
-            object.live_runs += 1;
-            object.live_bytes += run.bytes;
+            counted.entry(run.object).or_default().count(&run);
         }
         if !self.objects().eq(counted) {
             return broken(NAME, "live counts differ from the runs".to_owned());
         }
-        match self.objects.keys().find(|id| matches!(id, ObjectId::Commit(number) if *number >= self.number)) {
+        let folded = |id: &ObjectId| match id {
+            ObjectId::Commit(number) => *number < self.number,
+            ObjectId::Segment(segment) => *segment <= self.highest,
+        };
+        match self.objects.keys().find(|id| !folded(id)) {
             Some(id) => broken(NAME, format!("{id:?} is not folded yet")),
             None => Ok(()),
         }
@@ -106,10 +109,15 @@ impl State {
             partitions += topic.partitions as usize;
             let named =
                 self.names.get(&topic.name) == Some(&id) && self.tables.get(&topic.name.table_name()) == Some(&id);
-            let last = PartitionKey::new(id, PartitionIndex::new(topic.partitions.saturating_sub(1)));
-            if !named || topic.partitions == 0 || self.partition(last).is_none() {
+            if !named || topic.partitions == 0 {
                 return broken(NAME, format!("topic {id} ({})", topic.name));
             }
+        }
+        // As many partitions as the topics say, and each one is a topic's: so none is missing either.
+        let belongs =
+            |key: &PartitionKey| self.topic(key.topic).is_some_and(|topic| key.partition.get() < topic.partitions);
+        if let Some(key) = self.partitions.keys().find(|key| !belongs(key)) {
+            return broken(NAME, format!("partition {key} of no topic"));
         }
         if self.names.len() != self.topics.len()
             || self.tables.len() != self.topics.len()
@@ -120,25 +128,30 @@ impl State {
         Ok(())
     }
 
-    /// Directories ascend by epoch, and the last one leads to the place of the next commit.
+    /// Epochs count up from directory to directory, the last of which leads to the place of the next commit; only directory 0
+    /// belongs to nobody.
     fn directories_lead_to_the_place(&self) -> Result<(), Violation> {
         const NAME: &str = "4 (directories lead to the place)";
-        let mut previous = None;
+        let mut expected_epoch = self.directories.get_min().map(|(_, directory)| directory.epoch.get());
         for (first, directory) in self.directories() {
-            if previous.is_some_and(|previous| previous >= directory.epoch) {
-                return broken(NAME, format!("directory {directory} does not ascend"));
+            if Some(directory.epoch.get()) != expected_epoch {
+                return broken(NAME, format!("directory {directory} is not of the next epoch"));
             }
-            previous = Some(directory.epoch);
+            expected_epoch = directory.epoch.get().checked_add(1);
             if first > self.number {
                 return broken(NAME, format!("directory {directory} begins at {first}, beyond {}", self.number));
             }
+        }
+        let begins = self.directories.get_min().map(|(first, _)| *first);
+        if begins != Some(CommitNumber::ZERO) || self.owner.is_none() != (self.directories.len() == 1) {
+            return broken(NAME, format!("begins at {begins:?}, owner {:?}", self.owner));
         }
         let last = self.directories.get_max().map(|(first, directory)| (*first, *directory));
         let expected = (CommitNumber::new(self.number.get().saturating_sub(self.place.index)), self.place.directory);
         if last == Some(expected) { Ok(()) } else { broken(NAME, format!("{last:?} does not lead to {}", self.place)) }
     }
 
-    /// Remembered batches, flushes and the feature level are within their bounds.
+    /// Remembered batches, flushes and the feature level are within their bounds, and nothing is remembered of the future.
     fn memories_are_bounded(&self) -> Result<(), Violation> {
         const NAME: &str = "5 (memories are bounded)";
         let bounded = |count: usize| (1..=RECENT_BATCHES).contains(&count);
@@ -147,6 +160,17 @@ impl State {
         }
         if let Some((key, _)) = self.producers.iter().find(|((key, _), _)| self.partition(*key).is_none()) {
             return broken(NAME, format!("producer {key:?} of no partition"));
+        }
+        let past = |key: &PartitionKey, batch: &RecentBatch| {
+            let end = batch.base_offset.checked_add(u64::from(batch.rows));
+            end.is_some_and(|end| self.partition(*key).is_some_and(|bounds| end <= bounds.high_watermark))
+        };
+        let all_past = |key, producer: &Producer| producer.recent.iter().all(|batch| past(key, batch));
+        if let Some((key, _)) = self.producers.iter().find(|((key, _), producer)| !all_past(key, producer)) {
+            return broken(NAME, format!("producer {key:?} wrote beyond the high watermark"));
+        }
+        if let Some((id, _)) = self.flushes().find(|(_, outcome)| outcome.number >= self.number) {
+            return broken(NAME, format!("flush {id} is not folded yet"));
         }
         if self.flushes.keys().any(|id| SegmentId::from(*id) < self.boundary) {
             return broken(NAME, "a flush below the reclaim boundary is remembered".to_owned());

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::commit::Outcome;
 use crate::ids::{
     CommitNumber, Directory, FeatureLevel, FlushId, Nonce, Offset, PartitionKey, Place, ProducerId, SegmentId, TopicId,
 };
 use crate::invariants::Violation;
 use crate::producer::Producer;
-use crate::state::{FlushOutcome, Partition, Run, State};
+use crate::state::{FlushOutcome, Partition, Run, RunOutcomes, State};
 use crate::topic::Topic;
 
 /// A state as plain lists. Everything that can be derived (names, live objects) is left out.
@@ -33,7 +32,7 @@ pub struct Snapshot {
     /// Topics by id.
     pub topics: Vec<(TopicId, Topic)>,
     /// Remembered flushes by id.
-    pub flushes: Vec<(FlushId, CommitNumber, Vec<(PartitionKey, Vec<Outcome>)>)>,
+    pub flushes: Vec<(FlushId, CommitNumber, Vec<RunOutcomes>)>,
     /// Partitions by key.
     pub partitions: Vec<PartitionSnapshot>,
 }
@@ -106,6 +105,11 @@ impl State {
         }
         for (id, number, runs) in snapshot.flushes {
             state.flushes.insert(id, Arc::new(FlushOutcome { number, runs }));
+        }
+        let mut sizes = snapshot.partitions.iter().flat_map(|partition| &partition.runs).map(|(_, run)| run.bytes);
+        if sizes.try_fold(0_u64, u64::checked_add).is_none() {
+            let what = "the runs have more bytes than can be counted".to_owned();
+            return Err(Violation { invariant: "2 (objects count their runs)", what });
         }
         for partition in snapshot.partitions {
             let key = partition.key;

@@ -69,13 +69,24 @@ pub struct Object {
     pub live_bytes: u64,
 }
 
+impl Object {
+    /// Counts one more run that names it.
+    pub(crate) fn count(&mut self, run: &Run) {
+        self.live_runs += 1;
+        self.live_bytes += run.bytes;
+    }
+}
+
+/// What came of each batch of one run of a flush.
+pub type RunOutcomes = (PartitionKey, Vec<Outcome>);
+
 /// What came of a flush, kept until the reclaim boundary passes its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlushOutcome {
     /// The commit that holds it.
     pub number: CommitNumber,
     /// For each of its runs, what came of each batch.
-    pub runs: Vec<(PartitionKey, Vec<Outcome>)>,
+    pub runs: Vec<RunOutcomes>,
 }
 
 /// Why an entry is refused. The state is untouched.
@@ -103,7 +114,7 @@ pub enum Refusal {
         /// The id that was named.
         id: TopicId,
     },
-    /// A topic id was used before in this state.
+    /// A topic of that id exists.
     #[error("topic id {id} is taken")]
     TopicIdTaken {
         /// The id.
@@ -486,8 +497,7 @@ impl State {
 
     pub(crate) fn name(&mut self, run: &Run) {
         let mut object = self.objects.get(&run.object).copied().unwrap_or_default();
-        object.live_runs += 1;
-        object.live_bytes += run.bytes;
+        object.count(run);
         self.objects.insert(run.object, object);
     }
 
@@ -665,15 +675,23 @@ fn check_partitions(partitions: u32, existing: u32) -> Result<(), Refusal> {
 pub(crate) struct FlushFacts<'a> {
     pub(crate) id: FlushId,
     pub(crate) body: FlushBody,
-    pub(crate) runs: Vec<(PartitionKey, u64, Vec<&'a BatchFacts>)>,
+    pub(crate) runs: Vec<RunFacts<'a>>,
+}
+
+/// A run of a flush without its outcomes.
+pub(crate) struct RunFacts<'a> {
+    pub(crate) partition: PartitionKey,
+    pub(crate) first_row: u64,
+    pub(crate) batches: Vec<&'a BatchFacts>,
 }
 
 impl<'a> FlushFacts<'a> {
     fn of(flush: &'a Flush) -> Self {
-        let runs = flush
-            .runs
-            .iter()
-            .map(|run| (run.partition, run.first_row, run.batches.iter().map(|(facts, _)| facts).collect()));
+        let runs = flush.runs.iter().map(|run| RunFacts {
+            partition: run.partition,
+            first_row: run.first_row,
+            batches: run.batches.iter().map(|(facts, _)| facts).collect(),
+        });
         Self { id: flush.id, body: flush.body, runs: runs.collect() }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FlushFacts, FlushOutcome, ObjectId, Refusal, Run, State};
+use super::{FlushFacts, FlushOutcome, Object, ObjectId, Partition, Refusal, Run, RunFacts, State};
 use crate::commit::{BatchFacts, BatchRefusal, FlushBody, Outcome, TimestampRange};
 use crate::hash::RowsHash;
 use crate::ids::{Offset, PartitionKey, SegmentId};
@@ -14,6 +14,10 @@ impl State {
     /// # Errors
     /// [`Refusal`] of the flush as a whole: an id below the boundary or committed before, or rows that overlap. On an error the
     /// caller drops this state.
+    ///
+    /// # Cost
+    /// One read and one write of each partition, one write of each run and one of the object, whatever the number of batches; a
+    /// batch of an idempotent producer reads and writes what is remembered of it.
     pub(crate) fn append_flush(&mut self, flush: &FlushFacts<'_>) -> Result<Arc<FlushOutcome>, Refusal> {
         let segment = SegmentId::from(flush.id);
         if segment < self.boundary {
@@ -23,13 +27,14 @@ impl State {
             return Err(Refusal::SegmentKnown { segment });
         }
         check_rows(flush)?;
-        let object = match flush.body {
+        let id = match flush.body {
             FlushBody::Inline => ObjectId::Commit(self.number),
             FlushBody::Segment => ObjectId::Segment(segment),
         };
-        let mut runs = Vec::with_capacity(flush.runs.len());
-        for (key, first_row, batches) in &flush.runs {
-            runs.push((*key, self.append_run(object, *key, *first_row, batches)));
+        let mut object = Object::default();
+        let runs = flush.runs.iter().map(|run| (run.partition, self.append_run(id, &mut object, run))).collect();
+        if object.live_runs > 0 {
+            self.objects.insert(id, object);
         }
         self.highest = self.highest.max(segment);
         let outcome = Arc::new(FlushOutcome { number: self.number, runs });
@@ -37,61 +42,62 @@ impl State {
         Ok(outcome)
     }
 
-    fn append_run(
-        &mut self,
-        object: ObjectId,
-        key: PartitionKey,
-        first_row: u64,
-        batches: &[&BatchFacts],
-    ) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(batches.len());
+    /// Appends the batches of one partition as as few runs as there are gaps of rows that are not appended, and counts them in
+    /// `object`.
+    fn append_run(&mut self, id: ObjectId, object: &mut Object, facts: &RunFacts<'_>) -> Vec<Outcome> {
+        let key = facts.partition;
+        let Some(before) = self.partition(key) else {
+            let known = self.topics.contains_key(&key.topic);
+            let refusal = if known { BatchRefusal::UnknownPartition } else { BatchRefusal::UnknownTopic };
+            return vec![Outcome::Refused(refusal); facts.batches.len()];
+        };
+        let mut high_watermark = before.high_watermark;
+        let mut outcomes = Vec::with_capacity(facts.batches.len());
         let mut open: Option<(Offset, Run)> = None;
-        let mut row = first_row;
-        for batch in batches {
-            let outcome = self.append_batch(key, batch);
-            match outcome {
-                Outcome::Appended(offset) => match &mut open {
+        let mut row = facts.first_row;
+        for batch in &facts.batches {
+            let (outcome, end) = self.append_batch(key, high_watermark, batch);
+            if let Outcome::Appended(base) = outcome {
+                match &mut open {
                     Some((_, run)) if run.first_row + run.rows == row => extend(run, batch),
                     _ => {
-                        self.close_run(key, open.take());
-                        open = Some((offset, start(object, row, batch)));
+                        self.close_run(key, object, open.take());
+                        open = Some((base, start(id, row, batch)));
                     }
-                },
-                Outcome::Duplicate(_) | Outcome::Refused(_) => {}
+                }
             }
             outcomes.push(outcome);
+            high_watermark = end;
             row += u64::from(batch.rows);
         }
-        self.close_run(key, open);
+        self.close_run(key, object, open);
+        if high_watermark != before.high_watermark {
+            self.partitions.insert(key, Partition { high_watermark, ..before });
+        }
         outcomes
     }
 
-    fn append_batch(&mut self, key: PartitionKey, batch: &BatchFacts) -> Outcome {
-        let Some(partition) = self.partitions.get(&key).copied() else {
-            let known = self.topics.contains_key(&key.topic);
-            return Outcome::Refused(if known { BatchRefusal::UnknownPartition } else { BatchRefusal::UnknownTopic });
-        };
-        let base = partition.high_watermark;
+    /// Decides what comes of a batch at the end of its partition; returns that and where the partition ends afterwards.
+    fn append_batch(&mut self, key: PartitionKey, base: Offset, batch: &BatchFacts) -> (Outcome, Offset) {
         let Some(end) = base.checked_add(u64::from(batch.rows)) else {
-            return Outcome::Refused(BatchRefusal::OffsetsExhausted);
+            return (Outcome::Refused(BatchRefusal::OffsetsExhausted), base);
         };
         if let Some(stamp) = &batch.producer {
             let known = self.producers.get(&(key, stamp.id));
             match judge(known, stamp, batch.rows) {
                 Judgement::Append => {}
-                Judgement::Duplicate(offset) => return Outcome::Duplicate(offset),
-                Judgement::Refuse(refusal) => return Outcome::Refused(refusal),
+                Judgement::Duplicate(offset) => return (Outcome::Duplicate(offset), base),
+                Judgement::Refuse(refusal) => return (Outcome::Refused(refusal), base),
             }
             let remembered = remember(known, stamp, batch.rows, base);
             self.producers.insert((key, stamp.id), remembered);
         }
-        self.partitions.insert(key, super::Partition { high_watermark: end, ..partition });
-        Outcome::Appended(base)
+        (Outcome::Appended(base), end)
     }
 
-    fn close_run(&mut self, key: PartitionKey, run: Option<(Offset, Run)>) {
+    fn close_run(&mut self, key: PartitionKey, object: &mut Object, run: Option<(Offset, Run)>) {
         if let Some((base, run)) = run {
-            self.name(&run);
+            object.count(&run);
             self.runs.insert((key, base), run);
         }
     }
@@ -111,24 +117,29 @@ fn extend(run: &mut Run, batch: &BatchFacts) {
     run.timestamps = TimestampRange::union(run.timestamps, batch.timestamps);
 }
 
-/// Rows of a flush lie one after another from 0, and no partition comes twice.
+/// Rows of a flush lie one after another from 0, no partition comes twice, and its bytes can be counted.
 fn check_rows(flush: &FlushFacts<'_>) -> Result<(), Refusal> {
     let malformed = |what| Err(Refusal::Malformed { what });
     let mut next_row = 0_u64;
+    let mut bytes = 0_u64;
     let mut previous: Option<PartitionKey> = None;
-    for (key, first_row, batches) in &flush.runs {
-        if *first_row != next_row || batches.is_empty() {
+    for run in &flush.runs {
+        if run.first_row != next_row || run.batches.is_empty() {
             return malformed("the runs of a flush lie one after another from row 0");
         }
-        if previous.is_some_and(|previous| previous >= *key) {
+        if previous.is_some_and(|previous| previous >= run.partition) {
             return malformed("the runs of a flush ascend by partition");
         }
-        previous = Some(*key);
-        for batch in batches {
+        previous = Some(run.partition);
+        for batch in &run.batches {
             if batch.rows == 0 {
                 return malformed("a batch without rows");
             }
             next_row += u64::from(batch.rows);
+            let Some(sum) = bytes.checked_add(batch.bytes) else {
+                return malformed("the batches of a flush have more bytes than can be counted");
+            };
+            bytes = sum;
         }
     }
     if flush.runs.is_empty() { malformed("a flush without runs") } else { Ok(()) }

@@ -3,7 +3,9 @@
 use super::{ObjectId, Refusal, Run, State};
 use crate::commit::{Merge, MergedRun, TimestampRange};
 use crate::hash::RowsHash;
-use crate::ids::{Offset, SegmentId};
+use crate::ids::{FlushId, Offset, PartitionKey, SegmentId};
+
+const TOO_MANY: Refusal = Refusal::Malformed { what: "a merge has more rows or bytes than can be counted" };
 
 impl State {
     /// Swaps whole runs for the runs of a merged segment.
@@ -16,25 +18,36 @@ impl State {
         if segment < self.boundary {
             return Err(Refusal::BelowReclaimBoundary { id: segment, boundary: self.boundary });
         }
-        if self.objects.contains_key(&ObjectId::Segment(segment)) {
+        // An id that was a flush's names that flush's rows for ever, even when none of them is live.
+        let flushed = self.flushes.contains_key(&FlushId::new(segment.ulid()));
+        if flushed || self.objects.contains_key(&ObjectId::Segment(segment)) {
             return Err(Refusal::SegmentKnown { segment });
         }
         if merge.runs.is_empty() {
             return Err(Refusal::Malformed { what: "a merge without runs" });
         }
-        let mut next_row = 0_u64;
+        let (mut next_row, mut bytes) = (0_u64, 0_u64);
+        let mut previous: Option<(PartitionKey, Offset)> = None;
         for merged in &merge.runs {
+            let begins = (merged.partition, merged.base_offset);
+            if previous.is_some_and(|previous| previous >= begins) {
+                return Err(Refusal::Malformed { what: "the runs of a merge ascend by partition and offset" });
+            }
+            previous = Some(begins);
             if merged.first_row != next_row || merged.rows == 0 {
                 return Err(Refusal::Malformed { what: "the runs of a merge lie one after another from row 0" });
             }
-            next_row = next_row.checked_add(merged.rows).ok_or(Refusal::Malformed { what: "too many rows" })?;
-            self.swap(segment, merged)?;
+            next_row = next_row.checked_add(merged.rows).ok_or(TOO_MANY)?;
+            let run = self.swap(segment, merged)?;
+            bytes = bytes.checked_add(run.bytes).ok_or(TOO_MANY)?;
+            self.name(&run);
         }
         self.highest = self.highest.max(segment);
         Ok(())
     }
 
-    fn swap(&mut self, segment: SegmentId, merged: &MergedRun) -> Result<(), Refusal> {
+    /// Puts one merged run in the place of what it merged, which is no longer named; returns it, to be named.
+    fn swap(&mut self, segment: SegmentId, merged: &MergedRun) -> Result<Run, Refusal> {
         let key = merged.partition;
         let stale = || Refusal::MergeStale { partition: key, base_offset: merged.base_offset };
         let end = merged.base_offset.checked_add(merged.rows).ok_or_else(stale)?;
@@ -56,7 +69,7 @@ impl State {
             expected = base.checked_add(run.rows).ok_or_else(stale)?;
             whole.hash = whole.hash.concat(run.hash, run.rows);
             whole.rows += run.rows;
-            whole.bytes += run.bytes;
+            whole.bytes = whole.bytes.checked_add(run.bytes).ok_or(TOO_MANY)?;
             whole.timestamps = TimestampRange::union(whole.timestamps, run.timestamps);
         }
         if expected != end || replaced.is_empty() {
@@ -69,8 +82,7 @@ impl State {
             self.runs.remove(&(key, *base));
             self.unname(run);
         }
-        self.name(&whole);
         self.runs.insert((key, merged.base_offset), whole);
-        Ok(())
+        Ok(whole)
     }
 }
