@@ -1,0 +1,348 @@
+//! Random valid histories, and a naive account of what each commit must have done.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::{batch, create, directory, flush_id, segment, topic_id};
+use crate::commit::{BatchFacts, Commit, Entry, FlushBody, Merge, MergedRun, Outcome, ProducerStamp, Takeover};
+use crate::draft::{Change, Draft, FlushProposal, ProposedRun};
+use crate::hash::RowsHash;
+use crate::ids::{Nonce, Offset, PartitionIndex, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId};
+use crate::state::{ObjectId, State};
+
+/// The names that topics are drawn from; the last two have one table name.
+const NAMES: [&str; 4] = ["orders", "clicks", "a.b", "a_b"];
+
+/// One thing to try. Small numbers pick among what exists, so that every step has a meaning in every state.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Takeover { writer: u8 },
+    CreateTopic { name: u8, partitions: u8 },
+    AlterTopic { topic: u8, value: u8 },
+    AddPartitions { topic: u8, more: u8 },
+    DeleteTopic { topic: u8 },
+    Flush { inline: bool, batches: Vec<BatchStep> },
+    FlushAgain { which: u8 },
+    Merge { partition: u8, from: u8, runs: u8 },
+    MoveLogStart { partition: u8, percent: u8 },
+    MoveBoundary { percent: u8 },
+    Seal,
+}
+
+/// One batch of a flush; `partition` may be one that does not exist.
+#[derive(Debug, Clone)]
+pub(super) struct BatchStep {
+    partition: u8,
+    rows: u32,
+    producer: Option<(u8, Continuation)>,
+}
+
+/// How a producer's batch relates to its last one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Continuation {
+    Next,
+    Again,
+    Gap,
+    NewEpoch,
+    OldEpoch,
+}
+
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    vec(step(), 1..60)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pick = any::<u8>;
+    prop_oneof![
+        1 => pick().prop_map(|writer| Step::Takeover { writer }),
+        3 => (pick(), 1..4_u8).prop_map(|(name, partitions)| Step::CreateTopic { name, partitions }),
+        1 => (pick(), pick()).prop_map(|(topic, value)| Step::AlterTopic { topic, value }),
+        1 => (pick(), 0..3_u8).prop_map(|(topic, more)| Step::AddPartitions { topic, more }),
+        1 => pick().prop_map(|topic| Step::DeleteTopic { topic }),
+        10 => (any::<bool>(), vec(batch_step(), 1..6)).prop_map(|(inline, batches)| Step::Flush { inline, batches }),
+        2 => pick().prop_map(|which| Step::FlushAgain { which }),
+        4 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Merge { partition, from, runs }),
+        2 => (pick(), 0..=100_u8).prop_map(|(partition, percent)| Step::MoveLogStart { partition, percent }),
+        1 => (0..=100_u8).prop_map(|percent| Step::MoveBoundary { percent }),
+        6 => Just(Step::Seal),
+    ]
+}
+
+fn batch_step() -> impl Strategy<Value = BatchStep> {
+    let continuation = prop_oneof![
+        6 => Just(Continuation::Next),
+        2 => Just(Continuation::Again),
+        1 => Just(Continuation::Gap),
+        1 => Just(Continuation::NewEpoch),
+        1 => Just(Continuation::OldEpoch),
+    ];
+    (any::<u8>(), 1..5_u32, proptest::option::of((0..2_u8, continuation)))
+        .prop_map(|(partition, rows, producer)| BatchStep { partition, rows, producer })
+}
+
+/// A history in the making, with the naive account of it.
+pub(super) struct History {
+    /// Every state, the first before any commit.
+    pub(super) states: Vec<State>,
+    /// Every commit.
+    pub(super) commits: Vec<Commit>,
+    /// The hash of every record that was ever appended, by partition, in order.
+    pub(super) records: BTreeMap<PartitionKey, Vec<u64>>,
+    draft: Draft,
+    proposals: Vec<FlushProposal>,
+    next_id: u128,
+    next_hash: u64,
+}
+
+impl History {
+    /// Plays steps; what the rules refuse is left out.
+    pub(super) fn play(steps: &[Step]) -> Self {
+        let start = State::new(directory(0, 99));
+        let mut history = Self {
+            draft: Draft::after(&start),
+            states: vec![start],
+            commits: Vec::new(),
+            records: BTreeMap::new(),
+            proposals: Vec::new(),
+            next_id: 1,
+            next_hash: 1,
+        };
+        history.take_over(0);
+        for step in steps {
+            history.step(step);
+        }
+        history.seal();
+        history
+    }
+
+    fn state(&self) -> &State {
+        self.draft.state()
+    }
+
+    fn fresh_id(&mut self) -> u128 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Takeover { writer } => self.take_over(*writer),
+            Step::Flush { inline, batches } => self.flush(*inline, batches),
+            Step::FlushAgain { which } => self.flush_again(*which),
+            Step::Seal => self.seal(),
+            other => {
+                if let Some(change) = self.change_of(other) {
+                    let _refused = self.draft.change(change);
+                }
+            }
+        }
+    }
+
+    fn topic(&self, pick: u8) -> TopicId {
+        let topics: Vec<TopicId> = self.state().topics().map(|(id, _)| id).collect();
+        if topics.is_empty() { topic_id(0) } else { topics[usize::from(pick) % topics.len()] }
+    }
+
+    fn partition(&self, pick: u8) -> PartitionKey {
+        // One more than there are: now and then a partition that does not exist.
+        let keys: Vec<PartitionKey> = self.state().partitions.keys().copied().collect();
+        let missing = PartitionKey::new(self.topic(pick), PartitionIndex::new(1_000));
+        keys.get(usize::from(pick) % (keys.len() + 1)).copied().unwrap_or(missing)
+    }
+
+    fn change_of(&mut self, step: &Step) -> Option<Change> {
+        match *step {
+            Step::CreateTopic { name, partitions } => {
+                let name = NAMES[usize::from(name) % NAMES.len()];
+                Some(create(self.fresh_id(), name, u32::from(partitions)))
+            }
+            Step::AlterTopic { topic, value } => {
+                let config = BTreeMap::from([("retention.ms".to_owned(), value.to_string())]);
+                Some(Change::AlterTopic { id: self.topic(topic), config })
+            }
+            Step::AddPartitions { topic, more } => {
+                let id = self.topic(topic);
+                let existing = self.state().topic(id)?.partitions;
+                Some(Change::AddPartitions { id, partitions: existing + u32::from(more) })
+            }
+            Step::DeleteTopic { topic } => Some(Change::DeleteTopic { id: self.topic(topic) }),
+            Step::Merge { partition, from, runs } => self.merge(partition, from, runs).map(Change::Merge),
+            Step::MoveLogStart { partition, percent } => {
+                let partition = self.partition(partition);
+                let end = self.state().partition(partition)?.high_watermark.get();
+                Some(Change::MoveLogStart { partition, offset: Offset::new(end * u64::from(percent) / 100) })
+            }
+            Step::MoveBoundary { percent } => {
+                let highest = self.state().highest_id().ulid().0;
+                Some(Change::MoveReclaimBoundary(segment(highest * u128::from(percent) / 100)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A merge of some runs of one partition, hashed from the account and not from the state.
+    fn merge(&mut self, partition: u8, from: u8, count: u8) -> Option<Merge> {
+        let partition = self.partition(partition);
+        let runs: Vec<_> = self.state().runs_of(partition).collect();
+        let first = usize::from(from).checked_rem(runs.len())?;
+        let merged: Vec<_> = runs.iter().skip(first).take(usize::from(count)).collect();
+        let base_offset = merged.first()?.0;
+        let rows = merged.iter().map(|(_, run)| run.rows).sum();
+        let hash = self.hash_of(partition, base_offset, rows);
+        let segment = segment(self.fresh_id());
+        Some(Merge { segment, runs: vec![MergedRun { partition, base_offset, rows, first_row: 0, hash }] })
+    }
+
+    /// The hash of `rows` rows, from the account.
+    pub(super) fn hash_of(&self, partition: PartitionKey, base: Offset, rows: u64) -> RowsHash {
+        let records = &self.records[&partition][base.get() as usize..][..rows as usize];
+        records.iter().fold(RowsHash::EMPTY, |hash, row| hash.push(*row))
+    }
+
+    fn flush(&mut self, inline: bool, batches: &[BatchStep]) {
+        let mut by_partition: BTreeMap<PartitionKey, Vec<BatchFacts>> = BTreeMap::new();
+        for step in batches {
+            let partition = self.partition(step.partition);
+            let facts = self.facts(partition, step);
+            by_partition.entry(partition).or_default().push(facts);
+        }
+        let mut proposal = super::proposal(self.fresh_id(), by_partition.into_iter().collect());
+        if inline && !self.draft.has_inline() {
+            proposal.body = FlushBody::Inline;
+        }
+        let outcome = self.draft.flush(&proposal).unwrap();
+        for (run, (_, outcomes)) in proposal.runs.iter().zip(&outcome.runs) {
+            self.account(run, outcomes);
+        }
+        self.proposals.push(proposal);
+    }
+
+    fn facts(&mut self, partition: PartitionKey, step: &BatchStep) -> BatchFacts {
+        let mut facts = batch(step.rows, self.next_hash);
+        self.next_hash += u64::from(step.rows);
+        let Some((producer, continuation)) = step.producer else { return facts };
+        let id = ProducerId::new(i64::from(producer));
+        let known = self.state().producers_of(partition).find(|(known, _)| *known == id).map(|(_, known)| known);
+        let epoch = known.map_or(0, |known| known.epoch.get());
+        let last = known.and_then(|known| known.recent.back());
+        let next = last.map_or(0, |last| last.first.advance(last.rows).get());
+        let (epoch, sequence) = match continuation {
+            Continuation::Next => (epoch, next),
+            Continuation::Again => {
+                facts.rows = last.map_or(facts.rows, |last| last.rows);
+                (epoch, last.map_or(0, |last| last.first.get()))
+            }
+            Continuation::Gap => (epoch, next + 7),
+            Continuation::NewEpoch => (epoch + 1, 0),
+            Continuation::OldEpoch => (epoch - 1, next),
+        };
+        // The rows of a batch that is sent again differ here, so that a duplicate that is appended after all is noticed.
+        facts.hash = batch(facts.rows, self.next_hash).hash;
+        facts.timestamps = batch(facts.rows, self.next_hash).timestamps;
+        self.next_hash += u64::from(facts.rows);
+        facts.producer =
+            Some(ProducerStamp { id, epoch: ProducerEpoch::new(epoch), sequence: Sequence::new(sequence) });
+        facts
+    }
+
+    /// Writes down what the outcomes say: an appended batch follows the last record of its partition, nothing else counts.
+    fn account(&mut self, run: &ProposedRun, outcomes: &[Outcome]) {
+        assert_eq!(run.batches.len(), outcomes.len());
+        for (facts, outcome) in run.batches.iter().zip(outcomes) {
+            let Outcome::Appended(base) = outcome else { continue };
+            let records = self.records.entry(run.partition).or_default();
+            assert_eq!(base.get(), records.len() as u64, "offsets of {} are dense", run.partition);
+            let first = facts.timestamps.unwrap().first_ms as u64;
+            records.extend(first..first + u64::from(facts.rows));
+        }
+    }
+
+    fn flush_again(&mut self, which: u8) {
+        let Some(index) = usize::from(which).checked_rem(self.proposals.len()) else { return };
+        let proposal = self.proposals[index].clone();
+        let before = self.state().clone();
+        let expected = before.flush(proposal.id).cloned();
+        match (self.draft.flush(&proposal), expected) {
+            (Ok(outcome), Some(first)) => assert_eq!(outcome, first, "a flush has one outcome for ever"),
+            (Err(_), None) => assert!(proposal.id < flush_id(before.reclaim_boundary().ulid().0)),
+            (answer, expected) => panic!("{answer:?} instead of {expected:?}"),
+        }
+        assert_eq!(*self.state(), before, "a flush that is known changes nothing");
+    }
+
+    fn take_over(&mut self, writer: u8) {
+        self.seal();
+        let state = self.draft.state().clone();
+        let epoch = state.place().directory.epoch.get() + 1;
+        let takeover = Takeover { next: directory(epoch, u64::from(writer) % 3 + 10), address: "host:1".to_owned() };
+        let sealed = Draft::takeover(&state, takeover, Nonce::new(u64::from(writer) % 3), 5).unwrap();
+        self.push(sealed);
+    }
+
+    fn seal(&mut self) {
+        if !self.draft.is_empty() {
+            let writer = self.state().owner().unwrap();
+            let draft = std::mem::replace(&mut self.draft, Draft::after(&self.states[0]));
+            let sealed = draft.seal(writer, self.commits.len() as i64);
+            self.push(sealed);
+        }
+    }
+
+    fn push(&mut self, (commit, state): (Commit, State)) {
+        state.check_invariants().unwrap();
+        self.draft = Draft::after(&state);
+        self.commits.push(commit);
+        self.states.push(state);
+    }
+
+    /// Compares a state with the account: every readable offset has the hash of the record that was acknowledged there.
+    pub(super) fn check_rows(&self, state: &State) {
+        for (key, bounds) in &state.partitions {
+            let mut next = None;
+            for (base, run) in state.runs_of(*key) {
+                assert!(next.is_none_or(|next| next == base));
+                assert_eq!(run.hash, self.hash_of(*key, base, run.rows), "rows of {key} at {base}");
+                next = base.checked_add(run.rows);
+            }
+            assert_eq!(next.unwrap_or(bounds.log_start), bounds.high_watermark);
+        }
+    }
+
+    /// The number of entries of each kind: a property that never saw a merge proves nothing about merges.
+    pub(super) fn count(&self, tally: &mut BTreeMap<&'static str, usize>) {
+        let outcomes = self.commits.iter().flat_map(|commit| &commit.entries).flat_map(|entry| match entry {
+            Entry::Flush(flush) => flush.runs.iter().flat_map(|run| &run.batches).map(|(_, o)| *o).collect(),
+            _ => Vec::new(),
+        });
+        for outcome in outcomes {
+            let name = match outcome {
+                Outcome::Appended(_) => "appended",
+                Outcome::Duplicate(_) => "duplicate",
+                Outcome::Refused(_) => "refused",
+            };
+            *tally.entry(name).or_default() += 1;
+        }
+        for entry in self.commits.iter().flat_map(|commit| &commit.entries) {
+            *tally.entry(kind(entry)).or_default() += 1;
+        }
+        let inline = self.states.last().unwrap().objects().filter(|(id, _)| matches!(id, ObjectId::Commit(_)));
+        *tally.entry("live inline objects").or_default() += inline.count();
+    }
+}
+
+fn kind(entry: &Entry) -> &'static str {
+    match entry {
+        Entry::Takeover(_) => "takeover",
+        Entry::RaiseFeatureLevel(_) => "feature level",
+        Entry::CreateTopic { .. } => "create",
+        Entry::AlterTopic { .. } => "alter",
+        Entry::AddPartitions { .. } => "add partitions",
+        Entry::DeleteTopic { .. } => "delete",
+        Entry::Flush(_) => "flush",
+        Entry::Merge(_) => "merge",
+        Entry::MoveLogStart { .. } => "log start",
+        Entry::MoveReclaimBoundary(_) => "boundary",
+    }
+}

@@ -1,0 +1,261 @@
+//! Properties of every valid history.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestRunner};
+
+use super::history::{History, Step, steps};
+use super::raw_commit;
+use crate::commit::{Commit, Entry, Outcome};
+use crate::ids::{CommitNumber, Nonce, Offset, PartitionIndex, Place, SegmentId};
+use crate::state::{ApplyError, Refusal, State};
+
+/// Every run draws the same histories; a failing one is printed in its smallest form.
+fn for_histories(property: impl Fn(&History) -> Result<(), TestCaseError>) {
+    let config = ProptestConfig {
+        cases: 300,
+        rng_seed: RngSeed::Fixed(0x1A6E),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let outcome = TestRunner::new(config).run(&steps(), |steps: Vec<Step>| property(&History::play(&steps)));
+    assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
+}
+
+fn fold(mut state: State, commits: &[Commit]) -> State {
+    for commit in commits {
+        state.apply(commit).unwrap();
+    }
+    state
+}
+
+#[test]
+fn the_histories_exercise_every_kind_of_entry_and_outcome() {
+    let tally = RefCell::new(BTreeMap::new());
+    for_histories(|history| {
+        history.count(&mut tally.borrow_mut());
+        Ok(())
+    });
+    let tally = tally.into_inner();
+    let expected = [
+        "takeover",
+        "create",
+        "alter",
+        "add partitions",
+        "delete",
+        "flush",
+        "merge",
+        "log start",
+        "boundary",
+        "appended",
+        "duplicate",
+        "refused",
+        "live inline objects",
+    ];
+    for name in expected {
+        assert!(tally.get(name).is_some_and(|count| *count >= 50), "{name}: {tally:?}");
+    }
+}
+
+#[test]
+fn any_prefix_and_its_suffix_give_the_state_of_the_whole() {
+    for_histories(|history| {
+        let whole = history.states.last().unwrap();
+        for cut in 0..=history.commits.len() {
+            let (prefix, suffix) = history.commits.split_at(cut);
+            let halfway = fold(history.states[0].clone(), prefix);
+            prop_assert_eq!(&halfway, &history.states[cut]);
+            let restored = State::restore(halfway.snapshot()).unwrap();
+            prop_assert_eq!(&fold(restored, suffix), whole);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_the_sequencer_sealed_is_what_every_reader_folds() {
+    for_histories(|history| {
+        let mut reader = history.states[0].clone();
+        for (commit, sealed) in history.commits.iter().zip(&history.states[1..]) {
+            reader.apply(commit).unwrap();
+            reader.check_invariants().unwrap();
+            prop_assert_eq!(&reader, sealed);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn every_readable_offset_keeps_the_hash_of_the_record_that_was_acknowledged_there() {
+    for_histories(|history| {
+        history.check_rows(history.states.last().unwrap());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_snapshot_restores_to_the_same_state() {
+    for_histories(|history| {
+        for state in &history.states {
+            let snapshot = state.snapshot();
+            let restored = State::restore(snapshot.clone()).unwrap();
+            prop_assert_eq!(&restored, state);
+            prop_assert_eq!(restored.snapshot(), snapshot);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_commit_that_is_changed_in_any_way_is_refused_and_changes_nothing() {
+    let kinds = RefCell::new(BTreeMap::<&'static str, usize>::new());
+    for_histories(|history| {
+        for (commit, before) in history.commits.iter().zip(&history.states) {
+            for (what, mutant) in mutants(commit, before) {
+                let mut state = before.clone();
+                prop_assert!(state.apply(&mutant).is_err(), "{} was accepted: {:?}", what, mutant);
+                prop_assert_eq!(&state, before, "{} changed something", what);
+                *kinds.borrow_mut().entry(what).or_default() += 1;
+            }
+        }
+        Ok(())
+    });
+    let kinds = kinds.into_inner();
+    assert!(kinds.len() == 14 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
+}
+
+/// Every way to spoil a valid commit that applies to it.
+fn mutants(commit: &Commit, before: &State) -> Vec<(&'static str, Commit)> {
+    let mut mutants = Vec::new();
+    let mut add = |what, spoil: &dyn Fn(&mut Commit)| {
+        let mut mutant = commit.clone();
+        spoil(&mut mutant);
+        mutants.push((what, mutant));
+    };
+    add("next number", &|c| c.number = c.number.next());
+    add("next place", &|c| c.place.index += 1);
+    add("other directory", &|c| c.place.directory.nonce = Nonce::new(77));
+    add("no entries", &|c| c.entries.clear());
+    add("a takeover among others", &|c| {
+        let next = super::directory(before.place().directory.epoch.get() + 1, 3);
+        c.entries.push(Entry::Takeover(crate::Takeover { next, address: String::new() }));
+    });
+    let takes_over = matches!(commit.entries[..], [Entry::Takeover(_)]);
+    if !takes_over {
+        add("other writer", &|c| c.writer = Nonce::new(77));
+    }
+    for (index, entry) in commit.entries.iter().enumerate() {
+        match entry {
+            Entry::Takeover(_) => add("epoch skipped", &|c| {
+                if let Entry::Takeover(takeover) = &mut c.entries[index] {
+                    takeover.next = super::directory(before.place().directory.epoch.get() + 2, 3);
+                }
+            }),
+            Entry::Flush(_) => {
+                add("a flush twice", &|c| c.entries.push(c.entries[index].clone()));
+                for (what, spoil) in FLUSH_MUTATIONS {
+                    add(what, &|c| {
+                        if let Entry::Flush(flush) = &mut c.entries[index] {
+                            spoil(flush);
+                        }
+                    });
+                }
+            }
+            Entry::Merge(_) => add("merged rows", &|c| {
+                if let Entry::Merge(merge) = &mut c.entries[index] {
+                    merge.runs[0].hash = merge.runs[0].hash.push(1);
+                }
+            }),
+            _ => {}
+        }
+    }
+    mutants
+}
+
+type FlushMutation = (&'static str, fn(&mut crate::Flush));
+
+const FLUSH_MUTATIONS: [FlushMutation; 5] = [
+    ("outcome", |flush| {
+        let outcome = &mut flush.runs[0].batches[0].1;
+        *outcome = match *outcome {
+            Outcome::Appended(base) => Outcome::Duplicate(base),
+            Outcome::Duplicate(base) => Outcome::Appended(base),
+            Outcome::Refused(_) => Outcome::Appended(Offset::ZERO),
+        };
+    }),
+    ("first row", |flush| flush.runs[0].first_row += 1),
+    ("no runs", |flush| flush.runs.clear()),
+    ("a partition twice", |flush| {
+        let mut again = flush.runs[flush.runs.len() - 1].clone();
+        again.first_row += again.batches.iter().map(|(facts, _)| u64::from(facts.rows)).sum::<u64>();
+        flush.runs.push(again);
+    }),
+    ("a batch without rows", |flush| flush.runs[0].batches[0].0.rows = 0),
+];
+
+#[test]
+fn an_entry_that_names_an_id_below_the_boundary_is_refused() {
+    for_histories(|history| {
+        let state = history.states.last().unwrap();
+        let boundary = state.reclaim_boundary();
+        if boundary == SegmentId::MIN {
+            return Ok(());
+        }
+        for commit in &history.commits {
+            for entry in &commit.entries {
+                let id = match entry {
+                    Entry::Flush(flush) => SegmentId::from(flush.id),
+                    Entry::Merge(merge) => merge.segment,
+                    _ => continue,
+                };
+                if id < boundary {
+                    let error = state.clone().apply(&raw_commit(state, vec![entry.clone()])).unwrap_err();
+                    let refusal = Refusal::BelowReclaimBoundary { id, boundary };
+                    prop_assert_eq!(error, ApplyError::Refused { number: state.number(), entry: 0, refusal });
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn places_and_numbers_are_inverse_over_all_epochs() {
+    for_histories(|history| {
+        let last = history.states.last().unwrap();
+        for commit in &history.commits {
+            prop_assert_eq!(last.place_of(commit.number), Some(commit.place));
+            prop_assert_eq!(last.number_at(commit.place), Some(commit.number));
+            let is_takeover = matches!(commit.entries[..], [Entry::Takeover(_)]);
+            prop_assert_eq!(last.is_takeover(commit.number), is_takeover);
+            if is_takeover {
+                let beyond = Place { index: commit.place.index + 1, ..commit.place };
+                prop_assert_eq!(last.number_at(beyond), None, "what stands beyond a takeover is not of the log");
+            }
+        }
+        prop_assert_eq!(last.place_of(last.number()), None);
+        prop_assert_eq!(last.number_at(last.place()), None);
+        prop_assert_eq!(last.number(), CommitNumber::new(history.commits.len() as u64));
+        Ok(())
+    });
+}
+
+#[test]
+fn reading_from_an_offset_begins_with_the_run_that_holds_it() {
+    for_histories(|history| {
+        let state = history.states.last().unwrap();
+        for (key, bounds) in &state.partitions {
+            for offset in bounds.log_start.get()..=bounds.high_watermark.get() {
+                let from: Vec<_> = state.runs_from(*key, Offset::new(offset)).collect();
+                let expected: Vec<_> =
+                    state.runs_of(*key).filter(|(base, run)| base.get() + run.rows > offset).collect();
+                prop_assert_eq!(from, expected);
+            }
+            let missing = crate::PartitionKey::new(key.topic, PartitionIndex::new(u32::MAX));
+            prop_assert_eq!(state.runs_from(missing, Offset::ZERO).count(), 0);
+        }
+        Ok(())
+    });
+}
