@@ -1,5 +1,7 @@
 //! Unsigned variable-length integers of 32 bits, least significant seven bits first (KIP-482).
 
+use bytes::{BufMut, BytesMut};
+
 /// Longest encoding of 32 bits.
 const MAX_LENGTH: usize = 5;
 
@@ -15,4 +17,13 @@ pub(super) fn read(bytes: &[u8]) -> Option<(u32, usize)> {
         }
     }
     None
+}
+
+/// Writes `value` in as few bytes as it takes.
+pub(super) fn write(buffer: &mut BytesMut, mut value: u32) {
+    while value >= 0x80 {
+        buffer.put_u8((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    buffer.put_u8(value as u8);
 }
