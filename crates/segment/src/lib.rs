@@ -1,1 +1,3 @@
-//! To be written.
+//! Parquet bytes <-> record batches <-> Arrow: the format, pure, without I/O.
+
+pub mod batch;
