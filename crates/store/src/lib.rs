@@ -18,6 +18,7 @@ pub mod create;
 pub mod faults;
 pub mod key;
 
+mod cloud;
 mod counts;
 mod local;
 mod memory;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use url::Url;
 
+use crate::cloud::{CloudBackend, settings};
+use crate::key::Directory;
 use crate::local::LocalBackend;
 use crate::memory::MemoryBackend;
 use crate::store::{Store, StoreOptions};
@@ -79,14 +81,39 @@ impl Store {
                     parsed.to_file_path().map_err(|()| invalid("it needs an absolute path, as in file:///data"))?;
                 local(&path, options)
             }
+            "s3" | "gs" | "az" => cloud(&parsed, options),
             scheme => Err(invalid(&format!("unknown scheme '{scheme}'"))),
         }
     }
+}
+
+fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
+    // Messages show the URL, and a secret in it would end up in logs.
+    if !url.username().is_empty() || url.password().is_some() {
+        let reason = "it has credentials in it, which belong into the environment".to_owned();
+        return Err(OpenError::Url { url: format!("{}://…", url.scheme()), reason });
+    }
+    let invalid = |reason: String| OpenError::Url { url: url.to_string(), reason };
+    if url.query().is_some() || url.fragment().is_some() || url.port().is_some() {
+        return Err(invalid("it has more than a bucket and a prefix".to_owned()));
+    }
+    let bucket =
+        url.host_str().filter(|bucket| !bucket.is_empty()).ok_or_else(|| invalid("it names no bucket".to_owned()))?;
+    let root = Directory::new(url.path().trim_matches('/')).map_err(|error| invalid(error.to_string()))?;
+    let opened = match url.scheme() {
+        "s3" => settings::s3(bucket, &settings::environment()),
+        "gs" => settings::gcs(bucket),
+        _ => settings::azure(bucket),
+    };
+    let opened = opened.map_err(|source| OpenError::Settings { url: url.to_string(), source })?;
+    Ok(Store::new(url.as_str().trim_end_matches('/'), Arc::new(CloudBackend::new(opened, root)), options))
 }
 
 fn local(path: &Path, options: &StoreOptions) -> Result<Store, OpenError> {
     let directory =
         std::path::absolute(path).map_err(|source| OpenError::NotWritable { directory: path.to_path_buf(), source })?;
     let backend = LocalBackend::open(&directory)?;
-    Ok(Store::new(format!("file://{}", directory.display()), Arc::new(backend), options))
+    // A path that is not UTF-8 has no URL that gives it back.
+    let url = Url::from_file_path(&directory).map_or_else(|()| format!("file://{}", directory.display()), String::from);
+    Ok(Store::new(url, Arc::new(backend), options))
 }

@@ -5,7 +5,9 @@
 mod faulty;
 mod suite;
 
-use lakebed_store::{Store, StoreOptions};
+use std::io::Write;
+
+use lakebed_store::{Directory, Key, Store, StoreOptions};
 
 fn open(url: &str) -> Store {
     Store::open(url, &StoreOptions::default()).unwrap()
@@ -25,15 +27,50 @@ async fn memory_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_local_directory_conforms() {
     let directory = tempfile::tempdir().unwrap();
-    let url = format!("file://{}", directory.path().join("with space").display());
-    conforms(&open(&url)).await;
-    assert_eq!(open(&url).url(), url);
+    let path = directory.path().join("with space, # and %");
+    let store = open(path.to_str().unwrap());
+    conforms(&store).await;
+    let url = store.url().to_owned();
+    drop(store);
+    let again = open(&url);
+    assert!(again.exists(&Key::new("big/a").unwrap()).await.unwrap(), "{url} is another place");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_s3_server_conforms() {
+    if std::env::var("LAKEBED_TEST_S3_ENDPOINT").is_err() {
+        say("NOT RUN: an_s3_server_conforms, for LAKEBED_TEST_S3_ENDPOINT is not set; tests/with-moto sets it");
+        return;
+    }
+    let bucket = std::env::var("LAKEBED_TEST_S3_BUCKET").expect("the endpoint comes with a bucket");
+    // The bucket may have been used before.
+    let root = format!("conformance-{}", std::process::id());
+    conforms(&open(&format!("s3://{bucket}/{root}/below/"))).await;
+    let whole = open(&format!("s3://{bucket}"));
+    assert!(whole.exists(&Key::new(format!("{root}/below/big/a")).unwrap()).await.unwrap());
+    assert_eq!(whole.list_directories(&Directory::new(root).unwrap()).await.unwrap(), ["below"]);
+}
+
+/// Prints past the capture of the test harness.
+fn say(message: &str) {
+    let _ = writeln!(std::io::stderr(), "{message}");
 }
 
 #[test]
 fn what_is_no_store_is_refused_with_the_remedy() {
-    for url in ["", "ftp://host/x", "s4://bucket", "file://relative/path", "s3://", "://"] {
+    for url in [
+        "",
+        "ftp://host/x",
+        "s4://bucket",
+        "file://relative/path",
+        "s3://",
+        "://",
+        "s3://bucket/a//b",
+        "s3://id:secret@bucket",
+        "s3://bucket?x=1",
+    ] {
         let error = Store::open(url, &StoreOptions::default()).unwrap_err().to_string();
         assert!(error.contains("memory://") && !error.contains('\n'), "{url}: {error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 }

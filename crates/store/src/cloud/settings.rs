@@ -1,0 +1,122 @@
+//! From the environment to a client of a cloud store.
+//!
+//! S3 follows the AWS tools: variables first, then the profile (`AWS_PROFILE`, or `default`), then what the machine or
+//! container provides. `AWS_ENDPOINT_URL_S3` goes before `AWS_ENDPOINT_URL`; an endpoint of our own means path style,
+//! and one that begins with `http://` means plain HTTP. GCS reads `GOOGLE_*`, Azure `AZURE_*`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
+
+use super::profile::{self, Profile};
+use super::status::StatusConnector;
+
+/// Longest time of a request as the client sees it. The limit that counts is the policy's, and shorter.
+const REQUEST_TIME_MAX: &str = "600 seconds";
+
+/// A reason why a client can't be made.
+pub(crate) type SettingsError = Box<dyn Error + Send + Sync>;
+
+/// The process's environment, or a test's.
+pub(crate) type Variables = BTreeMap<String, String>;
+
+/// The variables that are text; others can't be settings.
+pub(crate) fn environment() -> Variables {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+pub(crate) fn s3(bucket: &str, variables: &Variables) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+    Ok(Arc::new(s3_builder(bucket, variables)?.build()?))
+}
+
+pub(crate) fn gcs(bucket: &str) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+    let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
+    Ok(Arc::new(builder.with_retry(no_retries()).with_http_connector(StatusConnector).build()?))
+}
+
+pub(crate) fn azure(container: &str) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+    let builder = MicrosoftAzureBuilder::from_env().with_container_name(container);
+    Ok(Arc::new(builder.with_retry(no_retries()).with_http_connector(StatusConnector).build()?))
+}
+
+pub(super) fn s3_builder(bucket: &str, variables: &Variables) -> Result<AmazonS3Builder, SettingsError> {
+    let mut builder = AmazonS3Builder::new()
+        .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIME_MAX)
+        .with_unsigned_payload(true);
+    for (name, value) in variables.iter().filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty()) {
+        if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty());
+    let profile = read_profile(variables)?;
+    let of_profile = |name: &str| profile.get(name).filter(|value| !value.is_empty());
+    let own_keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE"];
+    if !own_keys.iter().any(|name| variable(name).is_some())
+        && let (Some(id), Some(secret)) = (of_profile("aws_access_key_id"), of_profile("aws_secret_access_key"))
+    {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        if let Some(token) = of_profile("aws_session_token") {
+            builder = builder.with_token(token);
+        }
+    }
+    if let (None, None, Some(region)) = (variable("AWS_REGION"), variable("AWS_DEFAULT_REGION"), of_profile("region")) {
+        builder = builder.with_region(region);
+    } else if let Some(region) = variable("AWS_REGION").or(variable("AWS_DEFAULT_REGION")) {
+        builder = builder.with_region(region);
+    }
+    let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+    let endpoint = endpoints.iter().find_map(|name| variable(name)).or(of_profile("endpoint_url"));
+    if let Some(endpoint) = endpoint {
+        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+            return Err(format!("the endpoint '{endpoint}' begins with neither http:// nor https://").into());
+        }
+        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+    } else if !bucket.contains('.') && variable("AWS_VIRTUAL_HOSTED_STYLE_REQUEST").is_none() {
+        // What AWS asks for; a name with dots has no certificate there.
+        builder = builder.with_virtual_hosted_style_request(true);
+    }
+    Ok(builder
+        .with_bucket_name(bucket)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_retry(no_retries())
+        .with_http_connector(StatusConnector))
+}
+
+fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+/// The profile that the variables choose; empty if none was chosen and there is none by default.
+fn read_profile(variables: &Variables) -> Result<Profile, SettingsError> {
+    let named = variables.get("AWS_PROFILE").or(variables.get("AWS_DEFAULT_PROFILE")).filter(|name| !name.is_empty());
+    let name = named.map_or("default", String::as_str);
+    let credentials = read_file(variables, "AWS_SHARED_CREDENTIALS_FILE", "credentials")?;
+    let config = read_file(variables, "AWS_CONFIG_FILE", "config")?;
+    match (profile::read(name, &credentials, &config), named) {
+        (Some(profile), _) => Ok(profile),
+        (None, None) => Ok(Profile::new()),
+        (None, Some(name)) => {
+            Err(format!("AWS_PROFILE names the profile '{name}', which is in neither AWS file").into())
+        }
+    }
+}
+
+/// The text of one of the two files; empty if there is none.
+fn read_file(variables: &Variables, variable: &str, name: &str) -> Result<String, SettingsError> {
+    let home = || Some(Path::new(variables.get("HOME")?).join(".aws").join(name));
+    let Some(path) = variables.get(variable).map(PathBuf::from).or_else(home) else { return Ok(String::new()) };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(format!("cannot read '{}': {error}", path.display()).into()),
+    }
+}
