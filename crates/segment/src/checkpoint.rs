@@ -1,0 +1,234 @@
+//! Checkpoints: a [`Snapshot`] in parts, of which those that did not change are not written again.
+//!
+//! One *base* part has everything but the partitions, which are dealt into a power-of-two number of *bucket* parts by a hash of their
+//! keys. The *manifest* names the parts and is written last: a checkpoint without a manifest is none. Invariants:
+//!
+//! 1. A part's name holds a hash of its bytes (UUID v5), so a part of that name is that part, whichever checkpoint wrote it.
+//! 2. The manifest has each part's size and CRC-32C, and ends with its own.
+//! 3. Equal snapshots after equal manifests give equal bytes.
+
+use bytes::Bytes;
+use lakebed_model::snapshot::PartitionSnapshot;
+use lakebed_model::{Cell, CommitNumber, PartitionKey, Snapshot};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::FORMAT;
+use crate::checksum::{crc32c, open_json, seal_json};
+use crate::commit::Identity;
+use crate::error::{FormatError, malformed};
+use crate::text::Text;
+
+mod v1;
+
+/// About how large a bucket should be: small enough that most stay unchanged, large enough that parts are few.
+const BUCKET_BYTES: usize = 1 << 20;
+/// Most buckets.
+const BUCKETS_MAX: usize = 4096;
+/// Larger manifests and parts are not read: nothing that is written comes near.
+const PART_BYTES_MAX: u64 = 1 << 32;
+
+/// A checkpoint to be written: the parts first, in any order, then the manifest as [`crate::layout::MANIFEST`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The parts that are new, by their names; they stand beside the manifest.
+    pub parts: Vec<(String, Bytes)>,
+    /// The bytes of the manifest.
+    pub manifest: Bytes,
+}
+
+/// The list of a checkpoint's parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Whose checkpoint it is.
+    pub identity: Identity,
+    /// How many commits it folds.
+    pub number: CommitNumber,
+    /// The base part first, then the buckets in order.
+    pub parts: Vec<Part>,
+}
+
+/// One part of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The checkpoint that wrote it; the part stands under that one's prefix.
+    pub number: CommitNumber,
+    /// Its name there.
+    pub name: String,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// CRC-32C of its bytes.
+    pub crc32c: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestV1 {
+    format: u32,
+    cluster: Text<Uuid>,
+    cell: u16,
+    number: u64,
+    parts: Vec<PartV1>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartV1 {
+    checkpoint: u64,
+    name: String,
+    bytes: u64,
+    crc32c: u32,
+}
+
+impl Part {
+    /// The key of the part.
+    pub fn key(&self, cell: Cell) -> String {
+        crate::layout::checkpoint_key(cell, self.number, &self.name)
+    }
+
+    fn check(&self, bytes: &[u8]) -> Result<(), FormatError> {
+        if bytes.len() as u64 != self.bytes {
+            return Err(malformed(format!("{} has {} bytes, not {}", self.name, bytes.len(), self.bytes)));
+        }
+        let found = crc32c(bytes);
+        if found == self.crc32c {
+            Ok(())
+        } else {
+            Err(FormatError::Checksum { what: self.name.clone(), expected: self.crc32c, found })
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`FormatError::Newer`] if it is of a newer format; others if it is damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let manifest: ManifestV1 = open_json("the manifest of a checkpoint", bytes)?;
+        if manifest.format != FORMAT || manifest.parts.len() < 2 || manifest.parts.len() > 1 + BUCKETS_MAX {
+            return Err(malformed(format!("format {} with {} parts", manifest.format, manifest.parts.len())));
+        }
+        let identity = Identity { cluster_id: manifest.cluster.0, cell: Cell::new(manifest.cell) };
+        let mut parts = Vec::with_capacity(manifest.parts.len());
+        for part in manifest.parts {
+            let legal = !part.name.contains('/') && part.bytes <= PART_BYTES_MAX && part.checkpoint <= manifest.number;
+            if !legal {
+                return Err(malformed(format!("a part {:?} of {} bytes", part.name, part.bytes)));
+            }
+            let number = CommitNumber::new(part.checkpoint);
+            parts.push(Part { number, name: part.name, bytes: part.bytes, crc32c: part.crc32c });
+        }
+        Ok(Self { identity, number: CommitNumber::new(manifest.number), parts })
+    }
+
+    fn encode(&self) -> Bytes {
+        let parts = self.parts.iter().map(|part| PartV1 {
+            checkpoint: part.number.get(),
+            name: part.name.clone(),
+            bytes: part.bytes,
+            crc32c: part.crc32c,
+        });
+        let manifest = ManifestV1 {
+            format: FORMAT,
+            cluster: Text(self.identity.cluster_id),
+            cell: self.identity.cell.get(),
+            number: self.number.get(),
+            parts: parts.collect(),
+        };
+        seal_json(&manifest).into()
+    }
+}
+
+/// Encodes a snapshot. A part that stands in `previous` already is named there and not written again.
+///
+/// # Cost
+/// Serializes the whole snapshot; take it off the async threads when it is large.
+pub fn encode(identity: &Identity, snapshot: &Snapshot, previous: Option<&Manifest>) -> Checkpoint {
+    let mut writer = PartWriter { number: snapshot.number, previous, parts: Vec::new(), new: Vec::new() };
+    writer.add("base", v1::encode_base(snapshot));
+    for bucket in v1::encode_buckets(&deal(&snapshot.partitions, previous)) {
+        writer.add("bucket", bucket);
+    }
+    let manifest = Manifest { identity: *identity, number: snapshot.number, parts: writer.parts };
+    Checkpoint { parts: writer.new, manifest: manifest.encode() }
+}
+
+/// Decodes a checkpoint. `parts` are the bytes of [`Manifest::parts`], in their order.
+///
+/// # Errors
+/// [`FormatError`] if a part is damaged, or not one of this checkpoint.
+///
+/// # Cost
+/// Parses every part; take it off the async threads when they are large.
+pub fn decode(manifest: &Manifest, parts: &[Bytes]) -> Result<Snapshot, FormatError> {
+    if parts.len() != manifest.parts.len() {
+        return Err(malformed(format!("{} parts of a checkpoint of {}", parts.len(), manifest.parts.len())));
+    }
+    for (part, bytes) in manifest.parts.iter().zip(parts) {
+        part.check(bytes)?;
+    }
+    let (base, buckets) = parts.split_first().ok_or_else(|| malformed("a checkpoint without parts"))?;
+    let mut snapshot = v1::decode_base(base)?;
+    for bucket in buckets {
+        v1::decode_bucket(bucket, &mut snapshot.partitions)?;
+    }
+    snapshot.partitions.sort_unstable_by_key(|partition| partition.key);
+    if snapshot.partitions.windows(2).any(|pair| pair[0].key == pair[1].key) {
+        return Err(malformed("a partition stands twice in a checkpoint"));
+    }
+    if snapshot.number != manifest.number {
+        return Err(malformed(format!("state as of {} in a checkpoint of {}", snapshot.number, manifest.number)));
+    }
+    Ok(snapshot)
+}
+
+struct PartWriter<'a> {
+    number: CommitNumber,
+    previous: Option<&'a Manifest>,
+    parts: Vec<Part>,
+    new: Vec<(String, Bytes)>,
+}
+
+impl PartWriter<'_> {
+    fn add(&mut self, kind: &str, bytes: Vec<u8>) {
+        let name = format!("{kind}-{}.json", Uuid::new_v5(&Uuid::nil(), &bytes).simple());
+        let known = self.previous.and_then(|manifest| manifest.parts.iter().find(|part| part.name == name));
+        if let Some(part) = known {
+            self.parts.push(part.clone());
+            return;
+        }
+        let crc32c = crc32c(&bytes);
+        self.parts.push(Part { number: self.number, name: name.clone(), bytes: bytes.len() as u64, crc32c });
+        // Two buckets without partitions have the same bytes and the same name: one object stands for both.
+        if self.new.iter().all(|(other, _)| *other != name) {
+            self.new.push((name, bytes.into()));
+        }
+    }
+}
+
+/// Deals partitions into buckets. Their number stays that of the previous checkpoint unless they are much too large or too small,
+/// because every part changes with it.
+fn deal<'a>(partitions: &'a [PartitionSnapshot], previous: Option<&Manifest>) -> Vec<Vec<&'a PartitionSnapshot>> {
+    let bytes: usize = partitions.iter().map(v1::estimate_bytes).sum();
+    let wanted = bytes.div_ceil(BUCKET_BYTES).next_power_of_two().clamp(1, BUCKETS_MAX);
+    let kept = previous.map(|manifest| manifest.parts.len() - 1);
+    let count =
+        kept.filter(|kept| kept.is_power_of_two() && *kept <= wanted * 4 && wanted <= *kept * 2).unwrap_or(wanted);
+    let mut buckets = vec![Vec::new(); count];
+    for partition in partitions {
+        buckets[bucket_of(partition.key) as usize & (count - 1)].push(partition);
+    }
+    buckets
+}
+
+/// The low bits choose the bucket: the CRC-64/NVME of the topic's id and the partition in little endian.
+fn bucket_of(key: PartitionKey) -> u64 {
+    let mut bytes = [0_u8; 20];
+    bytes[..16].copy_from_slice(key.topic.uuid().as_bytes());
+    bytes[16..].copy_from_slice(&key.partition.get().to_le_bytes());
+    crc_fast::crc64_nvme(&bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Snapshots that go in come out.

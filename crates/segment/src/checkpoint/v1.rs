@@ -1,0 +1,248 @@
+//! A state as format 1 persists it: the JSON of a checkpoint's parts.
+//!
+//! These types are never changed once released; a new format gets a module of its own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use lakebed_model::producer::{Producer, RECENT_BATCHES, RecentBatch};
+use lakebed_model::snapshot::PartitionSnapshot;
+use lakebed_model::state::RunOutcomes;
+use lakebed_model::{
+    CommitNumber, Directory, FeatureLevel, FlushId, Nonce, ObjectId, Offset, Partition, PartitionIndex,
+    PartitionKey, Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot, Topic, TopicId, TopicName,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::commit::v1::{OutcomeV1, outcome, outcome_v1, rows_hash, timestamps};
+use crate::error::{FormatError, malformed};
+use crate::text::{Hex, Text};
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BaseV1 {
+    number: u64,
+    directory: Text<Directory>,
+    index: u64,
+    owner: Option<Hex>,
+    feature_level: u16,
+    boundary: Text<SegmentId>,
+    highest: Text<SegmentId>,
+    /// The number of the first commit of each directory.
+    directories: Vec<(u64, Text<Directory>)>,
+    topics: Vec<TopicV1>,
+    flushes: Vec<FlushV1>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicV1 {
+    topic: Text<Uuid>,
+    name: String,
+    partitions: u32,
+    config: BTreeMap<String, String>,
+}
+
+/// Topic, partition, outcomes.
+type RunOutcomesV1 = (Text<Uuid>, u32, Vec<(OutcomeV1, Option<u64>)>);
+
+/// A remembered flush.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlushV1 {
+    id: Text<FlushId>,
+    commit: u64,
+    runs: Vec<RunOutcomesV1>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartitionV1 {
+    topic: Text<Uuid>,
+    partition: u32,
+    log_start: u64,
+    high_watermark: u64,
+    runs: Vec<RunV1>,
+    producers: Vec<ProducerV1>,
+}
+
+/// Base offset, rows, object, first row, bytes, first and last timestamp in milliseconds, hash.
+type RunV1 = (u64, u64, ObjectV1, u64, u64, Option<i64>, Option<i64>, Hex);
+
+/// The number of a commit, or the id of a segment.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum ObjectV1 {
+    Commit(u64),
+    Segment(Text<SegmentId>),
+}
+
+/// Producer id, epoch, the last batches: first sequence, rows, base offset.
+type ProducerV1 = (i64, i16, Vec<(i32, u32, u64)>);
+
+fn json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, FormatError> {
+    serde_json::from_slice(bytes).map_err(|error| malformed(format!("{what}: {error}")))
+}
+
+fn bytes_of<T: Serialize>(part: &T) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(part).expect("persisted types have string keys");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The bytes of the base part.
+pub(super) fn encode_base(snapshot: &Snapshot) -> Vec<u8> {
+    bytes_of(&BaseV1 {
+        number: snapshot.number.get(),
+        directory: Text(snapshot.place.directory),
+        index: snapshot.place.index,
+        owner: snapshot.owner.map(|owner| Hex(owner.get())),
+        feature_level: snapshot.feature_level.get(),
+        boundary: Text(snapshot.boundary),
+        highest: Text(snapshot.highest),
+        directories: snapshot.directories.iter().map(|(number, at)| (number.get(), Text(*at))).collect(),
+        topics: snapshot.topics.iter().map(topic_v1).collect(),
+        flushes: snapshot.flushes.iter().map(flush_v1).collect(),
+    })
+}
+
+/// Reads the base part: a snapshot without partitions.
+pub(super) fn decode_base(bytes: &[u8]) -> Result<Snapshot, FormatError> {
+    let base: BaseV1 = json("the base of a checkpoint", bytes)?;
+    let directories = base.directories.into_iter().map(|(number, at)| (CommitNumber::new(number), at.0));
+    Ok(Snapshot {
+        number: CommitNumber::new(base.number),
+        place: Place { directory: base.directory.0, index: base.index },
+        owner: base.owner.map(|owner| Nonce::new(owner.0)),
+        feature_level: FeatureLevel::new(base.feature_level),
+        boundary: base.boundary.0,
+        highest: base.highest.0,
+        directories: directories.collect(),
+        topics: base.topics.into_iter().map(topic).collect::<Result<_, _>>()?,
+        flushes: base.flushes.into_iter().map(flush).collect::<Result<_, _>>()?,
+        partitions: Vec::new(),
+    })
+}
+
+fn topic_v1((id, topic): &(TopicId, Topic)) -> TopicV1 {
+    TopicV1 {
+        topic: Text(id.uuid()),
+        name: topic.name.as_str().to_owned(),
+        partitions: topic.partitions,
+        config: topic.config.as_ref().clone(),
+    }
+}
+
+fn topic(topic: TopicV1) -> Result<(TopicId, Topic), FormatError> {
+    let name = TopicName::new(&topic.name).map_err(|error| malformed(error.to_string()))?;
+    let value = Topic { name, partitions: topic.partitions, config: Arc::new(topic.config) };
+    Ok((TopicId::new(topic.topic.0), value))
+}
+
+type Remembered = (FlushId, CommitNumber, Vec<RunOutcomes>);
+
+fn flush_v1((id, number, runs): &Remembered) -> FlushV1 {
+    let runs = runs.iter().map(|(key, outcomes)| {
+        (Text(key.topic.uuid()), key.partition.get(), outcomes.iter().map(|outcome| outcome_v1(*outcome)).collect())
+    });
+    FlushV1 { id: Text(*id), commit: number.get(), runs: runs.collect() }
+}
+
+fn flush(flush: FlushV1) -> Result<Remembered, FormatError> {
+    let mut runs = Vec::with_capacity(flush.runs.len());
+    for (topic, partition, outcomes) in flush.runs {
+        let outcomes = outcomes.into_iter().map(|(kind, offset)| outcome(kind, offset));
+        runs.push((partition_key(topic.0, partition), outcomes.collect::<Result<_, _>>()?));
+    }
+    Ok((flush.id.0, CommitNumber::new(flush.commit), runs))
+}
+
+fn partition_key(topic: Uuid, partition: u32) -> PartitionKey {
+    PartitionKey::new(TopicId::new(topic), PartitionIndex::new(partition))
+}
+
+/// About how many bytes a partition takes; decides how many buckets there are.
+pub(super) fn estimate_bytes(partition: &PartitionSnapshot) -> usize {
+    const PARTITION_BYTES: usize = 130;
+    const RUN_BYTES: usize = 90;
+    const PRODUCER_BYTES: usize = 130;
+    PARTITION_BYTES + partition.runs.len() * RUN_BYTES + partition.producers.len() * PRODUCER_BYTES
+}
+
+/// The bytes of each bucket part.
+pub(super) fn encode_buckets<'a>(buckets: &'a [Vec<&'a PartitionSnapshot>]) -> impl Iterator<Item = Vec<u8>> + 'a {
+    buckets.iter().map(|bucket| {
+        let partitions: Vec<PartitionV1> = bucket.iter().map(|partition| partition_v1(partition)).collect();
+        bytes_of(&partitions)
+    })
+}
+
+/// Reads a bucket part.
+pub(super) fn decode_bucket(bytes: &[u8], out: &mut Vec<PartitionSnapshot>) -> Result<(), FormatError> {
+    let partitions: Vec<PartitionV1> = json("a bucket of a checkpoint", bytes)?;
+    for persisted in partitions {
+        out.push(partition(persisted)?);
+    }
+    Ok(())
+}
+
+fn partition_v1(partition: &PartitionSnapshot) -> PartitionV1 {
+    PartitionV1 {
+        topic: Text(partition.key.topic.uuid()),
+        partition: partition.key.partition.get(),
+        log_start: partition.bounds.log_start.get(),
+        high_watermark: partition.bounds.high_watermark.get(),
+        runs: partition.runs.iter().map(run_v1).collect(),
+        producers: partition.producers.iter().map(producer_v1).collect(),
+    }
+}
+
+fn partition(partition: PartitionV1) -> Result<PartitionSnapshot, FormatError> {
+    Ok(PartitionSnapshot {
+        key: partition_key(partition.topic.0, partition.partition),
+        bounds: Partition {
+            log_start: Offset::new(partition.log_start),
+            high_watermark: Offset::new(partition.high_watermark),
+        },
+        runs: partition.runs.into_iter().map(run).collect::<Result<_, _>>()?,
+        producers: partition.producers.into_iter().map(producer).collect::<Result<_, _>>()?,
+    })
+}
+
+fn run_v1((base, run): &(Offset, Run)) -> RunV1 {
+    let object = match run.object {
+        ObjectId::Commit(number) => ObjectV1::Commit(number.get()),
+        ObjectId::Segment(id) => ObjectV1::Segment(Text(id)),
+    };
+    let first_ms = run.timestamps.map(|range| range.first_ms);
+    let last_ms = run.timestamps.map(|range| range.last_ms);
+    (base.get(), run.rows, object, run.first_row, run.bytes, first_ms, last_ms, Hex(run.hash.to_bits()))
+}
+
+fn run(persisted: RunV1) -> Result<(Offset, Run), FormatError> {
+    let (base, rows, object, first_row, bytes, first_ms, last_ms, hash) = persisted;
+    let object = match object {
+        ObjectV1::Commit(number) => ObjectId::Commit(CommitNumber::new(number)),
+        ObjectV1::Segment(id) => ObjectId::Segment(id.0),
+    };
+    let timestamps = timestamps(first_ms, last_ms)?;
+    Ok((Offset::new(base), Run { rows, object, first_row, bytes, timestamps, hash: rows_hash(hash)? }))
+}
+
+fn producer_v1((id, producer): &(ProducerId, Producer)) -> ProducerV1 {
+    let recent = producer.recent.iter().map(|batch| (batch.first.get(), batch.rows, batch.base_offset.get()));
+    (id.get(), producer.epoch.get(), recent.collect())
+}
+
+fn producer((id, epoch, recent): ProducerV1) -> Result<(ProducerId, Producer), FormatError> {
+    if recent.len() > RECENT_BATCHES {
+        return Err(malformed(format!("{} remembered batches of a producer", recent.len())));
+    }
+    let recent: VecDeque<RecentBatch> = recent
+        .into_iter()
+        .map(|(first, rows, base)| RecentBatch { first: Sequence::new(first), rows, base_offset: Offset::new(base) })
+        .collect();
+    Ok((ProducerId::new(id), Producer { epoch: ProducerEpoch::new(epoch), recent }))
+}

@@ -1,0 +1,83 @@
+//! The hash of a row, and what a commit says of a batch.
+//!
+//! A row's hash covers everything that a consumer or a table can see of it: timestamp, timestamp type, ingest timestamp, key, value,
+//! headers, with lengths and nulls. `docs/format.md` defines it; it is part of format 1. It finds bugs and damage, not forgers.
+
+use lakebed_model::{BatchFacts, ProducerStamp, RowsHash, TimestampRange};
+
+use crate::batch::Rows;
+use crate::rows::{BodyBatch, RowSource, StampedRows, timestamp_type_number};
+
+/// Where the hash of a row begins (the first 64 fractional bits of pi).
+const SEED: u64 = 0x243f_6a88_85a3_08d3;
+/// What every word is multiplied with (the 64 bits after those; odd).
+const MULTIPLIER: u64 = 0x1319_8a2e_0370_7345;
+/// The length of null.
+const NULL: u64 = u64::MAX;
+
+fn fold(hash: u64, word: u64) -> u64 {
+    let product = u128::from(hash ^ word) * u128::from(MULTIPLIER);
+    (product as u64) ^ (product >> 64) as u64 ^ hash.rotate_left(32)
+}
+
+#[inline]
+fn fold_bytes(hash: u64, bytes: Option<&[u8]>) -> u64 {
+    match bytes {
+        None => fold(hash, NULL),
+        Some([]) => fold(hash, 0),
+        Some(bytes) => fold(fold(hash, bytes.len() as u64), crc_fast::crc64_nvme(bytes)),
+    }
+}
+
+/// The hash of one row.
+pub fn hash_row<S: RowSource>(source: &S, row: usize) -> u64 {
+    let mut hash = fold(SEED, source.timestamp_ms(row) as u64);
+    hash = fold(hash, u64::from(timestamp_type_number(source.timestamp_type(row))));
+    hash = fold(hash, source.ingest_time_ms(row) as u64);
+    hash = fold_bytes(hash, source.key(row));
+    hash = fold_bytes(hash, source.value(row));
+    let headers = source.headers(row);
+    hash = fold(hash, headers.len() as u64);
+    for (key, value) in headers {
+        hash = fold_bytes(fold_bytes(hash, Some(key)), value);
+    }
+    hash
+}
+
+/// The combinable hash of consecutive rows of a source.
+pub fn hash_source<S: RowSource>(source: &S, rows: std::ops::Range<usize>) -> RowsHash {
+    rows.fold(RowsHash::EMPTY, |hash, row| hash.push(hash_row(source, row)))
+}
+
+/// The combinable hash of a batch's rows, with the times that its flush gives them.
+pub fn hash_rows(rows: &Rows, log_append_time_ms: Option<i64>, ingest_time_ms: i64) -> RowsHash {
+    let stamped = StampedRows { rows, log_append_time_ms, ingest_time_ms };
+    hash_source(&stamped, 0..rows.len())
+}
+
+/// What a commit says of a batch, if it is sealed with this ingest time.
+///
+/// # Cost
+/// Reads all keys, values and headers once.
+pub fn facts(batch: &BodyBatch<'_>, ingest_time_ms: i64, producer: Option<ProducerStamp>) -> BatchFacts {
+    let source = StampedRows::new(batch, ingest_time_ms);
+    let mut bytes = 0_u64;
+    let mut timestamps = None;
+    for row in 0..source.row_count() {
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
+        let headers = source.headers(row).map(|(key, value)| key.len() as u64 + length(value));
+        bytes += length(source.key(row)) + length(source.value(row)) + headers.sum::<u64>();
+        let time_ms = source.timestamp_ms(row);
+        if time_ms != crate::body::NO_TIMESTAMP_MS {
+            let one = TimestampRange { first_ms: time_ms, last_ms: time_ms };
+            timestamps = TimestampRange::union(timestamps, Some(one));
+        }
+    }
+    BatchFacts {
+        rows: u32::try_from(source.row_count()).expect("a batch counts its records in 32 bits"),
+        bytes,
+        timestamps,
+        hash: hash_source(&source, 0..source.row_count()),
+        producer,
+    }
+}
