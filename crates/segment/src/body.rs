@@ -76,7 +76,7 @@ pub enum SealError {
         /// The partition.
         partition: PartitionKey,
     },
-    /// A timestamp below -1, or one that microseconds can't hold.
+    /// A timestamp below -1, an ingest time below 0, or one that microseconds can't hold.
     #[error("timestamp {timestamp_ms} ms is out of range")]
     TimestampOutOfRange {
         /// The timestamp.
@@ -170,10 +170,12 @@ fn check_order<S>(pieces: &[Piece<'_, S>]) -> Result<(), SealError> {
 fn check_times<S: RowSource>(pieces: &[Piece<'_, S>]) -> Result<(), SealError> {
     for piece in pieces {
         for row in piece.rows.clone() {
-            for timestamp_ms in [piece.source.timestamp_ms(row), piece.source.ingest_time_ms(row)] {
-                if !(NO_TIMESTAMP_MS..=TIMESTAMP_MAX_MS).contains(&timestamp_ms) {
-                    return Err(SealError::TimestampOutOfRange { timestamp_ms });
-                }
+            let (timestamp_ms, ingest_time_ms) = (piece.source.timestamp_ms(row), piece.source.ingest_time_ms(row));
+            if !(NO_TIMESTAMP_MS..=TIMESTAMP_MAX_MS).contains(&timestamp_ms) {
+                return Err(SealError::TimestampOutOfRange { timestamp_ms });
+            }
+            if !(0..=TIMESTAMP_MAX_MS).contains(&ingest_time_ms) {
+                return Err(SealError::TimestampOutOfRange { timestamp_ms: ingest_time_ms });
             }
         }
     }

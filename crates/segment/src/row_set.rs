@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use lakebed_model::RowsHash;
+use lakebed_model::{Offset, RowsHash};
 
-use crate::batch::TimestampType;
+use crate::batch::{Codec, EncodeError, Encoder, Fields, HEADER_BYTES, Record, TimestampType};
 use crate::row_hash::hash_source;
 use crate::rows::RowSource;
 
@@ -98,5 +98,87 @@ impl RowSource for RowSet {
     fn headers(&self, row: usize) -> impl ExactSizeIterator<Item = (&[u8], Option<&[u8]>)> + Clone {
         let headers = self.headers[self.headers_range(row)].iter();
         headers.map(|(key, value)| (self.bytes(*key).unwrap_or_default(), self.bytes(*value)))
+    }
+}
+
+/// A record batch that was rebuilt for consumers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerBatch {
+    /// Offset of its first record.
+    pub first: Offset,
+    /// Offset of its last record.
+    pub last: Offset,
+    /// The batch, not compressed.
+    pub bytes: Bytes,
+}
+
+impl RowSet {
+    /// Rebuilds record batches of about `bytes_max` bytes for consumers; `base_offset` is that of the first row.
+    ///
+    /// A batch has one timestamp type, and one time if the log stamped it; it is larger than `bytes_max` only if it holds one record.
+    /// Producer stamps are not kept: they mean nothing to consumers.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if a row does not fit any batch, or its offset is beyond Kafka's 63 bits.
+    ///
+    /// # Cost
+    /// Copies every key, value and header once.
+    pub fn to_batches(&self, base_offset: Offset, bytes_max: usize) -> Result<Vec<ConsumerBatch>, EncodeError> {
+        let mut batches = Vec::new();
+        let mut row = 0;
+        while row < self.len() {
+            let end = self.batch_end(row, bytes_max);
+            let fields = Fields {
+                codec: Codec::None,
+                timestamp_type: self.timestamp_types[row],
+                producer: None,
+                is_transactional: false,
+            };
+            let capacity = (row..end).map(|row| self.encoded_bytes_max(row)).sum::<usize>() + HEADER_BYTES;
+            let mut encoder = Encoder::new(fields, capacity);
+            for row in row..end {
+                let record = Record {
+                    offset: base_offset.get().saturating_add(row as u64).min(i64::MAX as u64) as i64,
+                    timestamp_ms: self.timestamps_ms[row],
+                    key: self.key(row),
+                    value: self.value(row),
+                };
+                encoder.push(record, self.headers(row))?;
+            }
+            let offset = |row: usize| Offset::new(base_offset.get() + row as u64);
+            let bytes = encoder.finish().expect("a batch of at least one record");
+            batches.push(ConsumerBatch { first: offset(row), last: offset(end - 1), bytes });
+            row = end;
+        }
+        Ok(batches)
+    }
+
+    /// Where the batch that begins with `row` ends.
+    fn batch_end(&self, row: usize, bytes_max: usize) -> usize {
+        let kind = self.timestamp_types[row];
+        let same = |other: usize| {
+            self.timestamp_types[other] == kind
+                && (kind == TimestampType::Create || self.timestamps_ms[other] == self.timestamps_ms[row])
+        };
+        let mut bytes = HEADER_BYTES + self.encoded_bytes_max(row);
+        let mut end = row + 1;
+        while end < self.len() && same(end) {
+            bytes += self.encoded_bytes_max(end);
+            if bytes > bytes_max {
+                break;
+            }
+            end += 1;
+        }
+        end
+    }
+
+    /// At least as many bytes as the record of a row takes in a batch.
+    fn encoded_bytes_max(&self, row: usize) -> usize {
+        /// Length, attributes, timestamp, offset, lengths of key and value, count of headers: varints of at most 10 and 5 bytes.
+        const RECORD_BYTES: usize = 5 + 1 + 10 + 5 + 5 + 5 + 5;
+        const LENGTHS_BYTES: usize = 10;
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let headers = self.headers(row).map(|(key, value)| key.len() + length(value) + LENGTHS_BYTES);
+        RECORD_BYTES + length(self.key(row)) + length(self.value(row)) + headers.sum::<usize>()
     }
 }

@@ -9,8 +9,8 @@ use lakebed_model::producer::{Producer, RECENT_BATCHES, RecentBatch};
 use lakebed_model::snapshot::PartitionSnapshot;
 use lakebed_model::state::RunOutcomes;
 use lakebed_model::{
-    CommitNumber, Directory, FeatureLevel, FlushId, Nonce, ObjectId, Offset, Partition, PartitionIndex,
-    PartitionKey, Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot, Topic, TopicId, TopicName,
+    CommitNumber, Directory, FeatureLevel, FlushId, Nonce, ObjectId, Offset, Partition, PartitionIndex, PartitionKey,
+    Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot, Topic, TopicId, TopicName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

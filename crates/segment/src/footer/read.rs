@@ -107,7 +107,11 @@ fn required<const N: usize>(page: &Opened) -> Result<impl Iterator<Item = [u8; N
 }
 
 fn millis(micros: i64) -> Result<i64, FormatError> {
-    if micros % 1000 == 0 { Ok(micros / 1000) } else { Err(malformed("a timestamp of a fraction of a millisecond")) }
+    if micros >= 0 && micros % 1000 == 0 {
+        Ok(micros / 1000)
+    } else {
+        Err(malformed(format!("{micros} µs is no timestamp in whole milliseconds")))
+    }
 }
 
 /// The levels of a flat optional column. What they take is bounded: a page has at most [`crate::body::PAGE_ROWS_MAX`] rows.
