@@ -1,5 +1,7 @@
 //! What statuses mean, and how the environment becomes settings.
 
+mod http;
+
 use object_store::aws::AmazonS3ConfigKey as Setting;
 
 use super::settings::{Variables, s3_builder};
