@@ -1,0 +1,239 @@
+"""Fixtures of the end-to-end suites: real servers from the release binary, on free loopback ports, stopped by their process id.
+
+Every suite runs on a local directory and on an S3 server (moto). A server that is left running fails its test, and the peak
+resident size of every broker is checked against its `--memory` when it is stopped.
+"""
+
+import gzip
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("LAKEBED_BINARY", ROOT / "target/release/lakebed"))
+READY_SECONDS = 30
+MEMORY_MIB = 256
+# What a broker may need besides its memory budget: code, stacks and the allocator's slack.
+OVERHEAD_MIB = 128
+
+
+def read_line(process, seconds):
+    """The next line of a process's standard output, or a failure after `seconds`. Returns text."""
+    deadline = time.monotonic() + seconds
+    line = b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        ready, _, _ = select.select([process.stdout], [], [], max(left, 0))
+        piece = os.read(process.stdout.fileno(), 1) if ready else b""
+        if not piece:
+            raise AssertionError(f"no line within {seconds} s (exit {process.poll()}): {line!r}")
+        line += piece
+    return line.decode()
+
+
+class Broker:
+    """One running `lakebed serve`. `kafka` and `http` are addresses as `host:port`."""
+
+    def __init__(self, store, environment, log, memory_mib=MEMORY_MIB, arguments=()):
+        self.store, self.environment, self.log, self.memory_mib = store, environment, log, memory_mib
+        self.arguments = list(arguments)
+        self.process = None
+        self.start()
+
+    def start(self):
+        """Starts the broker on its store and waits for its ready line."""
+        assert self.process is None, "it is running"
+        command = [BINARY, "serve", "--store", self.store, "--kafka-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0",
+                   "--memory", f"{self.memory_mib}MiB", *self.arguments]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, bufsize=0, env=self.environment)
+        try:
+            ready = json.loads(read_line(self.process, READY_SECONDS))
+        except (AssertionError, ValueError) as error:
+            self.kill()
+            raise AssertionError(f"{error}\n{Path(self.log).read_text(errors='replace')}") from error
+        assert ready["event"] == "ready", ready
+        self.kafka, self.http, self.ready = ready["kafka"], ready["http"], ready
+
+    def peak_mib(self):
+        """The peak resident size of the running broker."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+
+    def check_memory(self):
+        """Asserts that the broker never was larger than it may be."""
+        peak = self.peak_mib()
+        assert peak <= self.memory_mib + OVERHEAD_MIB, f"{peak:.0f} MiB resident with --memory {self.memory_mib}MiB"
+
+    def kill(self):
+        """kill -9: what a power cut does to the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+            self.process = None
+
+    def stop(self):
+        """Asks the broker to end, and asserts that it does so well and within its memory."""
+        if self.process is None:
+            return
+        try:
+            assert self.process.poll() is None, f"the broker ended by itself:\n{Path(self.log).read_text(errors='replace')}"
+            self.check_memory()
+            self.process.send_signal(signal.SIGTERM)
+            assert self.process.wait(timeout=30) == 0
+        finally:
+            self.kill()
+
+    def restart(self, kill=False):
+        """Stops (or kills) the broker and starts it again on the same store, on new ports."""
+        self.kill() if kill else self.stop()
+        self.start()
+
+
+MOTO = """
+import threading
+from moto.s3.responses import S3Response
+from moto.server import main
+# moto looks whether a key is free and stores the object in two steps; S3 does it in one.
+lock, put_object = threading.Lock(), S3Response.put_object
+def put_object_in_one_step(self):
+    with lock:
+        return put_object(self)
+S3Response.put_object = put_object_in_one_step
+main(["-H", "127.0.0.1", "-p", "0"])
+"""
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 server of this test run; its address as `host:port`."""
+    server = subprocess.Popen([sys.executable, "-c", MOTO], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+    try:
+        line = ""
+        while "Running on http://127.0.0.1:" not in line:
+            line = read_line(server, READY_SECONDS)
+        # What it prints later must not fill the pipe.
+        address = line.split("http://")[1].strip()
+        drain = subprocess.Popen(["cat"], stdin=server.stdout, stdout=subprocess.DEVNULL)
+        yield address
+    finally:
+        server.kill()
+        server.wait()
+    drain.wait()
+
+
+def loopback_environment():
+    """This process's environment, with no proxy for what is on this machine."""
+    return {**os.environ, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+
+
+class Bucket:
+    """A place for a root: `url` for the broker, `environment` to reach it, `glob(pattern)` for readers of Parquet."""
+
+    def __init__(self, url, environment, endpoint=None):
+        self.url, self.environment, self.endpoint = url, environment, endpoint
+
+    def objects(self, download):
+        """The objects of the root as files, by key; those of S3 are copied into the directory `download`."""
+        if self.endpoint is None:
+            root = Path(self.url.removeprefix("file://"))
+            return {str(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()}
+        import boto3
+
+        bucket, prefix = self.url.removeprefix("s3://").split("/", 1)
+        client = boto3.client("s3", endpoint_url=f"http://{self.endpoint}", region_name="us-east-1",
+                              aws_access_key_id="test", aws_secret_access_key="test")
+        files = {}
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", []):
+                key = item["Key"].removeprefix(prefix).lstrip("/")
+                path = Path(download) / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                client.download_file(bucket, item["Key"], str(path))
+                files[key] = path
+        return dict(sorted(files.items()))
+
+
+@pytest.fixture(params=["directory", "s3"])
+def bucket(request, tmp_path):
+    """An empty root, once on a local directory and once on an S3 server."""
+    environment = loopback_environment()
+    if request.param == "directory":
+        return Bucket(f"file://{tmp_path}/root", environment)
+    endpoint = request.getfixturevalue("s3")
+    import boto3
+
+    name = f"test-{uuid.uuid4()}"
+    boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1", aws_access_key_id="test",
+                 aws_secret_access_key="test").create_bucket(Bucket=name)
+    environment |= {"AWS_ENDPOINT_URL_S3": f"http://{endpoint}", "AWS_REGION": "us-east-1",
+                    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    environment.pop("AWS_PROFILE", None)
+    return Bucket(f"s3://{name}/root", environment, endpoint)
+
+
+@pytest.fixture
+def start_broker(tmp_path):
+    """Starts brokers: `start_broker(bucket, memory_mib=…, arguments=[…])`; each is stopped and checked at the end."""
+    assert BINARY.exists(), f"{BINARY} is missing: cargo build --release"
+    brokers = []
+
+    def start(bucket, **options):
+        log = tmp_path / f"broker-{len(brokers)}.log"
+        brokers.append(Broker(bucket.url, bucket.environment, log, **options))
+        return brokers[-1]
+
+    try:
+        yield start
+        for broker in brokers:
+            broker.stop()
+    finally:
+        for broker in brokers:
+            broker.kill()
+
+
+@pytest.fixture
+def broker(start_broker, bucket):
+    """A broker on an empty root."""
+    return start_broker(bucket)
+
+
+def lines_of(name):
+    """The records of a file of tests/data, as bytes without the line's end."""
+    with gzip.open(ROOT / "tests/data" / name, "rb") as file:
+        return file.read().splitlines()
+
+
+@pytest.fixture(scope="session")
+def earthquakes():
+    return lines_of("earthquakes.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def birdstrikes():
+    return lines_of("birdstrikes.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def flights():
+    return lines_of("flights.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def lakebed():
+    """Runs the binary with arguments; returns the finished process with text output."""
+
+    def run(*arguments, **options):
+        options = {"capture_output": True, "text": True, "timeout": 60, "env": loopback_environment(), **options}
+        return subprocess.run([BINARY, *arguments], **options)
+
+    return run
