@@ -110,10 +110,11 @@ fn read_rows(
     let mut headers_end: Vec<u32> = Vec::new();
     let mut headers = Vec::new();
     let (mut min_timestamp_ms, mut max_timestamp_ms) = (i64::MAX, i64::MIN);
+    let bytes = &payload[..];
     let mut at = 0;
     for index in 0..header.count {
         let start = at;
-        let record = record(&payload, &mut at).map_err(|what| DecodeError::Record { index, what })?;
+        let record = record(bytes, &mut at).map_err(|what| DecodeError::Record { index, what })?;
         if record.offset_delta != index as i32 {
             return Err(DecodeError::Record { index, what: "offset delta is not its place in the batch" });
         }
@@ -124,7 +125,7 @@ fn read_rows(
         keys.push(record.key);
         values.push(record.value);
         if record.headers > 0 && headers.is_empty() {
-            let total = count_headers(&payload, start, header.count - index);
+            let total = count_headers(bytes, start, header.count - index);
             if count * (ROW_BYTES + size_of::<u32>()) + total * size_of::<(Slice, Slice)>() > rows_bytes_max {
                 return Err(too_large);
             }
@@ -132,14 +133,14 @@ fn read_rows(
             headers_end.reserve_exact(count);
             headers_end.resize(index as usize, 0);
         }
-        read_headers(&payload[..record.end], &mut at, record.headers, &mut headers)
+        read_headers(&bytes[..record.end], &mut at, record.headers, &mut headers)
             .map_err(|what| DecodeError::Record { index, what })?;
         if !headers.is_empty() {
             headers_end.push(headers.len() as u32);
         }
     }
-    if at != payload.len() {
-        return Err(DecodeError::LeftOver { bytes: (payload.len() - at) as u64 });
+    if at != bytes.len() {
+        return Err(DecodeError::LeftOver { bytes: (bytes.len() - at) as u64 });
     }
     Ok(Rows { payload, timestamps_ms, min_timestamp_ms, max_timestamp_ms, keys, values, headers_end, headers })
 }
@@ -162,8 +163,8 @@ struct Record {
     headers: usize,
 }
 
-/// Reads the record at `*at` and moves to its headers.
-#[inline]
+/// Reads the record at `*at` and moves to its headers. Inlined by force, as what it calls: it is the inner loop.
+#[inline(always)]
 fn record(payload: &[u8], at: &mut usize) -> Result<Record, &'static str> {
     let length = varint::read_i32(payload, at).ok_or("length is malformed")?;
     let length = usize::try_from(length).map_err(|_| "length is negative")?;
@@ -190,7 +191,7 @@ fn record(payload: &[u8], at: &mut usize) -> Result<Record, &'static str> {
 }
 
 /// Reads a length and moves past the bytes that it counts; -1 is null, which has none.
-#[inline]
+#[inline(always)]
 fn field(bytes: &[u8], at: &mut usize) -> Option<Slice> {
     let len = varint::read_i32(bytes, at)?;
     let start = *at as u32;

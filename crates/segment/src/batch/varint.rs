@@ -4,7 +4,7 @@
 //! than needed within those bounds is accepted, as Kafka does.
 
 /// Reads an `i32` at `*at` and moves past it; `None` if the bytes end first or the number is too wide.
-#[inline]
+#[inline(always)]
 pub(super) fn read_i32(bytes: &[u8], at: &mut usize) -> Option<i32> {
     let first = *bytes.get(*at)?;
     if first < 0x80 {
@@ -21,16 +21,23 @@ pub(super) fn read_i32(bytes: &[u8], at: &mut usize) -> Option<i32> {
 }
 
 /// Reads an `i64` at `*at` and moves past it; `None` if the bytes end first or the number is too wide.
-#[inline]
+#[inline(always)]
 pub(super) fn read_i64(bytes: &[u8], at: &mut usize) -> Option<i64> {
     let first = *bytes.get(*at)?;
     if first < 0x80 {
         *at += 1;
         return Some(unzigzag(u64::from(first)));
     }
+    let second = *bytes.get(*at + 1)?;
+    if second < 0x80 {
+        *at += 2;
+        return Some(unzigzag(u64::from(first & 0x7f) | u64::from(second) << 7));
+    }
     read_wide(bytes, at, 10).map(unzigzag)
 }
 
+#[cold]
+#[inline(never)]
 fn read_wide(bytes: &[u8], at: &mut usize, bytes_max: usize) -> Option<u64> {
     let mut number = 0u64;
     for (index, &byte) in bytes[*at..].iter().take(bytes_max).enumerate() {
