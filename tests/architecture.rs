@@ -3,6 +3,8 @@
 //!
 //! Each rule is a function from facts to complaints, and is shown to bite on a bad sample.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 

@@ -3,6 +3,8 @@
 //! Sizes are ratcheted: what is too long is listed with its size and may only shrink. Each check is a function from a text to
 //! complaints, and is shown to bite on a bad sample.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

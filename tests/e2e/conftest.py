@@ -24,6 +24,9 @@ MEMORY_MIB = 256
 # What a broker may need besides its memory budget: code, stacks and the allocator's slack.
 OVERHEAD_MIB = 128
 
+# No proxy for what is on this machine, neither for clients here nor for the programs that are started.
+os.environ |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+
 
 def read_line(process, seconds):
     """The next line of a process's standard output, or a failure after `seconds`. Returns text."""
@@ -131,11 +134,6 @@ def s3():
     drain.wait()
 
 
-def loopback_environment():
-    """This process's environment, with no proxy for what is on this machine."""
-    return {**os.environ, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
-
-
 class Bucket:
     """A place for a root: `url` for the broker, `environment` to reach it, `glob(pattern)` for readers of Parquet."""
 
@@ -166,7 +164,7 @@ class Bucket:
 @pytest.fixture(params=["directory", "s3"])
 def bucket(request, tmp_path):
     """An empty root, once on a local directory and once on an S3 server."""
-    environment = loopback_environment()
+    environment = dict(os.environ)
     if request.param == "directory":
         return Bucket(f"file://{tmp_path}/root", environment)
     endpoint = request.getfixturevalue("s3")
@@ -233,7 +231,7 @@ def lakebed():
     """Runs the binary with arguments; returns the finished process with text output."""
 
     def run(*arguments, **options):
-        options = {"capture_output": True, "text": True, "timeout": 60, "env": loopback_environment(), **options}
+        options = {"capture_output": True, "text": True, "timeout": 60, "env": dict(os.environ), **options}
         return subprocess.run([BINARY, *arguments], **options)
 
     return run
