@@ -229,6 +229,3 @@ fn bucket_of(key: PartitionKey) -> u64 {
     bytes[16..].copy_from_slice(&key.partition.get().to_le_bytes());
     crc_fast::crc64_nvme(&bytes)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,0 @@
-//! Snapshots that go in come out.

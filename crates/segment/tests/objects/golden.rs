@@ -1,0 +1,54 @@
+//! Files of every format version, kept for ever: today's code reads them, and writes the current ones again byte for byte.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use lakebed_segment::FORMAT;
+use lakebed_segment::checkpoint::{Manifest, decode};
+use lakebed_segment::footer::Kind;
+use lakebed_segment::root::Root;
+
+use crate::samples::{self, files};
+use crate::{read_all, records_of};
+
+fn golden(version: u32, name: &str) -> Bytes {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{version}/{name}"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
+}
+
+#[test]
+fn what_is_written_today_is_what_the_golden_files_of_the_current_version_hold() {
+    for (name, bytes) in files() {
+        assert!(golden(FORMAT, &name) == bytes, "{name} differs: a new format version, or a mistake");
+    }
+}
+
+#[test]
+fn golden_commits_of_version_1_are_read() {
+    let (footer, rows) = read_all(&golden(1, "commit.parquet")).unwrap();
+    assert_eq!(footer.identity, samples::identity());
+    assert_eq!(footer.kind, Kind::Commit(samples::commit_with_rows()));
+    assert_eq!(records_of(&rows)[..5], samples::tricky_records());
+    let (footer, rows) = read_all(&golden(1, "takeover.parquet")).unwrap();
+    assert_eq!(footer.kind, Kind::Commit(samples::takeover()));
+    assert!(rows.is_empty());
+}
+
+#[test]
+fn the_golden_segment_of_version_1_is_read() {
+    let (footer, rows) = read_all(&golden(1, "segment.parquet")).unwrap();
+    assert!(matches!(footer.kind, Kind::Segment { id, .. } if id == samples::segment_id()));
+    let whole = samples::content()
+        .facts()
+        .iter()
+        .fold(lakebed_model::RowsHash::EMPTY, |hash, (_, facts)| hash.concat(facts.hash, u64::from(facts.rows)));
+    assert_eq!(rows.hash(), whole);
+}
+
+#[test]
+fn the_golden_checkpoint_and_root_of_version_1_are_read() {
+    let manifest = Manifest::decode(&golden(1, "manifest.json")).unwrap();
+    let parts: Vec<Bytes> = manifest.parts.iter().map(|part| golden(1, &part.name)).collect();
+    assert_eq!(decode(&manifest, &parts), Ok(samples::snapshot()));
+    assert_eq!(Root::decode(&golden(1, "lakebed.json")), Ok(samples::root()));
+}

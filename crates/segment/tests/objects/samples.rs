@@ -1,0 +1,265 @@
+//! Objects of every kind with fixed content: what the golden files hold and what other readers are shown.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lakebed_model::{
+    BatchFacts, BatchRefusal, Cell, Commit, CommitNumber, Directory, Entry, Flush, FlushBody, FlushId, FlushRun, Mint,
+    Nonce, Offset, Outcome, PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, ProducerStamp, SegmentId,
+    Sequence, State, Takeover, TopicId, TopicName,
+};
+use lakebed_model::{Draft, FlushProposal, ProposedRun, Snapshot};
+use lakebed_segment::batch::{Codec, Encoder, Fields, Limits, Record, Rows, TimestampType, decode};
+use lakebed_segment::body::{Body, seal};
+use lakebed_segment::checkpoint::{Checkpoint, encode};
+use lakebed_segment::commit::{Identity, commit_object, segment_object};
+use lakebed_segment::root::Root;
+use lakebed_segment::row_hash::facts;
+use lakebed_segment::rows::BodyBatch;
+use uuid::Uuid;
+
+/// A record as a test writes it down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rec {
+    pub timestamp_ms: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// A record without headers.
+pub fn rec(timestamp_ms: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> Rec {
+    Rec { timestamp_ms, key: key.map(<[u8]>::to_vec), value: value.map(<[u8]>::to_vec), headers: Vec::new() }
+}
+
+/// The rows of a batch, as the edge decodes them.
+pub fn rows_of(records: &[Rec]) -> Rows {
+    let fields =
+        Fields { codec: Codec::None, timestamp_type: TimestampType::Create, producer: None, is_transactional: false };
+    let mut encoder = Encoder::new(fields, 1024);
+    for (offset, record) in records.iter().enumerate() {
+        let fields = Record {
+            offset: offset as i64,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+        };
+        let headers = record.headers.iter().map(|(key, value)| (key.as_bytes(), value.as_deref()));
+        encoder.push(fields, headers).unwrap();
+    }
+    let limits = Limits { max_decompressed_bytes: 1 << 30 };
+    decode(encoder.finish().unwrap(), &limits).unwrap().rows
+}
+
+pub const INGEST_TIME_MS: i64 = 1_764_000_000_123;
+
+pub fn identity() -> Identity {
+    Identity { cluster_id: Uuid::from_u128(0x0123_4567_89ab_4cde_8f01_2345_6789_abcd), cell: Cell::new(0) }
+}
+
+pub fn topic(number: u128) -> TopicId {
+    TopicId::new(Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000 + number))
+}
+
+pub fn partition(topic_number: u128, index: u32) -> PartitionKey {
+    PartitionKey::new(topic(topic_number), PartitionIndex::new(index))
+}
+
+pub fn directory(epoch: u32, nonce: u64) -> Directory {
+    format!("{epoch:010}-{nonce:016x}").parse().unwrap()
+}
+
+/// Records with everything that is easy to get wrong.
+pub fn tricky_records() -> Vec<Rec> {
+    let mut with_headers = rec(1_764_000_000_000, Some(b"k1"), Some(b"{\"a\":1}"));
+    with_headers.headers = vec![
+        ("trace".to_owned(), Some(b"first".to_vec())),
+        ("trace".to_owned(), Some(b"second".to_vec())),
+        ("empty".to_owned(), Some(Vec::new())),
+        ("null".to_owned(), None),
+        (String::new(), Some(vec![0xff, 0x00])),
+    ];
+    let mut null_header = rec(-1, None, Some(b""));
+    null_header.headers = vec![("only".to_owned(), None)];
+    vec![
+        with_headers,
+        rec(-1, None, None),
+        rec(0, Some(b""), Some(b"")),
+        null_header,
+        rec(1_764_000_000_999, Some(&[0, 159, 146, 150]), Some("grüße".as_bytes())),
+    ]
+}
+
+/// A commit in the making: which batches, in which order, with which outcomes.
+pub struct Content {
+    pub batches: Vec<(PartitionKey, Rows, Option<i64>)>,
+}
+
+impl Content {
+    pub fn body_batches(&self) -> Vec<BodyBatch<'_>> {
+        self.batches
+            .iter()
+            .map(|(partition, rows, time)| BodyBatch { partition: *partition, rows, log_append_time_ms: *time })
+            .collect()
+    }
+
+    pub fn body(&self) -> Body {
+        seal(&self.body_batches(), INGEST_TIME_MS).unwrap()
+    }
+
+    pub fn facts(&self) -> Vec<(PartitionKey, BatchFacts)> {
+        let batches = self.body_batches();
+        batches.iter().map(|batch| (batch.partition, facts(batch, INGEST_TIME_MS, None))).collect()
+    }
+
+    /// The runs of a flush with these batches, all appended from `offset` on in each partition.
+    pub fn runs(&self, offset: u64) -> Vec<FlushRun> {
+        let mut runs: Vec<FlushRun> = Vec::new();
+        let (mut first_row, mut next) = (0, offset);
+        for (partition, facts) in self.facts() {
+            if runs.last().is_none_or(|run| run.partition != partition) {
+                next = offset;
+                runs.push(FlushRun { partition, first_row, batches: Vec::new() });
+            }
+            runs.last_mut().unwrap().batches.push((facts, Outcome::Appended(Offset::new(next))));
+            first_row += u64::from(facts.rows);
+            next += u64::from(facts.rows);
+        }
+        runs
+    }
+}
+
+/// Three partitions of two topics; the last one is stamped by the log.
+pub fn content() -> Content {
+    let plain: Vec<Rec> =
+        (0..10).map(|index| rec(1_764_000_000_000 + index, None, Some(format!("value {index}").as_bytes()))).collect();
+    Content {
+        batches: vec![
+            (partition(1, 0), rows_of(&tricky_records()), None),
+            (partition(1, 0), rows_of(&plain[..3]), None),
+            (partition(1, 2), rows_of(&plain), None),
+            (partition(2, 0), rows_of(&plain[5..]), Some(1_764_000_001_000)),
+        ],
+    }
+}
+
+pub fn flush_id() -> FlushId {
+    "01KAS7Z03V0123456789ABCDEF".parse().unwrap()
+}
+
+pub fn segment_id() -> SegmentId {
+    flush_id().into()
+}
+
+/// A commit with an inline flush that has one batch of every outcome.
+pub fn commit_with_rows() -> Commit {
+    let mut runs = content().runs(100);
+    let stamp = |sequence| {
+        Some(ProducerStamp { id: ProducerId::new(7), epoch: ProducerEpoch::new(1), sequence: Sequence::new(sequence) })
+    };
+    runs[0].batches[0].0.producer = stamp(40);
+    runs[1].batches[0].0.producer = stamp(0);
+    runs[1].batches[0].1 = Outcome::Duplicate(Offset::new(90));
+    runs[2].batches[0].1 = Outcome::Refused(BatchRefusal::UnknownTopic);
+    let config = BTreeMap::from([("retention.ms".to_owned(), "60000".to_owned())]);
+    Commit {
+        number: CommitNumber::new(12),
+        place: Place { directory: directory(3, 0xfeed), index: 4 },
+        writer: Nonce::new(0x5eed),
+        time_ms: INGEST_TIME_MS + 1,
+        entries: vec![
+            Entry::CreateTopic { id: topic(1), name: TopicName::new("orders").unwrap(), partitions: 4, config },
+            Entry::Flush(Flush {
+                id: flush_id(),
+                broker: Nonce::new(0x5eed),
+                body: FlushBody::Inline,
+                ingest_time_ms: INGEST_TIME_MS,
+                runs,
+            }),
+            Entry::MoveLogStart { partition: partition(1, 0), offset: Offset::new(101) },
+        ],
+    }
+}
+
+pub fn takeover() -> Commit {
+    Commit {
+        number: CommitNumber::ZERO,
+        place: Place { directory: directory(0, 1), index: 0 },
+        writer: Nonce::new(0x5eed),
+        time_ms: INGEST_TIME_MS,
+        entries: vec![Entry::Takeover(Takeover {
+            next: directory(1, 0xfeed),
+            address: "http://127.0.0.1:7070".to_owned(),
+        })],
+    }
+}
+
+/// A state that came about by commits: topics, runs inline and in segments, producers.
+pub fn state() -> State {
+    let writer = Nonce::new(0x5eed);
+    let first = State::new(directory(0, 1));
+    let next = Takeover { next: directory(1, 0xfeed), address: String::new() };
+    let (_, mut state) = Draft::takeover(&first, next, writer, 5).unwrap();
+    let mut mint = Mint::new();
+    for round in 0..6_u64 {
+        let mut draft = Draft::after(&state);
+        if round == 0 {
+            for number in [1, 2] {
+                let name = TopicName::new(&format!("topic-{number}")).unwrap();
+                let change = lakebed_model::Change::CreateTopic {
+                    id: topic(number),
+                    name,
+                    partitions: 3,
+                    config: BTreeMap::new(),
+                };
+                draft.change(change).unwrap();
+            }
+        }
+        let mut runs: Vec<ProposedRun> = Vec::new();
+        let mut first_row = 0;
+        for (partition, mut facts) in content().facts() {
+            facts.producer = (partition.partition.get() == 2).then_some(ProducerStamp {
+                id: ProducerId::new(7),
+                epoch: ProducerEpoch::new(1),
+                sequence: Sequence::new(round as i32 * 10),
+            });
+            if runs.last().is_none_or(|run| run.partition != partition) {
+                runs.push(ProposedRun { partition, first_row, batches: Vec::new() });
+            }
+            runs.last_mut().unwrap().batches.push(facts);
+            first_row += u64::from(facts.rows);
+        }
+        let proposal = FlushProposal {
+            id: FlushId::new(mint.next(1_764_000_000_000 + round, round, SegmentId::MIN.ulid())),
+            broker: writer,
+            body: if round % 2 == 0 { FlushBody::Inline } else { FlushBody::Segment },
+            ingest_time_ms: INGEST_TIME_MS,
+            runs,
+        };
+        draft.flush(&proposal).unwrap();
+        state = draft.seal(writer, 6).1;
+    }
+    state
+}
+
+pub fn snapshot() -> Snapshot {
+    state().snapshot()
+}
+
+pub fn root() -> Root {
+    Root { cluster_id: identity().cluster_id, cells: vec![directory(0, 1), directory(0, 2)] }
+}
+
+/// Every sample with the name of its file.
+pub fn files() -> Vec<(String, Bytes)> {
+    let Checkpoint { parts, manifest } = encode(&identity(), &snapshot(), None);
+    let mut files = vec![
+        ("lakebed.json".to_owned(), Bytes::from(root().encode())),
+        ("commit.parquet".to_owned(), commit_object(&identity(), &commit_with_rows(), content().body())),
+        ("takeover.parquet".to_owned(), commit_object(&identity(), &takeover(), Body::empty())),
+        ("segment.parquet".to_owned(), segment_object(&identity(), segment_id(), Nonce::new(0xb0b), content().body())),
+        ("manifest.json".to_owned(), manifest),
+    ];
+    files.extend(parts);
+    files
+}
