@@ -1,6 +1,6 @@
 //! Objects, from rows and decisions to bytes and back.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "helpers of tests")]
 
 mod checkpoints;
 mod damage;

@@ -158,8 +158,9 @@ proptest! {
 
 #[test]
 fn every_visible_difference_changes_the_hash_of_a_row() {
-    let hash =
-        |record: &Rec, time, ingest| lakebed_segment::row_hash::hash_rows(&rows_of(&[record.clone()]), time, ingest);
+    let hash = |record: &Rec, time, ingest| {
+        lakebed_segment::row_hash::hash_rows(&rows_of(std::slice::from_ref(record)), time, ingest)
+    };
     let with = |headers: &[(&str, Option<&[u8]>)]| {
         let headers = headers.iter().map(|(key, value)| ((*key).to_owned(), value.map(<[u8]>::to_vec)));
         Rec { headers: headers.collect(), ..rec(5, Some(b"k"), Some(b"v")) }
