@@ -1,7 +1,7 @@
 //! The body of a commit or a segment: Parquet's magic and the pages of one row group, without a footer, because the footer holds
 //! decisions that are made later.
 //!
-//! The pages are written by our own code (`docs/decisions/0002-own-pages.md` has the reasons): PLAIN, data page v1, no dictionary, no
+//! The pages are written by our own code (`docs/decisions/0004-own-pages.md` has the reasons): PLAIN, data page v1, no dictionary, no
 //! compression, one copy of each key and value from where the request left them. Invariants:
 //!
 //! 1. Pages tile the body from its 4th byte on, column after column, without a gap.

@@ -13,7 +13,7 @@ use crate::checksum::{DIGITS, crc32c_with_zeros, parse_digits};
 use crate::commit::{ColumnPagesV1, Identity, KIND_COMMIT, KIND_SEGMENT, SEAL_BYTES, SegmentV1, key, v1};
 use crate::error::{FormatError, malformed};
 use crate::row_set::RowSet;
-use crate::schema::{COLUMNS, RECORD_COLUMNS};
+use crate::schema::{COLUMNS, Column, RECORD_COLUMNS};
 use crate::thrift::key_values;
 
 mod read;
@@ -265,14 +265,17 @@ fn place_pages(named: Vec<ColumnPagesV1>, pages_end: u64) -> Result<(Vec<Vec<Pla
     let mut start = MAGIC.len() as u64;
     let mut columns = Vec::with_capacity(COLUMNS.len());
     let mut rows = None;
+    let mut entries_of_keys = None;
     if !named.is_empty() && !named.iter().map(|column| &*column.column).eq(COLUMNS.map(|c| c.path().join("."))) {
         return Err(malformed("lakebed.pages has other columns"));
     }
+    let value_of_headers = Column::HeaderValue.path().join(".");
     for column in named {
         let mut first_row = 0_u64;
         let mut placed = Vec::with_capacity(column.pages.len());
         for (bytes, header_bytes, rows, values, crc32c) in column.pages {
-            if header_bytes > bytes || rows == 0 || rows as usize > PAGE_ROWS_MAX || values < rows {
+            let entries_fit = values >= rows && (values - rows <= bytes / 4 || column.column == value_of_headers);
+            if header_bytes > bytes || rows == 0 || rows as usize > PAGE_ROWS_MAX || !entries_fit {
                 return Err(malformed(format!("a page of {bytes} bytes and {rows} rows in {}", column.column)));
             }
             let page = Page { bytes, header_bytes, rows, values, crc32c };
@@ -282,6 +285,16 @@ fn place_pages(named: Vec<ColumnPagesV1>, pages_end: u64) -> Result<(Vec<Vec<Pla
         }
         if *rows.get_or_insert(first_row) != first_row {
             return Err(malformed(format!("{} has {first_row} rows, others have not", column.column)));
+        }
+        let entries = placed.iter().map(|placed| u64::from(placed.page.values)).sum::<u64>();
+        let expected = match COLUMNS[columns.len()] {
+            // Null values take less than a byte, so that only the keys bound how many headers there can be.
+            Column::HeaderKey => *entries_of_keys.insert(entries),
+            Column::HeaderValue => entries_of_keys.unwrap_or(0),
+            _ => first_row,
+        };
+        if entries != expected {
+            return Err(malformed(format!("{} has {entries} entries, not {expected}", column.column)));
         }
         columns.push(placed);
     }

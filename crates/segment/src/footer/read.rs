@@ -183,7 +183,7 @@ fn read_binaries(page: &Opened, buffer: u32, out: &mut Vec<Span>) -> Result<(), 
     binaries.finish()
 }
 
-/// The entries of a page of headers: for each row how many, for each header its span.
+/// What is in a page of headers: for each row how many, for each header its span.
 struct HeaderPage {
     counts: Vec<u32>,
     spans: Vec<Span>,
@@ -191,10 +191,6 @@ struct HeaderPage {
 
 fn read_header_page(page: &Opened, buffer: u32, of_values: bool) -> Result<HeaderPage, FormatError> {
     let defined_max = if of_values { 3 } else { 2 };
-    // Every header has a key of at least 4 bytes in its own page; a value may be null, which takes a bit or less.
-    if !of_values && page.values > page.rows_in_page + page.payload.len() / 4 {
-        return Err(malformed("a page has more headers than its bytes hold"));
-    }
     let (repeated, rest) = read_levels(&page.payload, 1, page.values)?;
     let (defined, rest) = read_levels(rest, defined_max, page.values)?;
     let mut binaries = Binaries { payload: &page.payload, position: page.payload.len() - rest.len(), buffer };
