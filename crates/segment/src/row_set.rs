@@ -36,6 +36,20 @@ pub struct RowSet {
 }
 
 impl RowSet {
+    /// No rows, with room for `count`.
+    pub(crate) fn with_capacity(count: usize) -> Self {
+        Self {
+            buffers: Vec::new(),
+            timestamps_ms: Vec::with_capacity(count),
+            timestamp_types: Vec::with_capacity(count),
+            ingest_times_ms: Vec::with_capacity(count),
+            keys: Vec::with_capacity(count),
+            values: Vec::with_capacity(count),
+            headers_end: Vec::with_capacity(count),
+            headers: Vec::new(),
+        }
+    }
+
     /// How many rows.
     pub fn len(&self) -> usize {
         self.timestamps_ms.len()

@@ -26,8 +26,14 @@ pub(super) fn read(footer: &Footer, rows: Range<u64>, parts: &[(u64, Bytes)]) ->
         let pages = footer.pages(column as usize, &rows);
         pages.iter().map(|page| open_page(column, page, &rows, parts)).collect::<Result<Vec<Opened>, FormatError>>()
     };
-    let mut set = RowSet::default();
-    for page in open(Column::IngestTimestamp)? {
+    let ingest_times = open(Column::IngestTimestamp)?;
+    // Every row has 8 bytes here: once they are seen to be there, the number of rows is believed.
+    for page in &ingest_times {
+        let _ = required::<8>(page)?;
+    }
+    let count = (rows.end - rows.start) as usize;
+    let mut set = RowSet::with_capacity(count);
+    for page in ingest_times {
         let values = required::<8>(&page)?.map(|value| millis(i64::from_le_bytes(value)));
         extend(&mut set.ingest_times_ms, &page, values)?;
     }
@@ -51,7 +57,6 @@ pub(super) fn read(footer: &Footer, rows: Range<u64>, parts: &[(u64, Bytes)]) ->
         read_binaries(&page, buffer, &mut set.values)?;
     }
     read_headers(&mut set, &open(Column::HeaderKey)?, &open(Column::HeaderValue)?)?;
-    let count = (rows.end - rows.start) as usize;
     let lengths = [set.timestamps_ms.len(), set.timestamp_types.len(), set.ingest_times_ms.len(), set.keys.len()];
     if lengths.iter().any(|length| *length != count) || set.values.len() != count || set.headers_end.len() != count {
         return Err(malformed("columns have different numbers of rows"));
@@ -183,75 +188,79 @@ fn read_binaries(page: &Opened, buffer: u32, out: &mut Vec<Span>) -> Result<(), 
     binaries.finish()
 }
 
-/// What is in a page of headers: for each row how many, for each header its span.
-struct HeaderPage {
-    counts: Vec<u32>,
-    spans: Vec<Span>,
-}
-
-fn read_header_page(page: &Opened, buffer: u32, of_values: bool) -> Result<HeaderPage, FormatError> {
+/// Walks a page of headers, and tells `entry` of each entry of the wanted rows: whether a row begins with it, and where the header's
+/// key or value is; `None` for a row without headers.
+fn read_header_page(
+    page: &Opened,
+    buffer: u32,
+    of_values: bool,
+    mut entry: impl FnMut(bool, Option<Span>) -> Result<(), FormatError>,
+) -> Result<(), FormatError> {
     let defined_max = if of_values { 3 } else { 2 };
     let (repeated, rest) = read_levels(&page.payload, 1, page.values)?;
     let (defined, rest) = read_levels(rest, defined_max, page.values)?;
     let mut binaries = Binaries { payload: &page.payload, position: page.payload.len() - rest.len(), buffer };
-    let mut decoded = HeaderPage { counts: Vec::with_capacity(page.rows.len()), spans: Vec::new() };
     let mut row = 0_usize;
     for (index, (repeated, defined)) in repeated.iter().zip(&defined).enumerate() {
-        let broken = || malformed("levels of headers contradict one another");
-        if *repeated == 0 {
-            row += usize::from(index > 0);
-        } else if index == 0 || *defined == 0 {
-            return Err(broken());
-        }
-        let present = match *defined {
-            0 => false,
-            2 | 3 => true,
-            _ => return Err(broken()),
+        let begins = *repeated == 0;
+        row += usize::from(begins && index > 0);
+        let header = match *defined {
+            0 if begins => None,
+            present if present == defined_max => Some(binaries.next()?),
+            2 => Some(Span::NULL),
+            _ => return Err(contradiction()),
         };
-        let span = if *defined == defined_max { binaries.next()? } else { Span::NULL };
+        if index == 0 && !begins {
+            return Err(contradiction());
+        }
         if page.rows.contains(&row) {
-            if *repeated == 0 {
-                decoded.counts.push(u32::from(present));
-            } else {
-                *decoded.counts.last_mut().ok_or_else(broken)? += 1;
-            }
-            if present {
-                decoded.spans.push(span);
-            }
+            entry(begins, header)?;
         }
     }
     if row + 1 != page.rows_in_page {
         return Err(malformed("a page of headers has other rows"));
     }
-    binaries.finish()?;
-    Ok(decoded)
+    binaries.finish()
+}
+
+fn contradiction() -> FormatError {
+    malformed("levels of headers contradict one another")
 }
 
 fn read_headers(set: &mut RowSet, keys: &[Opened], values: &[Opened]) -> Result<(), FormatError> {
-    let mut columns = Vec::with_capacity(2);
-    for (pages, of_values) in [(keys, false), (values, true)] {
-        let mut column = HeaderPage { counts: Vec::new(), spans: Vec::new() };
-        for page in pages {
-            let buffer = hold(&mut set.buffers, page)?;
-            let decoded = read_header_page(page, buffer, of_values)?;
-            column.counts.extend(decoded.counts);
-            column.spans.extend(decoded.spans);
-        }
-        columns.push(column);
+    let RowSet { buffers, headers_end, headers, .. } = set;
+    // The index bounds entries by the bytes of their keys.
+    headers.reserve_exact(keys.iter().map(|page| page.values).sum());
+    for page in keys {
+        let buffer = hold(buffers, page)?;
+        read_header_page(page, buffer, false, |begins, key| {
+            if begins {
+                headers_end.push(headers.len() as u32);
+            }
+            if let Some(key) = key {
+                headers.push((key, Span::NULL));
+                *headers_end.last_mut().ok_or_else(contradiction)? += 1;
+            }
+            Ok(())
+        })?;
     }
-    let (values, keys) = (columns.pop().expect("two were pushed"), columns.pop().expect("two were pushed"));
-    if keys.counts != values.counts {
-        return Err(malformed("headers have other keys than values"));
+    let (mut row, mut next) = (0_usize, 0_usize);
+    for page in values {
+        let buffer = hold(buffers, page)?;
+        read_header_page(page, buffer, true, |begins, value| {
+            if begins {
+                let expected = if row == 0 { 0 } else { headers_end[row - 1] };
+                if expected as usize != next {
+                    return Err(contradiction());
+                }
+                row += 1;
+            }
+            if let Some(value) = value {
+                headers.get_mut(next).ok_or_else(contradiction)?.1 = value;
+                next += 1;
+            }
+            Ok(())
+        })?;
     }
-    let mut end = 0_u32;
-    set.headers_end = keys
-        .counts
-        .iter()
-        .map(|count| {
-            end += count;
-            end
-        })
-        .collect();
-    set.headers = keys.spans.into_iter().zip(values.spans).collect();
-    Ok(())
+    if row == headers_end.len() && next == headers.len() { Ok(()) } else { Err(contradiction()) }
 }
