@@ -17,6 +17,9 @@ import pyarrow.parquet
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TOPIC_1 = "a0000000-0000-4000-8000-000000000001"
+MASK = 2**64 - 1
+PRIME = 2**61 - 1
+SEED = 0x243F6A8885A308D3
 COLUMNS = [
     "_lakebed_topic", "_kafka_partition", "_kafka_timestamp", "_kafka_timestamp_type", "_kafka_ingest_timestamp",
     "_kafka_headers", "key", "value",
@@ -137,9 +140,62 @@ def check_offsets_by_hand(directory):
     assert [value for *_, value in rows[5:]] == [b"value 0", b"value 1", b"value 2"], rows
 
 
+def fold(state, word):
+    product = (state ^ word) * 0x13198A2E03707345
+    return (product ^ product >> 64) & MASK ^ (state << 32 | state >> 32) & MASK
+
+
+def fold_bytes(state, value):
+    if value is None:
+        return fold(state, MASK)
+    state = fold(state, len(value))
+    words = [int.from_bytes(value[at:at + 8], "little") for at in range(0, len(value), 8)]
+    whole = len(value) // 32 * 4
+    if whole:
+        lanes = [SEED + lane for lane in range(4)]
+        for index, word in enumerate(words[:whole]):
+            lanes[index % 4] = fold(lanes[index % 4], word)
+        for lane in lanes:
+            state = fold(state, lane)
+    for word in words[whole:]:
+        state = fold(state, word)
+    return state
+
+
+def hash_rows(rows):
+    """The hash of docs/format.md, from what another reader sees."""
+    total = 0
+    for _, _, timestamp, timestamp_type, ingest, pairs, key, value in rows:
+        state = SEED
+        for word in (-1 if timestamp is None else timestamp // 1000, timestamp_type, ingest // 1000):
+            state = fold(state, word & MASK)
+        state = fold_bytes(fold_bytes(state, key), value)
+        state = fold(state, len(pairs or []))
+        for name, content in pairs or []:
+            state = fold_bytes(fold_bytes(state, name.encode()), content)
+        total = (total * (0x1E3779B97F4A7C15 % PRIME) + state) % PRIME
+    return total
+
+
+def check_hashes(directory):
+    """The hashes that the commit states are those of the rows that DuckDB sees."""
+    words = pyarrow.parquet.read_metadata(directory / "commit.parquet").metadata
+    rows = with_duckdb(directory / "commit.parquet")
+    checked = 0
+    for entry in json.loads(words[b"lakebed.commit"])["entries"]:
+        for topic in entry.get("flush", {"topics": []})["topics"]:
+            for run in topic["runs"]:
+                first = run["first_row"]
+                for count, _, _, _, expected, *_ in run["batches"]:
+                    assert f"{hash_rows(rows[first:first + count]):016x}" == expected, run
+                    first += count
+                    checked += count
+    assert checked == len(rows), checked
+
+
 def main():
     directory = pathlib.Path(sys.argv[1])
-    for check in (check_readers, check_commit_words, check_pages, check_offsets_by_hand):
+    for check in (check_readers, check_commit_words, check_pages, check_hashes, check_offsets_by_hand):
         check(directory)
         print(f"ok: {check.__doc__.strip()}")
 
