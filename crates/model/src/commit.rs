@@ -95,6 +95,9 @@ pub struct Flush {
     pub id: FlushId,
     /// The broker that flushed.
     pub broker: Nonce,
+    /// The flush of the same broker before this one; `None` for its first. It keeps flushes of one broker in order, whoever
+    /// commits them.
+    pub previous: Option<FlushId>,
     /// Where its rows are.
     pub body: FlushBody,
     /// Milliseconds since 1970 at which the broker sealed it: the ingest timestamp of its rows.

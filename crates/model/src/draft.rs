@@ -18,6 +18,8 @@ pub struct FlushProposal {
     pub id: FlushId,
     /// The broker that flushed.
     pub broker: Nonce,
+    /// The flush of the same broker before this one; `None` for its first.
+    pub previous: Option<FlushId>,
     /// Where its rows are.
     pub body: FlushBody,
     /// Milliseconds since 1970 at which the broker sealed it.
@@ -206,7 +208,7 @@ impl FlushProposal {
             first_row: run.first_row,
             batches: run.batches.iter().collect(),
         });
-        FlushFacts { id: self.id, body: self.body, runs: runs.collect() }
+        FlushFacts { id: self.id, previous: self.previous, body: self.body, runs: runs.collect() }
     }
 
     fn decided(&self, outcome: &FlushOutcome) -> Flush {
@@ -218,6 +220,7 @@ impl FlushProposal {
         Flush {
             id: self.id,
             broker: self.broker,
+            previous: self.previous,
             body: self.body,
             ingest_time_ms: self.ingest_time_ms,
             runs: runs.collect(),

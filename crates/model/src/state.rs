@@ -154,6 +154,14 @@ pub enum Refusal {
         /// The boundary.
         boundary: SegmentId,
     },
+    /// The flush that its broker sent before it has not been committed (yet).
+    #[error("flush {id} comes before {previous}, the flush of its broker that precedes it")]
+    FlushOutOfOrder {
+        /// The flush.
+        id: FlushId,
+        /// The one that must come first.
+        previous: FlushId,
+    },
     /// A boundary that does not move forward, or beyond what was committed.
     #[error("reclaim boundary {id} is not above {boundary} and at most {highest}")]
     BoundaryOutOfRange {
@@ -674,6 +682,7 @@ fn check_partitions(partitions: u32, existing: u32) -> Result<(), Refusal> {
 /// A flush without its outcomes: what the rules judge.
 pub(crate) struct FlushFacts<'a> {
     pub(crate) id: FlushId,
+    pub(crate) previous: Option<FlushId>,
     pub(crate) body: FlushBody,
     pub(crate) runs: Vec<RunFacts<'a>>,
 }
@@ -692,6 +701,6 @@ impl<'a> FlushFacts<'a> {
             first_row: run.first_row,
             batches: run.batches.iter().map(|(facts, _)| facts).collect(),
         });
-        Self { id: flush.id, body: flush.body, runs: runs.collect() }
+        Self { id: flush.id, previous: flush.previous, body: flush.body, runs: runs.collect() }
     }
 }

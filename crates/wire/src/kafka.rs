@@ -6,6 +6,7 @@
 mod fetch_response;
 mod guard;
 mod header;
+mod partitioner;
 mod schema;
 mod table;
 mod varint;
@@ -13,6 +14,7 @@ mod varint;
 pub use fetch_response::{FetchResponse, FetchResponseError, FetchedPartition, FetchedTopic, fetch_response};
 pub use guard::{DECODED_FREE, DECODED_PER_BYTE, GuardError, guard};
 pub use header::{FrameError, HeaderError, RequestHeader, frame_length, parse_header};
+pub use partitioner::partition_for_key;
 pub use table::*;
 
 #[cfg(test)]

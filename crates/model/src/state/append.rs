@@ -26,6 +26,12 @@ impl State {
         if self.flushes.contains_key(&flush.id) || self.objects.contains_key(&ObjectId::Segment(segment)) {
             return Err(Refusal::SegmentKnown { segment });
         }
+        // What lies below the boundary is committed or never will be.
+        if let Some(previous) = flush.previous.filter(|previous| SegmentId::from(*previous) >= self.boundary)
+            && !self.flushes.contains_key(&previous)
+        {
+            return Err(Refusal::FlushOutOfOrder { id: flush.id, previous });
+        }
         check_rows(flush)?;
         let id = match flush.body {
             FlushBody::Inline => ObjectId::Commit(self.number),

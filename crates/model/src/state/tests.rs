@@ -78,7 +78,14 @@ fn proposal(id: u128, runs: Vec<(PartitionKey, Vec<BatchFacts>)>) -> FlushPropos
         next_row += batches.iter().map(|batch| u64::from(batch.rows)).sum::<u64>();
         proposed.push(ProposedRun { partition, first_row, batches });
     }
-    FlushProposal { id: flush_id(id), broker: ALICE, body: FlushBody::Segment, ingest_time_ms: 7, runs: proposed }
+    FlushProposal {
+        id: flush_id(id),
+        broker: ALICE,
+        previous: None,
+        body: FlushBody::Segment,
+        ingest_time_ms: 7,
+        runs: proposed,
+    }
 }
 
 /// The state after Alice took over directory 0.
@@ -155,4 +162,21 @@ fn offset(value: u64) -> Offset {
 
 fn place(epoch: u32, nonce: u64, index: u64) -> Place {
     Place { directory: directory(epoch, nonce), index }
+}
+
+#[test]
+fn flushes_of_one_broker_commit_in_flush_order_or_not_at_all() {
+    let mut state = with_topic();
+    let follows = |id: u128, previous: u128| FlushProposal {
+        previous: Some(flush_id(previous)),
+        ..proposal(id, vec![(key(1, 0), vec![batch(1, 1)])])
+    };
+    let first = proposal(10, vec![(key(1, 0), vec![batch(1, 1)])]);
+    let overtaking = flush(&mut state, &follows(11, 10));
+    assert_eq!(overtaking, Err(Refusal::FlushOutOfOrder { id: flush_id(11), previous: flush_id(10) }));
+    assert_eq!(flush(&mut state, &first), Ok(vec![Outcome::Appended(offset(0))]));
+    assert_eq!(flush(&mut state, &follows(11, 10)), Ok(vec![Outcome::Appended(offset(1))]));
+    // A predecessor below the boundary is forgotten: it is committed, or never will be.
+    change(&mut state, Change::MoveReclaimBoundary(segment(11))).unwrap();
+    assert_eq!(flush(&mut state, &follows(12, 10)), Ok(vec![Outcome::Appended(offset(2))]));
 }

@@ -46,6 +46,7 @@ enum EntryV1 {
 struct FlushV1 {
     id: Text<FlushId>,
     broker: Hex,
+    previous: Option<Text<FlushId>>,
     body: BodyV1,
     ingest_time_ms: i64,
     topics: Vec<TopicRunsV1>,
@@ -216,6 +217,7 @@ impl From<&Flush> for FlushV1 {
         Self {
             id: Text(flush.id),
             broker: Hex(flush.broker.get()),
+            previous: flush.previous.map(Text),
             body: match flush.body {
                 FlushBody::Inline => BodyV1::Inline,
                 FlushBody::Segment => BodyV1::Segment,
@@ -243,6 +245,7 @@ impl TryFrom<FlushV1> for Flush {
         Ok(Self {
             id: flush.id.0,
             broker: Nonce::new(flush.broker.0),
+            previous: flush.previous.map(|previous| previous.0),
             body: match flush.body {
                 BodyV1::Inline => FlushBody::Inline,
                 BodyV1::Segment => FlushBody::Segment,

@@ -172,6 +172,7 @@ pub fn commit_with_rows() -> Commit {
             Entry::Flush(Flush {
                 id: flush_id(),
                 broker: Nonce::new(0x5eed),
+                previous: Some(FlushId::MIN),
                 body: FlushBody::Inline,
                 ingest_time_ms: INGEST_TIME_MS,
                 runs,
@@ -232,6 +233,7 @@ pub fn state() -> State {
         let proposal = FlushProposal {
             id: FlushId::new(mint.next(1_764_000_000_000 + round, round, SegmentId::MIN.ulid())),
             broker: writer,
+            previous: None,
             body: if round % 2 == 0 { FlushBody::Inline } else { FlushBody::Segment },
             ingest_time_ms: INGEST_TIME_MS,
             runs,

@@ -1,0 +1,56 @@
+//! What becomes of a request that got no outcome, and how a log ends. Every variant says what happened to the bytes.
+
+use lakebed_model::{Place, Refusal};
+
+/// Why a flush has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// It did not happen and never will under this submission.
+    #[error("not committed: {why}")]
+    NotDone {
+        /// What stood in the way.
+        why: Closed,
+    },
+    /// It may have been committed.
+    #[error("it is unknown whether it was committed: {why}")]
+    Unknown {
+        /// What stood in the way of knowing.
+        why: Closed,
+    },
+    /// The flush as a whole is refused.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+}
+
+/// Why a change has no outcome.
+pub type ChangeError = AppendError;
+
+/// Why a barrier can't be passed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the log can't be read up to its end: {why}")]
+pub struct BarrierError {
+    /// What stood in the way.
+    pub why: Closed,
+}
+
+/// Why a log takes no more requests.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// Another broker has taken over.
+    #[error(
+        "another broker has taken over the log: its takeover stands at {at}, so this broker acknowledges nothing more"
+    )]
+    Fenced {
+        /// Where the other's commit stands.
+        at: Place,
+    },
+    /// The log itself is wrong; a human must look.
+    #[error("the log is damaged: {what}")]
+    Damaged {
+        /// What is wrong.
+        what: String,
+    },
+    /// This broker is shutting down.
+    #[error("the broker is shutting down")]
+    ShuttingDown,
+}

@@ -1,0 +1,78 @@
+//! Switches that leave one rule out each, so that the simulation can show that it notices. Only builds with feature
+//! `broken-rules` have them; in every other build they are constants, and the rules can't be left out.
+
+/// Which rule is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Broken {
+    /// None: all rules hold.
+    #[default]
+    Nothing,
+    /// Takeovers are reclaimed like other commits.
+    #[cfg(feature = "broken-rules")]
+    ReclaimTakeovers,
+    /// A new sequencer does not look for a checkpoint that covers its takeover.
+    #[cfg(feature = "broken-rules")]
+    NoListAfterTakingOver,
+    /// A follower follows a takeover without looking for a checkpoint beyond it.
+    #[cfg(feature = "broken-rules")]
+    NoListBeforeFollowing,
+    /// A fenced sequencer takes another's object for proof that its own never stood there.
+    #[cfg(feature = "broken-rules")]
+    NoListWhenFenced,
+    /// A commit is acknowledged before those below it are durable.
+    #[cfg(feature = "broken-rules")]
+    AcknowledgeOutOfOrder,
+    /// A checkpoint takes in what is in flight.
+    #[cfg(feature = "broken-rules")]
+    CheckpointInFlight,
+    /// A conflict is taken for another's object without reading it back.
+    #[cfg(feature = "broken-rules")]
+    NoReadBack,
+    /// A flush that is sent again is appended again.
+    #[cfg(feature = "broken-rules")]
+    FlushTwice,
+    /// Commits whose rows are named are reclaimed.
+    #[cfg(feature = "broken-rules")]
+    ReclaimNamedRows,
+}
+
+macro_rules! switches {
+    ($($(#[$doc:meta])* $name:ident => $variant:ident;)*) => {
+        impl Broken {
+            $(
+                $(#[$doc])*
+                #[cfg(feature = "broken-rules")]
+                pub fn $name(self) -> bool {
+                    self == Self::$variant
+                }
+
+                $(#[$doc])*
+                #[cfg(not(feature = "broken-rules"))]
+                pub const fn $name(self) -> bool {
+                    false
+                }
+            )*
+        }
+    };
+}
+
+switches! {
+    /// Whether takeovers are reclaimed.
+    reclaims_takeovers => ReclaimTakeovers;
+    /// Whether LIST after taking over is left out.
+    skips_list_after_taking_over => NoListAfterTakingOver;
+    /// Whether LIST before following is left out.
+    skips_list_before_following => NoListBeforeFollowing;
+    /// Whether LIST when fenced is left out.
+    skips_list_when_fenced => NoListWhenFenced;
+    /// Whether answers overtake durability.
+    acknowledges_out_of_order => AcknowledgeOutOfOrder;
+    /// Whether checkpoints hold what is in flight.
+    checkpoints_in_flight => CheckpointInFlight;
+    /// Whether read back on doubt is left out.
+    skips_read_back => NoReadBack;
+    /// Whether a flush can be committed twice.
+    commits_flushes_twice => FlushTwice;
+    /// Whether named rows are reclaimed.
+    reclaims_named_rows => ReclaimNamedRows;
+}

@@ -1,0 +1,222 @@
+//! Opening a log: bootstrap, replay, take over.
+
+use std::sync::Arc;
+
+use lakebed_model::{Cell, CommitNumber, Directory, Draft, Epoch, Nonce, Place, State, Takeover};
+use lakebed_segment::FormatError;
+use lakebed_segment::body::Body;
+use lakebed_segment::commit::Identity;
+use lakebed_segment::layout;
+use lakebed_segment::root::Root;
+use lakebed_store::{CreateError, Created, ListError, ReadError, Store};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use tokio::sync::{mpsc, watch};
+
+use crate::append_error::Closed;
+use crate::broken::Broken;
+use crate::bucket::{Bucket, Landed, key};
+use crate::checkpoint::Keeper;
+use crate::handle::{Log, Shared};
+use crate::replay::{Replay, ReplayError};
+use crate::seams::Seams;
+use crate::sequencer::Sequencer;
+
+/// Requests that wait for the sequencer; more wait in `submit`.
+const REQUESTS_MAX: usize = 1024;
+/// Takeovers in a row that may be void before opening gives up: each means that others took over and wrote checkpoints meanwhile.
+const TAKEOVERS_MAX: usize = 64;
+
+/// How a log is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which cell.
+    pub cell: Cell,
+    /// Where this broker can be reached by others; empty if nowhere.
+    pub address: String,
+    /// Commits in flight at once. More hide the store's latency; each holds one flush in memory.
+    pub in_flight_max: usize,
+    /// A checkpoint is written after so many commits, and more of them when the state is large.
+    pub checkpoint_commits: u64,
+    /// Flush ids remembered; `None` for the default of 4096.
+    pub flushes_remembered_max: Option<usize>,
+    /// Which rule is left out.
+    pub broken: Broken,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cell: Cell::ZERO,
+            address: String::new(),
+            in_flight_max: 4,
+            checkpoint_commits: 1000,
+            flushes_remembered_max: None,
+            broken: Broken::default(),
+        }
+    }
+}
+
+/// Why a log can't be opened. Nothing of the log has been changed, except that a takeover may stand in it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// `lakebed.json` can't be understood.
+    #[error("{key} can't be used: {source}", key = layout::ROOT_KEY)]
+    Root {
+        /// Why.
+        source: FormatError,
+    },
+    /// The root has no such cell.
+    #[error("{key} names {cells} cells, so there is no cell {cell}", key = layout::ROOT_KEY)]
+    NoSuchCell {
+        /// The cell that was asked for.
+        cell: Cell,
+        /// How many there are.
+        cells: usize,
+    },
+    /// The store did not take `lakebed.json`.
+    #[error("the store can't be written: {source}")]
+    Write {
+        /// Why.
+        source: CreateError,
+    },
+    /// The store could not be read.
+    #[error("the store can't be read: {source}")]
+    Read {
+        /// Why.
+        source: ReadError,
+    },
+    /// The store could not be listed.
+    #[error("the store can't be listed: {source}")]
+    List {
+        /// Why.
+        source: ListError,
+    },
+    /// The log can't be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// Others keep taking over.
+    #[error("others took over {takeovers} times while this broker tried")]
+    Crowded {
+        /// How often it tried.
+        takeovers: usize,
+    },
+    /// Something that can't be: a rule of the log refuses our own takeover.
+    #[error("a takeover can't be written: {what}")]
+    Takeover {
+        /// Why.
+        what: String,
+    },
+}
+
+impl Log {
+    /// Opens the log of a cell and becomes its sequencer: creates it if the store is empty, replays it, takes over.
+    ///
+    /// Must be called in a tokio runtime: the sequencer is a task of it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    /// # Cancel A takeover may stand in the log; whoever was the sequencer is fenced.
+    /// # Cost   GET root, LIST and GET of a checkpoint, a GET a commit behind it, PUT of the takeover, LIST.
+    pub async fn open(store: Store, options: Options, seams: Seams) -> Result<Self, OpenError> {
+        let mut rng = StdRng::seed_from_u64(seams.seed);
+        let root = bootstrap(&store, &mut rng).await?;
+        let cells = root.cells.len();
+        let first = *root
+            .cells
+            .get(usize::from(options.cell.get()))
+            .ok_or(OpenError::NoSuchCell { cell: options.cell, cells })?;
+        let identity = Identity { cluster_id: root.cluster_id, cell: options.cell };
+        let bucket = Bucket::new(store, identity, options.broken);
+        let nonce = Nonce::new(rng.next_u64());
+        let (state, keeper) = take_over(&bucket, State::new(first), &options, &seams, nonce, &mut rng).await?;
+        tracing::info!(epoch = %state.place().directory.epoch, commits = %state.number(), "this broker is the sequencer");
+        let shared = Arc::new(Shared::new(bucket, options, seams, nonce, state));
+        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+        let (closed_sender, closed) = watch::channel(None);
+        let sequencer = Sequencer::new(Arc::clone(&shared), receiver, keeper);
+        tokio::spawn(async move {
+            // SUBTLE: the watch is set on every way out, a panic included, or nobody would notice that the task has ended.
+            let mut guard = ClosedGuard { sender: closed_sender, reason: None };
+            guard.reason = Some(sequencer.run().await);
+        });
+        Ok(Self::new(shared, requests, closed))
+    }
+}
+
+struct ClosedGuard {
+    sender: watch::Sender<Option<Closed>>,
+    reason: Option<Closed>,
+}
+
+impl Drop for ClosedGuard {
+    fn drop(&mut self) {
+        let ended = || Closed::Damaged { what: "the sequencer task ended before its time".to_owned() };
+        self.sender.send_replace(Some(self.reason.take().unwrap_or_else(ended)));
+    }
+}
+
+/// Reads `lakebed.json`, creating it if the store is empty.
+async fn bootstrap(store: &Store, rng: &mut StdRng) -> Result<Root, OpenError> {
+    let root_key = key(layout::ROOT_KEY);
+    loop {
+        match store.get(&root_key).await {
+            Ok(bytes) => return Root::decode(&bytes).map_err(|source| OpenError::Root { source }),
+            Err(ReadError::NotFound { .. }) => {}
+            Err(source) => return Err(OpenError::Read { source }),
+        }
+        let mut random = [0; 16];
+        rng.fill_bytes(&mut random);
+        let cluster_id = uuid::Builder::from_random_bytes(random).into_uuid();
+        let directory = Directory { epoch: Epoch::ZERO, nonce: Nonce::new(rng.next_u64()) };
+        let root = Root { cluster_id, cells: vec![directory] };
+        match store.create(&root_key, root.encode()).await {
+            Ok(Created::New | Created::Mine | Created::Other) => {}
+            Err(source) => return Err(OpenError::Write { source }),
+        }
+    }
+}
+
+/// Replays to the end and closes the epoch that is found there, until that holds.
+async fn take_over(
+    bucket: &Bucket,
+    empty: State,
+    options: &Options,
+    seams: &Seams,
+    nonce: Nonce,
+    rng: &mut StdRng,
+) -> Result<(State, Keeper), OpenError> {
+    let mut replay = Replay::new(bucket.clone(), empty, options.broken);
+    for _ in 0..TAKEOVERS_MAX {
+        replay.to_the_end().await?;
+        let state = replay.state();
+        let epoch = state.place().directory.epoch.get().checked_add(1).map(Epoch::new);
+        let epoch = epoch.ok_or_else(|| OpenError::Takeover { what: "no epochs are left".to_owned() })?;
+        let next = Directory { epoch, nonce: Nonce::new(rng.next_u64()) };
+        let takeover = Takeover { next, address: options.address.clone() };
+        let (commit, after) = Draft::takeover(state, takeover, nonce, (seams.wall)())
+            .map_err(|refusal| OpenError::Takeover { what: refusal.to_string() })?;
+        let object = bucket.encode_commit(&commit, Body::empty());
+        if matches!(bucket.put_commit(commit.place, commit.number, object).await, Landed::Other { .. }) {
+            continue;
+        }
+        if options.broken.skips_list_after_taking_over() || !is_void(bucket, commit.place, commit.number).await? {
+            let keeper = Keeper::new(options.checkpoint_commits, replay.into_kept());
+            return Ok((after, keeper));
+        }
+    }
+    Err(OpenError::Crowded { takeovers: TAKEOVERS_MAX })
+}
+
+/// Whether a takeover stands at a place that the log had passed already: a checkpoint covers it.
+///
+/// # Order  Begins its LIST after the takeover's PUT was answered.
+async fn is_void(bucket: &Bucket, place: Place, number: CommitNumber) -> Result<bool, OpenError> {
+    // A LIST that fails proves nothing, so this broker is not the owner.
+    let checkpoints = bucket.checkpoints().await.map_err(|source| OpenError::List { source })?;
+    let void = checkpoints.iter().any(|checkpoint| *checkpoint > number);
+    if void {
+        tracing::warn!(%place, "a checkpoint covers the place of this takeover: it is void, replaying again");
+    }
+    Ok(void)
+}

@@ -1,0 +1,160 @@
+//! Replay: from the newest readable checkpoint, commit by commit, footers only, to the first free place.
+
+use std::collections::VecDeque;
+
+use futures::stream::{FuturesOrdered, StreamExt};
+use lakebed_model::{ApplyError, Commit, CommitNumber, Entry, Place, State};
+use lakebed_segment::checkpoint::Manifest;
+use lakebed_store::{ListError, ReadError};
+
+use crate::broken::Broken;
+use crate::bucket::{Bucket, CommitReadError, DamagedObject};
+use crate::checkpoint::{self, LoadError};
+
+/// Commits that are read ahead at first, and at most.
+const READ_AHEAD_MIN: usize = 4;
+const READ_AHEAD_MAX: usize = 64;
+
+/// Why a log can't be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// An object is damaged.
+    #[error(transparent)]
+    Damaged(#[from] DamagedObject),
+    /// The store could not be read.
+    #[error("the log can't be read: {0}")]
+    Read(#[from] ReadError),
+    /// The store could not be listed.
+    #[error("the log can't be listed: {0}")]
+    List(#[from] ListError),
+    /// A commit does not follow from those before it.
+    #[error("the log contradicts itself: {0}")]
+    Apply(#[from] ApplyError),
+    /// No checkpoint can be read, and without one the log can't be.
+    #[error("checkpoint {number} is needed but can't be read: {what}")]
+    Checkpoint {
+        /// Its number.
+        number: CommitNumber,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A state on its way to the end of the log.
+pub(crate) struct Replay {
+    bucket: Bucket,
+    state: State,
+    kept: Option<(State, Manifest)>,
+    broken: Broken,
+}
+
+/// What stopped a stretch of reading.
+enum Stop {
+    /// Nothing stands at the next place.
+    Nothing,
+    /// A takeover stands there, read but not yet followed.
+    Takeover(Box<Commit>),
+}
+
+impl Replay {
+    /// Begins at a state, usually the empty one.
+    pub(crate) fn new(bucket: Bucket, state: State, broken: Broken) -> Self {
+        Self { bucket, state, kept: None, broken }
+    }
+
+    /// Where it has come to.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The checkpoint that it began from.
+    pub(crate) fn into_kept(self) -> Option<(State, Manifest)> {
+        self.kept
+    }
+
+    /// Goes on to the first free place.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; what has been replayed so far stays.
+    pub(crate) async fn to_the_end(&mut self) -> Result<(), ReplayError> {
+        if self.state.number() == CommitNumber::ZERO {
+            self.jump().await?;
+        }
+        loop {
+            match self.read_on().await? {
+                // The end, or reclaimed: LIST tells.
+                Stop::Nothing => {
+                    if !self.jump().await? {
+                        return Ok(());
+                    }
+                }
+                Stop::Takeover(takeover) => {
+                    // SUBTLE: a takeover at a place that was reclaimed is no part of the log; only a LIST begun after its GET tells.
+                    if self.broken.skips_list_before_following() || !self.jump().await? {
+                        self.state.apply(&takeover)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Applies commits from the next place on, until nothing stands there or a takeover does.
+    async fn read_on(&mut self) -> Result<Stop, ReplayError> {
+        let mut ahead = READ_AHEAD_MIN;
+        let mut reads = FuturesOrdered::new();
+        let mut next = self.state.place();
+        loop {
+            while reads.len() < ahead {
+                let (bucket, place) = (self.bucket.clone(), next);
+                reads.push_back(async move { bucket.read_commit(place).await });
+                next = Place { index: next.index + 1, ..next };
+            }
+            let read = reads.next().await.expect("reads were begun above");
+            match read {
+                Ok(None) => return Ok(Stop::Nothing),
+                Ok(Some(commit)) if is_takeover(&commit) => return Ok(Stop::Takeover(Box::new(commit))),
+                Ok(Some(commit)) => self.state.apply(&commit)?,
+                Err(CommitReadError::Damaged(damaged)) => return Err(damaged.into()),
+                Err(CommitReadError::Store(error)) => return Err(error.into()),
+            }
+            ahead = (ahead * 2).min(READ_AHEAD_MAX);
+        }
+    }
+
+    /// Loads the newest readable checkpoint that is beyond the state, if there is one.
+    async fn jump(&mut self) -> Result<bool, ReplayError> {
+        let mut numbers: VecDeque<CommitNumber> = self.bucket.checkpoints().await?.into();
+        let Some(newest) = numbers.back().copied() else { return Ok(false) };
+        let second =
+            numbers.len().checked_sub(2).and_then(|index| numbers.get(index).copied()).unwrap_or(CommitNumber::ZERO);
+        let mut failure = None;
+        while let Some(number) = numbers.pop_back() {
+            if number <= self.state.number() {
+                break;
+            }
+            match checkpoint::load(&self.bucket, number).await {
+                Ok((state, manifest)) => {
+                    tracing::debug!(%number, "checkpoint loaded");
+                    self.kept = Some((state.clone(), manifest));
+                    self.state = state;
+                    return Ok(true);
+                }
+                Err(LoadError::Store(error)) => return Err(error.into()),
+                Err(LoadError::Damaged(what)) => {
+                    tracing::warn!(%number, %what, "a checkpoint can't be read; trying an older one");
+                    failure.get_or_insert(what);
+                }
+            }
+        }
+        match failure {
+            None => Ok(false),
+            // Nothing at or above the older of two kept checkpoints is reclaimed, so from there the log itself can be trusted.
+            Some(_) if self.state.number() >= second => Ok(false),
+            Some(what) => Err(ReplayError::Checkpoint { number: newest, what }),
+        }
+    }
+}
+
+fn is_takeover(commit: &Commit) -> bool {
+    matches!(commit.entries.as_slice(), [Entry::Takeover(_)])
+}

@@ -1,0 +1,344 @@
+//! The sequencer: one task that owns the order of the commit log.
+//!
+//! 1. Requests are decided in the order of their arrival, on the speculative state, which holds what is in flight.
+//! 2. Several commits are in flight; each is repeated, the same bytes at the same place, until its fate is known.
+//! 3. Fates are taken in order: a commit becomes durable when it and all below it are, and only then enters the durable state and
+//!    is answered.
+//! 4. An answer that needs no commit (a refusal, a repeated flush, a barrier) waits for a commit that began after it, or for a
+//!    probe of the next place that began after it. So even a fenced sequencer answers nothing stale.
+//! 5. At the first place that holds another's object everything from there on did not happen, unless a checkpoint shows that the log
+//!    had passed that place; then its fate is unknown.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use lakebed_model::{Change, Changed, Commit, CommitNumber, Draft, FlushOutcome, FlushProposal, SegmentId, State};
+use lakebed_segment::body::Body;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::append_error::{AppendError, BarrierError, ChangeError, Closed};
+use crate::bucket::{Landed, Probed};
+use crate::checkpoint::Keeper;
+use crate::handle::Shared;
+
+/// Most requests that one commit takes in; the rest goes into the next.
+const COMMIT_REQUESTS_MAX: usize = 4096;
+/// Flush ids are forgotten, oldest first, when more than this many are remembered.
+const FLUSHES_REMEMBERED_MAX: usize = 4096;
+/// How many are kept then.
+const FLUSHES_REMEMBERED_MIN: usize = 2048;
+
+/// What can be asked of the sequencer.
+pub(crate) enum Request {
+    /// Commit a flush; a body makes it inline.
+    Flush {
+        proposal: FlushProposal,
+        body: Option<Body>,
+        answer: oneshot::Sender<Result<Arc<FlushOutcome>, AppendError>>,
+    },
+    /// Decide a change.
+    Change { change: Change, answer: oneshot::Sender<Result<Changed, ChangeError>> },
+    /// Prove that the durable state is the end of the log.
+    Barrier { answer: oneshot::Sender<Result<State, BarrierError>> },
+}
+
+/// An answer that waits for durability.
+enum Answer {
+    Flush(oneshot::Sender<Result<Arc<FlushOutcome>, AppendError>>, Result<Arc<FlushOutcome>, AppendError>),
+    Change(oneshot::Sender<Result<Changed, ChangeError>>, Result<Changed, ChangeError>),
+    Barrier(oneshot::Sender<Result<State, BarrierError>>),
+}
+
+impl Answer {
+    // A requester that is gone wants no answer: every send below may fail, and that is fine.
+    fn give(self, shared: &Shared) {
+        match self {
+            Self::Flush(to, outcome) => drop(to.send(outcome)),
+            Self::Change(to, outcome) => drop(to.send(outcome)),
+            Self::Barrier(to) => drop(to.send(Ok(shared.state()))),
+        }
+    }
+
+    fn fail(self, error: AppendError, why: Closed) {
+        match self {
+            Self::Flush(to, _) => drop(to.send(Err(error))),
+            Self::Change(to, _) => drop(to.send(Err(error))),
+            Self::Barrier(to) => drop(to.send(Err(BarrierError { why }))),
+        }
+    }
+}
+
+struct InFlight {
+    commit: Commit,
+    answers: Vec<Answer>,
+    fate: Option<Landed>,
+}
+
+/// An answer that needs no commit of its own.
+struct Waiter {
+    answer: Answer,
+    /// The first commit that began after it.
+    after: CommitNumber,
+    /// The first probe that began after it.
+    probe: u64,
+}
+
+pub(crate) struct Sequencer {
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    queue: VecDeque<Request>,
+    speculative: State,
+    in_flight: VecDeque<InFlight>,
+    puts: FuturesUnordered<BoxFuture<'static, (CommitNumber, Landed)>>,
+    waiters: VecDeque<Waiter>,
+    probe: Option<BoxFuture<'static, Probed>>,
+    probes_begun: u64,
+    keeper: Option<Keeper>,
+    keeping: Option<BoxFuture<'static, Keeper>>,
+    /// Fenced at a place that the log may have passed: what was in flight may have happened.
+    passed: bool,
+}
+
+impl Sequencer {
+    pub(crate) fn new(shared: Arc<Shared>, requests: mpsc::Receiver<Request>, keeper: Keeper) -> Self {
+        let speculative = shared.state();
+        Self {
+            shared,
+            requests,
+            queue: VecDeque::new(),
+            speculative,
+            in_flight: VecDeque::new(),
+            puts: FuturesUnordered::new(),
+            waiters: VecDeque::new(),
+            probe: None,
+            probes_begun: 0,
+            keeper: Some(keeper),
+            keeping: None,
+            passed: false,
+        }
+    }
+
+    /// Serves requests until the log is fenced, damaged, or no handle is left and everything is answered.
+    ///
+    /// # Cancel
+    /// What is in flight is unknown to those who asked.
+    pub(crate) async fn run(mut self) -> Closed {
+        let mut open = true;
+        let reason = loop {
+            if !open && self.queue.is_empty() && self.in_flight.is_empty() && self.waiters.is_empty() {
+                break Closed::ShuttingDown;
+            }
+            let step = tokio::select! {
+                biased;
+                Some((number, landed)) = self.puts.next(), if !self.puts.is_empty() => self.take_fate(number, landed),
+                probed = poll_option(&mut self.probe), if self.probe.is_some() => self.take_probe(probed),
+                keeper = poll_option(&mut self.keeping), if self.keeping.is_some() => {
+                    self.keeping = None;
+                    self.keeper = Some(keeper);
+                    Ok(())
+                }
+                request = self.requests.recv(), if open && self.queue.len() < COMMIT_REQUESTS_MAX => {
+                    match request {
+                        Some(request) => self.queue.push_back(request),
+                        None => open = false,
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(closed) = step.and_then(|()| self.go_on()) {
+                break closed;
+            }
+        };
+        self.close(&reason);
+        reason
+    }
+
+    /// Starts whatever can be started now.
+    fn go_on(&mut self) -> Result<(), Closed> {
+        while self.queue.len() < COMMIT_REQUESTS_MAX {
+            match self.requests.try_recv() {
+                Ok(request) => self.queue.push_back(request),
+                Err(_) => break,
+            }
+        }
+        while self.in_flight.len() < self.shared.options.in_flight_max && !self.queue.is_empty() {
+            self.issue()?;
+        }
+        if self.probe.is_none() && self.in_flight.is_empty() && !self.waiters.is_empty() {
+            self.probes_begun += 1;
+            let (bucket, place) = (self.shared.bucket.clone(), self.speculative.place());
+            self.probe = Some(Box::pin(async move { bucket.probe(place).await }));
+        }
+        self.keep();
+        Ok(())
+    }
+
+    /// Decides queued requests and puts the commit that they make, if they make one.
+    fn issue(&mut self) -> Result<(), Closed> {
+        let mut draft = Draft::after(&self.speculative);
+        let mut answers = Vec::new();
+        let mut body = None;
+        for _ in 0..COMMIT_REQUESTS_MAX {
+            let second_inline =
+                |request: &Request| matches!(request, Request::Flush { body: Some(_), .. }) && body.is_some();
+            match self.queue.front() {
+                None => break,
+                Some(request) if second_inline(request) => break,
+                Some(_) => {}
+            }
+            let Some(request) = self.queue.pop_front() else { break };
+            answers.push(self.decide(&mut draft, &mut body, request));
+        }
+        if draft.is_empty() {
+            let (after, probe) = (self.speculative.number(), self.probes_begun);
+            self.waiters.extend(answers.into_iter().map(|answer| Waiter { answer, after, probe }));
+            return Ok(());
+        }
+        self.forget_old_flushes(&mut draft);
+        let (commit, next) = draft.seal(self.shared.nonce, self.shared.now_ms());
+        let object = self.shared.bucket.encode_commit(&commit, body.unwrap_or_else(Body::empty));
+        let (bucket, place, number) = (self.shared.bucket.clone(), commit.place, commit.number);
+        self.puts.push(Box::pin(async move { (number, bucket.put_commit(place, number, object).await) }));
+        self.speculative = next;
+        self.in_flight.push_back(InFlight { commit, answers, fate: None });
+        Ok(())
+    }
+
+    fn decide(&self, draft: &mut Draft, inline: &mut Option<Body>, request: Request) -> Answer {
+        match request {
+            Request::Flush { mut proposal, body, answer } => {
+                if self.shared.broken.commits_flushes_twice()
+                    && draft.state().flush(proposal.id).is_some()
+                    && body.is_some()
+                {
+                    proposal.id = self.shared.mint();
+                }
+                let known = draft.state().flush(proposal.id).is_some();
+                let outcome = draft.flush(&proposal).map_err(AppendError::Refused);
+                if outcome.is_ok() && !known {
+                    *inline = body.or(inline.take());
+                }
+                Answer::Flush(answer, outcome)
+            }
+            Request::Change { change, answer } => {
+                Answer::Change(answer, draft.change(change).map_err(AppendError::Refused))
+            }
+            Request::Barrier { answer } => Answer::Barrier(answer),
+        }
+    }
+
+    /// Moves the reclaim boundary along with a commit that is written anyway.
+    fn forget_old_flushes(&self, draft: &mut Draft) {
+        let count = draft.state().flush_count();
+        if count <= self.shared.options.flushes_remembered_max.unwrap_or(FLUSHES_REMEMBERED_MAX) {
+            return;
+        }
+        let keep = self.shared.options.flushes_remembered_max.map_or(FLUSHES_REMEMBERED_MIN, |max| max / 2);
+        let oldest_kept = draft.state().flushes().nth(count - keep).map(|(id, _)| SegmentId::from(id));
+        let boundary = match (oldest_kept, self.shared.lowest_hold()) {
+            (Some(oldest), Some(hold)) => oldest.min(hold),
+            (Some(oldest), None) => oldest,
+            (None, _) => return,
+        };
+        // A refusal means that the boundary is there already (a hold keeps it back): nothing to do.
+        drop(draft.change(Change::MoveReclaimBoundary(boundary)));
+    }
+
+    /// Takes the fate of one commit, and of those that it held up.
+    fn take_fate(&mut self, number: CommitNumber, landed: Landed) -> Result<(), Closed> {
+        let one = self.in_flight.iter_mut().find(|one| one.commit.number == number);
+        let one = one.expect("a commit stays in flight until its fate is taken");
+        one.fate = Some(landed);
+        if self.shared.broken.acknowledges_out_of_order() && landed == Landed::Durable {
+            let answers = std::mem::take(&mut one.answers);
+            answers.into_iter().for_each(|answer| answer.give(&self.shared));
+        }
+        while let Some(front) = self.in_flight.front() {
+            match front.fate {
+                None => break,
+                Some(Landed::Other { passed }) => {
+                    self.passed = passed;
+                    return Err(Closed::Fenced { at: front.commit.place });
+                }
+                Some(Landed::Durable) => {}
+            }
+            let front = self.in_flight.pop_front().expect("it has a front");
+            self.shared.publish(&front.commit)?;
+            front.answers.into_iter().for_each(|answer| answer.give(&self.shared));
+        }
+        let durable = self.shared.state().number();
+        self.release(|waiter| waiter.after < durable);
+        Ok(())
+    }
+
+    fn take_probe(&mut self, probed: Probed) -> Result<(), Closed> {
+        self.probe = None;
+        match probed {
+            Probed::Free => {
+                let begun = self.probes_begun;
+                self.release(|waiter| waiter.probe < begun);
+                Ok(())
+            }
+            // A commit of ours was issued meanwhile; its durability answers those who wait.
+            Probed::Taken { writer } if writer == self.shared.nonce => Ok(()),
+            Probed::Taken { .. } => Err(Closed::Fenced { at: self.shared.state().place() }),
+            Probed::Damaged(damaged) => Err(Closed::Damaged { what: damaged.to_string() }),
+        }
+    }
+
+    fn release(&mut self, ready: impl Fn(&Waiter) -> bool) {
+        let mut waiting = VecDeque::with_capacity(self.waiters.len());
+        for waiter in self.waiters.drain(..) {
+            if ready(&waiter) { waiter.answer.give(&self.shared) } else { waiting.push_back(waiter) }
+        }
+        self.waiters = waiting;
+    }
+
+    /// Begins a checkpoint when replaying would cost more than it does.
+    fn keep(&mut self) {
+        let state =
+            if self.shared.broken.checkpoints_in_flight() { self.speculative.clone() } else { self.shared.state() };
+        if self.keeper.as_ref().is_some_and(|keeper| keeper.is_due(&state))
+            && let Some(keeper) = self.keeper.take()
+        {
+            self.keeping = Some(Box::pin(keeper.keep(Arc::clone(&self.shared), state)));
+        }
+    }
+
+    /// Answers everything that is left.
+    fn close(&mut self, reason: &Closed) {
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            self.queue.push_back(request);
+        }
+        let not_done = || AppendError::NotDone { why: reason.clone() };
+        // Fenced at the first that is in flight: none of them happened, unless the log had passed that place. Damaged: who knows.
+        let in_flight = match reason {
+            Closed::Fenced { .. } if !self.passed => not_done(),
+            _ => AppendError::Unknown { why: reason.clone() },
+        };
+        for answer in self.in_flight.drain(..).flat_map(|one| one.answers) {
+            answer.fail(in_flight.clone(), reason.clone());
+        }
+        for waiter in self.waiters.drain(..) {
+            waiter.answer.fail(AppendError::Unknown { why: reason.clone() }, reason.clone());
+        }
+        for request in self.queue.drain(..) {
+            match request {
+                Request::Flush { answer, .. } => drop(answer.send(Err(not_done()))),
+                Request::Change { answer, .. } => drop(answer.send(Err(not_done()))),
+                Request::Barrier { answer } => drop(answer.send(Err(BarrierError { why: reason.clone() }))),
+            }
+        }
+    }
+}
+
+/// Polls the future in `slot`; pends for ever if there is none.
+async fn poll_option<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+    match slot {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
