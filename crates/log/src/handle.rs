@@ -14,6 +14,7 @@ use lakebed_segment::commit::Identity;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 use crate::append_error::{AppendError, BarrierError, ChangeError, Closed};
 use crate::broken::Broken;
@@ -91,6 +92,7 @@ pub struct Log {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
     closed: watch::Receiver<Option<Closed>>,
+    task: AbortHandle,
 }
 
 impl std::fmt::Debug for Log {
@@ -104,8 +106,9 @@ impl Log {
         shared: Arc<Shared>,
         requests: mpsc::Sender<Request>,
         closed: watch::Receiver<Option<Closed>>,
+        task: AbortHandle,
     ) -> Self {
-        Self { shared, requests, closed }
+        Self { shared, requests, closed, task }
     }
 
     /// The durable state: what every reader may see. A snapshot; it does not change.
@@ -173,6 +176,12 @@ impl Log {
             return Err(BarrierError { why: why(&self.closed) });
         }
         receiver.await.unwrap_or_else(|_| Err(BarrierError { why: why(&self.closed) }))
+    }
+
+    /// Ends the sequencer at once, as the death of the process would: what is in flight is unknown. For simulation.
+    #[doc(hidden)]
+    pub fn abort(&self) {
+        self.task.abort();
     }
 
     /// Why the log is closed, if it is.

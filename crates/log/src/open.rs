@@ -135,12 +135,12 @@ impl Log {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let (closed_sender, closed) = watch::channel(None);
         let sequencer = Sequencer::new(Arc::clone(&shared), receiver, keeper);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             // SUBTLE: the watch is set on every way out, a panic included, or nobody would notice that the task has ended.
             let mut guard = ClosedGuard { sender: closed_sender, reason: None };
             guard.reason = Some(sequencer.run().await);
         });
-        Ok(Self::new(shared, requests, closed))
+        Ok(Self::new(shared, requests, closed, task.abort_handle()))
     }
 }
 
