@@ -198,6 +198,11 @@ impl Log {
         }
     }
 
+    /// Ends the sequencer at once, as a crash would: what is in flight has an unknown fate.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
     /// Keeps the reclaim boundary at or below `id` until the result is dropped: for an object that is being made.
     #[must_use]
     pub fn hold(&self, id: SegmentId) -> Hold {
