@@ -48,6 +48,11 @@ pub struct Decoded {
 /// # Errors
 /// The first thing that is wrong with it; see [`DecodeError::kind`].
 pub fn decode(batch: Bytes, limits: &Limits) -> Result<Decoded, DecodeError> {
+    let (header, rows) = decode_rows(batch, limits, false)?;
+    Ok(Decoded { header, rows })
+}
+
+fn decode_rows(batch: Bytes, limits: &Limits, is_stored: bool) -> Result<(Header, Rows), DecodeError> {
     let header = Header::peek(&batch)?;
     if header.total_bytes() != batch.len() {
         let present = (batch.len() - LENGTH_FROM) as u64;
@@ -57,7 +62,7 @@ pub fn decode(batch: Bytes, limits: &Limits) -> Result<Decoded, DecodeError> {
     if computed != header.crc {
         return Err(DecodeError::Crc { claimed: header.crc, computed });
     }
-    let codec = check(&header)?;
+    let codec = check(&header, is_stored)?;
     let mut payload = batch.slice(HEADER_BYTES..);
     let mut rows_bytes_max = usize::MAX;
     if codec != Codec::None {
@@ -67,16 +72,42 @@ pub fn decode(batch: Bytes, limits: &Limits) -> Result<Decoded, DecodeError> {
         rows_bytes_max = (limit - payload.len()).saturating_add(batch.len().saturating_mul(INDEX_RATIO));
     }
     let too_large = DecodeError::TooLarge { limit: limits.max_decompressed_bytes as u64 };
-    Ok(Decoded { header, rows: read_rows(&header, payload, rows_bytes_max, too_large)? })
+    Ok((header, read_rows(&header, payload, rows_bytes_max, too_large)?))
+}
+
+/// A stored batch: as a producer sent it, stamped by the log perhaps, or rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its header.
+    pub header: Header,
+    /// Its records; those that the log stamped have its time.
+    pub rows: Rows,
+    /// Who stamped its records.
+    pub timestamp_type: TimestampType,
+}
+
+/// Like [`decode`], for a batch that is in the log: the log may have stamped it.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_stored(batch: Bytes, limits: &Limits) -> Result<Stored, DecodeError> {
+    let (header, mut rows) = decode_rows(batch, limits, true)?;
+    let timestamp_type = header.attributes.timestamp_type();
+    if timestamp_type == TimestampType::LogAppend {
+        rows.timestamps_ms.fill(header.max_timestamp);
+        rows.min_timestamp_ms = header.max_timestamp;
+        rows.max_timestamp_ms = header.max_timestamp;
+    }
+    Ok(Stored { header, rows, timestamp_type })
 }
 
 /// The rules for the header's fields, each by itself.
-fn check(header: &Header) -> Result<Codec, DecodeError> {
+fn check(header: &Header, is_stored: bool) -> Result<Codec, DecodeError> {
     let codec = header.attributes.codec()?;
     if header.attributes.has_bits_not_of_producers() {
         return Err(DecodeError::Attributes { attributes: header.attributes.0 });
     }
-    if header.attributes.timestamp_type() == TimestampType::LogAppend {
+    if !is_stored && header.attributes.timestamp_type() == TimestampType::LogAppend {
         return Err(DecodeError::LogAppendTime);
     }
     if i64::from(header.last_offset_delta) != i64::from(header.count) - 1 {

@@ -9,7 +9,8 @@ use kafka_protocol::records::{
     self as theirs, Compression, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions,
 };
 use lakebed_segment::batch::{
-    Codec, Fields, Header, Producer, TimestampType, address, address_copy, decode, split, with_log_append_time,
+    Codec, Fields, Header, Producer, TimestampType, address, address_copy, decode, decode_stored, split,
+    with_log_append_time,
 };
 use proptest::prelude::*;
 
@@ -192,7 +193,12 @@ proptest! {
         prop_assert_eq!(header.attributes.timestamp_type(), TimestampType::LogAppend);
         prop_assert_eq!(header.max_timestamp, time);
         // Theirs checks the CRC, and ignores the type.
-        prop_assert_eq!(decode_theirs(&stamped), records);
+        prop_assert_eq!(decode_theirs(&stamped), records.clone());
+        prop_assert!(decode(stamped.clone(), &LIMITS).is_err(), "a producer may not send it");
+        let stored = decode_stored(stamped, &LIMITS).unwrap();
+        let expected: Vec<Owned> = records.into_iter().map(|record| Owned { timestamp_ms: time, ..record }).collect();
+        prop_assert_eq!(owned(&stored.rows, expected[0].offset), expected);
+        prop_assert_eq!(stored.timestamp_type, TimestampType::LogAppend);
     }
 }
 
