@@ -1,0 +1,115 @@
+//! Pieces of runs as record batches, rebuilt from Parquet, cached.
+//!
+//! 1. A piece is rebuilt once however many consumers want it at the same time.
+//! 2. A batch holds records of one timestamp type, and of one time if the log stamped them; offsets are dense.
+//! 3. Bytes that fail a checksum are read once more before the object counts as damaged.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lakebed_log::{Log, Offload};
+use lakebed_model::{ObjectId, State};
+use lakebed_segment::FormatError;
+use lakebed_segment::row_set::ConsumerBatch;
+use lakebed_store::Store;
+
+use crate::cache::Cache;
+use crate::objects::{ObjectError, Objects, Opened};
+use crate::options::Options;
+use crate::plan::Piece;
+use crate::request::FetchedBatch;
+
+/// What a rebuilt batch costs beside its bytes.
+const OVERHEAD_BYTES: usize = 128;
+/// Bytes and rows from which rebuilding takes more than about half a millisecond.
+const HEAVY_BYTES: u64 = 1 << 20;
+const HEAVY_ROWS: u64 = 4096;
+
+/// The batches of one piece, in order.
+pub(crate) type Rebuilt = Arc<Vec<FetchedBatch>>;
+
+/// See the module.
+pub(crate) struct Cold {
+    objects: Objects,
+    rebuilt: Cache<(ObjectId, u64, u64), Rebuilt>,
+    offload: Offload,
+    batch_bytes: usize,
+}
+
+impl Cold {
+    pub(crate) fn new(log: &Log, store: Store, options: &Options) -> Self {
+        let rebuilt_bytes = options.cache_bytes / 2;
+        let cost = |batches: &Rebuilt| batches.iter().map(|batch| batch.size_bytes() + OVERHEAD_BYTES).sum();
+        Self {
+            objects: Objects::new(log, store, options, options.cache_bytes - rebuilt_bytes),
+            rebuilt: Cache::new(rebuilt_bytes, cost),
+            offload: log.seams().offload,
+            batch_bytes: options.batch_bytes,
+        }
+    }
+
+    /// The batches of a piece of the plan that was made from `state`.
+    ///
+    /// # Errors
+    /// [`ObjectError`]
+    pub(crate) async fn batches(&self, state: &State, piece: &Piece) -> Result<Rebuilt, ObjectError> {
+        let key = (piece.object, piece.first_row, piece.rows);
+        self.rebuilt.get(&key, async || self.rebuild(state, *piece).await).await
+    }
+
+    async fn rebuild(&self, state: &State, piece: Piece) -> Result<Rebuilt, ObjectError> {
+        match self.rebuild_once(state, piece).await {
+            Err(ObjectError::Damaged { key, what }) => {
+                tracing::warn!(object = key, what, "an object seems damaged; reading it again");
+                self.rebuild_once(state, piece).await
+            }
+            other => other,
+        }
+    }
+
+    async fn rebuild_once(&self, state: &State, piece: Piece) -> Result<Rebuilt, ObjectError> {
+        let Some(key) = self.objects.key(state, piece.object) else {
+            return Err(ObjectError::Gone { key: format!("{:?}", piece.object) });
+        };
+        let opened = self.objects.open(piece.object, &key).await?;
+        let rows = piece.first_row..piece.first_row + piece.rows;
+        let done = match opened.footer().ranges(rows.clone()) {
+            Ok(ranges) => {
+                let parts = self.objects.read(&opened, ranges).await?;
+                self.decode(&opened, rows, parts, piece).await
+            }
+            Err(error) => Err(error),
+        };
+        done.map_err(|error| {
+            self.objects.forget(&opened);
+            opened.damaged(&error)
+        })
+    }
+
+    async fn decode(
+        &self,
+        opened: &Arc<Opened>,
+        rows: Range<u64>,
+        parts: Vec<(u64, Bytes)>,
+        piece: Piece,
+    ) -> Result<Rebuilt, FormatError> {
+        let opened = Arc::clone(opened);
+        // A piece makes one batch unless its rows are of very different sizes.
+        let bytes_max = 2 * self.batch_bytes;
+        let work = move || {
+            let rows = opened.footer().read(rows, &parts)?;
+            let batches = rows.to_batches(piece.base_offset, bytes_max);
+            let batches = batches.map_err(|error| FormatError::Malformed { what: error.to_string() })?;
+            Ok(Arc::new(batches.into_iter().map(FetchedBatch::from).collect()))
+        };
+        if piece.bytes > HEAVY_BYTES || piece.rows > HEAVY_ROWS { self.offload.run(work).await } else { work() }
+    }
+}
+
+impl From<ConsumerBatch> for FetchedBatch {
+    fn from(rebuilt: ConsumerBatch) -> Self {
+        let ConsumerBatch { first, last, bytes } = rebuilt;
+        Self { base_offset: first, last_offset: last, head: Bytes::new(), batch: bytes }
+    }
+}

@@ -1,0 +1,319 @@
+//! The handle of the read path: plan, then read, then wait if there is too little.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::join_all;
+use lakebed_log::Log;
+use lakebed_model::{Offset, Partition, PartitionKey, State};
+use lakebed_store::Store;
+use tokio::time::{Instant, sleep_until};
+
+use crate::cold::{Cold, Rebuilt};
+use crate::objects::ObjectError;
+use crate::options::Options;
+use crate::plan::{Piece, pieces};
+use crate::request::{FetchError, FetchPartition, FetchRequest, Fetched, FetchedBatch};
+use crate::tail::{Published, Tail, TailRead};
+use crate::waiters::Waiters;
+
+/// How often a partition is planned anew because its objects were gone. Each time another merge has committed meanwhile.
+const PLANS_MAX: usize = 8;
+/// The tail forgets deleted partitions when it remembers more than twice as many as there are, and more than this.
+const PARTITIONS_SPARE: usize = 1024;
+
+/// The read path of one cell. A handle; clones share the caches.
+#[derive(Clone)]
+pub struct Fetch {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) log: Log,
+    pub(crate) options: Options,
+    pub(crate) cold: Cold,
+    tail: Mutex<Tail>,
+    waiters: Waiters,
+}
+
+/// What one partition of a request comes to.
+enum Planned {
+    /// Batches of the tail, or nothing yet.
+    Ready(Vec<FetchedBatch>),
+    /// Rows of objects.
+    Cold(Vec<Piece>),
+    /// An answer that must not rest on a state that may be old.
+    Doubtful(FetchError),
+}
+
+/// A planned partition with what the state says of it.
+struct Plan {
+    partition: Partition,
+    visible: Offset,
+    planned: Planned,
+}
+
+impl std::fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetch").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl Fetch {
+    /// A read path with empty caches. Everything that is durable now can be read; what comes later when it is published.
+    pub fn new(log: Log, store: Store, options: Options) -> Self {
+        let state = log.state();
+        let visible = state.topics().flat_map(|(id, topic)| {
+            (0..topic.partitions).map(move |index| PartitionKey::new(id, lakebed_model::PartitionIndex::new(index)))
+        });
+        let visible = visible.filter_map(|key| Some((key, state.partition(key)?.high_watermark)));
+        let tail = Tail::new(options.tail_bytes, visible.filter(|(_, visible)| *visible > Offset::ZERO));
+        let cold = Cold::new(&log, store, &options);
+        let shared = Shared { log, options, cold, tail: Mutex::new(tail), waiters: Waiters::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes committed batches visible, keeps them in the tail, and wakes those who wait for their partitions.
+    ///
+    /// The batches are durable, and come in offset order per partition.
+    pub fn publish(&self, batches: &[Published]) {
+        let mut tail = self.shared.tail();
+        tail.publish(batches);
+        let remembered = tail.partition_count();
+        if remembered > PARTITIONS_SPARE {
+            let state = self.shared.log.state();
+            if remembered > PARTITIONS_SPARE + 2 * state.partition_count() {
+                tail.retain(|key| state.partition(key).is_some());
+            }
+        }
+        drop(tail);
+        self.shared.waiters.wake(batches.iter().map(|batch| batch.partition));
+    }
+
+    /// Up to where a partition may be read now.
+    pub fn visible(&self, key: PartitionKey) -> Offset {
+        self.shared.tail().visible(key)
+    }
+
+    /// Reads partitions; the answers are in the order of the request.
+    ///
+    /// Waits until there are `bytes_min` bytes or an error, at most `wait_max`. An offset that is durable but not visible yet waits.
+    ///
+    /// # Cancel Nothing is left behind.
+    /// # Cost   Nothing but a clone of handles for what is in the tail; otherwise requests for what is in no cache.
+    pub async fn fetch(&self, request: FetchRequest) -> Vec<Result<Fetched, FetchError>> {
+        let deadline = Instant::now() + request.wait_max;
+        let answer = self.shared.read(&request).await;
+        if is_enough(&answer, &request) || request.wait_max.is_zero() {
+            return answer;
+        }
+        // SUBTLE: registered before it is read again, so that nothing is published between the look and the wait.
+        let waiting = self.shared.waiters.register(request.partitions.iter().map(|partition| partition.key));
+        loop {
+            let answer = self.shared.read(&request).await;
+            if is_enough(&answer, &request) || Instant::now() >= deadline {
+                return answer;
+            }
+            tokio::select! {
+                biased;
+                () = waiting.woken() => {}
+                () = sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.waiters.count()
+    }
+}
+
+fn is_enough(answer: &[Result<Fetched, FetchError>], request: &FetchRequest) -> bool {
+    let bytes: usize = answer.iter().flatten().map(Fetched::size_bytes).sum();
+    bytes >= request.bytes_min.min(request.bytes_max) || answer.iter().any(Result::is_err)
+}
+
+impl Shared {
+    pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read(&self, request: &FetchRequest) -> Vec<Result<Fetched, FetchError>> {
+        let mut state = self.log.state();
+        let mut plans = self.plan(&state, request);
+        if plans.iter().any(|plan| matches!(plan.planned, Planned::Doubtful(_))) {
+            match self.log.barrier().await {
+                Ok(proven) => {
+                    state = proven;
+                    plans = self.plan(&state, request);
+                }
+                Err(error) => plans.iter_mut().for_each(|plan| plan.doubt(&error.to_string())),
+            }
+        }
+        let cold = join_all(plans.iter().map(|plan| self.read_cold(&state, plan))).await;
+        let mut left_bytes = request.bytes_max;
+        let mut is_first = true;
+        let mut answers = Vec::with_capacity(plans.len());
+        for ((plan, cold), asked) in plans.into_iter().zip(cold).zip(&request.partitions) {
+            let batches = match plan.planned {
+                Planned::Doubtful(error) => {
+                    answers.push(Err(error));
+                    continue;
+                }
+                Planned::Ready(batches) => batches,
+                Planned::Cold(_) => match self.settle(cold, asked, request).await {
+                    Ok(batches) => batches,
+                    Err(error) => {
+                        answers.push(Err(error));
+                        continue;
+                    }
+                },
+            };
+            let batches = limit(batches, asked, &mut left_bytes, &mut is_first);
+            answers.push(Ok(answer(batches, asked.offset, plan.partition, plan.visible)));
+        }
+        answers
+    }
+
+    /// Plans all partitions from one state; those in front get the bytes first.
+    fn plan(&self, state: &State, request: &FetchRequest) -> Vec<Plan> {
+        let mut left_bytes = request.bytes_max;
+        let mut plans = Vec::with_capacity(request.partitions.len());
+        for (index, asked) in request.partitions.iter().enumerate() {
+            let bytes_max = asked.bytes_max.min(left_bytes);
+            let is_full = index > 0 && left_bytes == 0;
+            let plan = self.plan_one(state, asked, bytes_max, is_full);
+            left_bytes = left_bytes.saturating_sub(plan.planned.size_bytes());
+            plans.push(plan);
+        }
+        plans
+    }
+
+    fn plan_one(&self, state: &State, asked: &FetchPartition, bytes_max: usize, is_full: bool) -> Plan {
+        let Some(partition) = state.partition(asked.key) else {
+            let planned = Planned::Doubtful(FetchError::UnknownTopicOrPartition);
+            return Plan { partition: Partition::default(), visible: Offset::ZERO, planned };
+        };
+        let tail = self.tail();
+        let visible = tail.visible(asked.key).min(partition.high_watermark);
+        let planned = if asked.offset < partition.log_start || asked.offset > partition.high_watermark {
+            let Partition { log_start, high_watermark } = partition;
+            Planned::Doubtful(FetchError::OffsetOutOfRange { offset: asked.offset, log_start, high_watermark })
+        } else if asked.offset >= visible || is_full {
+            Planned::Ready(Vec::new())
+        } else {
+            match tail.read(asked.key, asked.offset, bytes_max) {
+                TailRead::Hit(batches) => Planned::Ready(batches),
+                TailRead::Miss { resumes } => {
+                    drop(tail);
+                    let end = resumes.unwrap_or(visible).min(visible);
+                    self.plan_cold(state, asked.key, asked.offset..end, bytes_max)
+                }
+            }
+        };
+        Plan { partition, visible, planned }
+    }
+
+    fn plan_cold(
+        &self,
+        state: &State,
+        key: PartitionKey,
+        offsets: std::ops::Range<Offset>,
+        bytes_max: usize,
+    ) -> Planned {
+        Planned::Cold(pieces(state, key, offsets, bytes_max as u64, self.options.batch_bytes as u64))
+    }
+
+    async fn read_cold(&self, state: &State, plan: &Plan) -> Vec<Result<Rebuilt, ObjectError>> {
+        match &plan.planned {
+            Planned::Cold(pieces) => join_all(pieces.iter().map(|piece| self.cold.batches(state, piece))).await,
+            Planned::Ready(_) | Planned::Doubtful(_) => Vec::new(),
+        }
+    }
+
+    /// What came before the first error, or that error; a piece that is gone is planned again behind a barrier.
+    async fn settle(
+        &self,
+        mut pieces: Vec<Result<Rebuilt, ObjectError>>,
+        asked: &FetchPartition,
+        request: &FetchRequest,
+    ) -> Result<Vec<FetchedBatch>, FetchError> {
+        let mut gone: Option<String> = None;
+        for _ in 0..PLANS_MAX {
+            let read = pieces.iter().map_while(|piece| piece.as_ref().ok());
+            let batches: Vec<FetchedBatch> = read.flat_map(|rebuilt| rebuilt.iter().cloned()).collect();
+            let error = pieces.into_iter().find_map(Result::err);
+            let key = match error {
+                _ if !batches.is_empty() => return Ok(batches),
+                None => return Ok(Vec::new()),
+                Some(ObjectError::Gone { key }) => key,
+                Some(ObjectError::Damaged { key, what }) => return Err(FetchError::Damaged { object: key, what }),
+                Some(ObjectError::Unavailable { why }) => return Err(FetchError::Unavailable { why }),
+            };
+            if gone.as_ref() == Some(&key) {
+                let what = "it does not exist, but the log names it".to_owned();
+                return Err(FetchError::Damaged { object: key, what });
+            }
+            gone = Some(key);
+            let state = self.log.barrier().await.map_err(|error| FetchError::Unavailable { why: error.to_string() })?;
+            let plan = self.plan_one(&state, asked, asked.bytes_max.min(request.bytes_max), false);
+            pieces = match plan.planned {
+                Planned::Ready(batches) => return Ok(batches),
+                Planned::Doubtful(error) => return Err(error),
+                Planned::Cold(_) => self.read_cold(&state, &plan).await,
+            };
+        }
+        Err(FetchError::Unavailable { why: format!("its objects were replaced {PLANS_MAX} times while it was read") })
+    }
+}
+
+impl Plan {
+    /// A doubtful answer is no answer if the log can't be read up to its end.
+    fn doubt(&mut self, why: &str) {
+        if let Planned::Doubtful(error) = &mut self.planned {
+            *error = FetchError::Unavailable { why: why.to_owned() };
+        }
+    }
+}
+
+impl Planned {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Ready(batches) => batches.iter().map(FetchedBatch::size_bytes).sum(),
+            Self::Cold(pieces) => pieces.iter().map(|piece| piece.bytes as usize).sum(),
+            Self::Doubtful(_) => 0,
+        }
+    }
+}
+
+/// Batches up to the limits: one at least of a partition if it fits the request, and one at least of the request.
+fn limit(
+    mut batches: Vec<FetchedBatch>,
+    asked: &FetchPartition,
+    left_bytes: &mut usize,
+    is_first: &mut bool,
+) -> Vec<FetchedBatch> {
+    // A piece begins at its run's rows, so batches that end before the wanted offset may come first.
+    batches.retain(|batch| batch.last_offset >= asked.offset);
+    let mut bytes = 0;
+    let mut taken = 0;
+    for batch in &batches {
+        let with_this = bytes + batch.size_bytes();
+        let fits = with_this <= *left_bytes && (taken == 0 || with_this <= asked.bytes_max);
+        if !fits && !*is_first {
+            break;
+        }
+        *is_first = false;
+        bytes = with_this;
+        taken += 1;
+    }
+    batches.truncate(taken);
+    *left_bytes = left_bytes.saturating_sub(bytes);
+    batches
+}
+
+fn answer(batches: Vec<FetchedBatch>, offset: Offset, partition: Partition, visible: Offset) -> Fetched {
+    let next_offset = batches.last().map_or(offset, FetchedBatch::next_offset);
+    // A consumer that was told a durable offset may be ahead of what is visible here, for a moment.
+    let high_watermark = visible.max(next_offset);
+    Fetched { batches, high_watermark, log_start: partition.log_start, next_offset }
+}

@@ -1,0 +1,213 @@
+//! Bytes of objects: footers and chunks, cached, with one request for all who want the same.
+//!
+//! 1. Only a miss makes a request, and at most so many requests are under way at once: a backfill can't starve the store's other
+//!    users, and the tail needs none.
+//! 2. A small object is read whole, in one request; of others the footer is read, then chunks that begin at multiples of the chunk
+//!    size, so that partitions and columns that lie next to each other share them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::try_join_all;
+use lakebed_log::Log;
+use lakebed_model::{ObjectId, State};
+use lakebed_segment::commit::Identity;
+use lakebed_segment::footer::{Footer, Kind, Parsed};
+use lakebed_segment::{FormatError, layout};
+use lakebed_store::{Key, ReadError, Store};
+use tokio::sync::Semaphore;
+
+use crate::cache::Cache;
+use crate::options::Options;
+
+/// How much of an object's end is read first: a small flush whole, and nearly every footer.
+const SUFFIX_BYTES: u64 = 256 * 1024;
+/// What a footer takes in memory is about so many times what it takes in the object.
+const FOOTER_COST_BYTES: usize = 16 * 1024;
+
+/// Why rows of an object can't be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ObjectError {
+    /// Nothing stands at the key. The plan may be old.
+    Gone { key: String },
+    /// It has other bytes than were written.
+    Damaged { key: String, what: String },
+    /// The store does not answer.
+    Unavailable { why: String },
+}
+
+/// An object of which the footer was read.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    id: ObjectId,
+    key: Key,
+    size_bytes: u64,
+    footer: Footer,
+    /// The whole object, if it is small.
+    whole: Option<Bytes>,
+}
+
+/// See the module.
+pub(crate) struct Objects {
+    store: Store,
+    identity: Identity,
+    chunk_bytes: u64,
+    opened: Cache<ObjectId, Arc<Opened>>,
+    chunks: Cache<(ObjectId, u64), Bytes>,
+    requests: Semaphore,
+}
+
+impl Objects {
+    /// `cache_bytes` is for footers and chunks together.
+    pub(crate) fn new(log: &Log, store: Store, options: &Options, cache_bytes: usize) -> Self {
+        let footer_bytes = cache_bytes / 3;
+        Self {
+            store,
+            identity: log.identity(),
+            chunk_bytes: options.chunk_bytes as u64,
+            opened: Cache::new(footer_bytes, |opened: &Arc<Opened>| {
+                opened.whole.as_ref().map_or(0, Bytes::len) + FOOTER_COST_BYTES
+            }),
+            chunks: Cache::new(cache_bytes - footer_bytes, Bytes::len),
+            requests: Semaphore::new(options.backfill_requests_max),
+        }
+    }
+
+    /// The key of an object that the state names.
+    pub(crate) fn key(&self, state: &State, id: ObjectId) -> Option<Key> {
+        let key = match id {
+            ObjectId::Commit(number) => layout::commit_key(self.identity.cell, state.place_of(number)?),
+            ObjectId::Segment(id) => layout::segment_key(self.identity.cell, id),
+        };
+        Some(Key::new(key).expect("keys of the layout are valid"))
+    }
+
+    /// Reads the footer of an object.
+    ///
+    /// # Errors
+    /// [`ObjectError`]
+    /// # Cost One GET if nothing is cached; two if the footer is large.
+    pub(crate) async fn open(&self, id: ObjectId, key: &Key) -> Result<Arc<Opened>, ObjectError> {
+        self.opened.get(&id, async || self.read_footer(id, key).await.map(Arc::new)).await
+    }
+
+    /// The bytes of some ranges of an object, each with the position of its first byte.
+    ///
+    /// # Errors
+    /// [`ObjectError`]
+    /// # Cost One GET for each chunk that is not cached. A range that spans chunks is copied.
+    pub(crate) async fn read(
+        &self,
+        opened: &Opened,
+        ranges: Vec<Range<u64>>,
+    ) -> Result<Vec<(u64, Bytes)>, ObjectError> {
+        if let Some(whole) = &opened.whole {
+            return Ok(vec![(0, whole.clone())]);
+        }
+        try_join_all(ranges.into_iter().map(|range| self.read_range(opened, range))).await
+    }
+
+    /// Forgets everything of an object: its bytes were wrong, on the way perhaps.
+    pub(crate) fn forget(&self, opened: &Opened) {
+        self.opened.forget(&opened.id);
+        for chunk in 0..opened.size_bytes.div_ceil(self.chunk_bytes) {
+            self.chunks.forget(&(opened.id, chunk));
+        }
+    }
+
+    async fn read_footer(&self, id: ObjectId, key: &Key) -> Result<Opened, ObjectError> {
+        let mut length = SUFFIX_BYTES;
+        loop {
+            let suffix = {
+                let _request = self.request().await;
+                self.store.get_suffix(key, length).await.map_err(store_error)?
+            };
+            let size_bytes = suffix.object_size_bytes;
+            let parsed = Footer::parse(&suffix.bytes, size_bytes).map_err(|error| damaged(key, &error))?;
+            match parsed {
+                Parsed::NeedsSuffix(needed) if needed > length => length = needed,
+                Parsed::NeedsSuffix(needed) => {
+                    let what = format!("its footer asks for {needed} of {size_bytes} bytes");
+                    return Err(ObjectError::Damaged { key: key.to_string(), what });
+                }
+                Parsed::Whole(footer) => {
+                    if !self.is(&footer, id) {
+                        let what = "it is another object than its key says".to_owned();
+                        return Err(ObjectError::Damaged { key: key.to_string(), what });
+                    }
+                    let whole = (suffix.bytes.len() as u64 == size_bytes).then_some(suffix.bytes);
+                    return Ok(Opened { id, key: key.clone(), size_bytes, footer, whole });
+                }
+            }
+        }
+    }
+
+    fn is(&self, footer: &Footer, id: ObjectId) -> bool {
+        footer.identity == self.identity
+            && match (&footer.kind, id) {
+                (Kind::Commit(commit), ObjectId::Commit(number)) => commit.number == number,
+                (Kind::Segment { id: found, .. }, ObjectId::Segment(id)) => *found == id,
+                _ => false,
+            }
+    }
+
+    async fn read_range(&self, opened: &Opened, range: Range<u64>) -> Result<(u64, Bytes), ObjectError> {
+        let first = range.start / self.chunk_bytes;
+        let chunks = (first..range.end.div_ceil(self.chunk_bytes)).map(|chunk| self.chunk(opened, chunk));
+        let chunks = try_join_all(chunks).await?;
+        let start = (range.start - first * self.chunk_bytes) as usize;
+        let length = (range.end - range.start) as usize;
+        if let [chunk] = &chunks[..] {
+            return Ok((range.start, chunk.slice(start..start + length)));
+        }
+        let mut joined = BytesMut::with_capacity(length);
+        let mut skipped = start;
+        for chunk in chunks {
+            let rest = &chunk[skipped..];
+            joined.extend_from_slice(&rest[..rest.len().min(length - joined.len())]);
+            skipped = 0;
+        }
+        Ok((range.start, joined.freeze()))
+    }
+
+    async fn chunk(&self, opened: &Opened, chunk: u64) -> Result<Bytes, ObjectError> {
+        let make = async || {
+            let start = chunk * self.chunk_bytes;
+            let end = (start + self.chunk_bytes).min(opened.size_bytes);
+            let _request = self.request().await;
+            self.store.get_range(&opened.key, start..end).await.map_err(store_error)
+        };
+        self.chunks.get(&(opened.id, chunk), make).await
+    }
+
+    async fn request(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.requests.acquire().await.expect("nobody closes the requests")
+    }
+}
+
+impl Opened {
+    /// Its footer.
+    pub(crate) fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// What the format has to say about its bytes.
+    pub(crate) fn damaged(&self, error: &FormatError) -> ObjectError {
+        damaged(&self.key, error)
+    }
+}
+
+fn damaged(key: &Key, error: &FormatError) -> ObjectError {
+    ObjectError::Damaged { key: key.to_string(), what: error.to_string() }
+}
+
+fn store_error(error: ReadError) -> ObjectError {
+    match error {
+        ReadError::NotFound { key } => ObjectError::Gone { key: key.to_string() },
+        ReadError::OutOfRange { ref key, .. } => ObjectError::Damaged { key: key.to_string(), what: error.to_string() },
+        ReadError::Refused { .. } | ReadError::Unavailable { .. } => {
+            ObjectError::Unavailable { why: error.to_string() }
+        }
+    }
+}

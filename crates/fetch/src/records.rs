@@ -1,0 +1,84 @@
+//! Records of fetched batches, for those who don't speak Kafka's batches.
+
+use bytes::Bytes;
+use lakebed_model::Offset;
+use lakebed_segment::batch::{Limits, Rows, Slice, Stored, TimestampType, decode_stored};
+
+use crate::request::{FetchError, Fetched, FetchedBatch};
+use crate::timestamps::Stamped;
+
+/// What the records of a stored batch may take. It was admitted under its topic's limit, which is lower.
+const LIMITS: Limits = Limits { max_decompressed_bytes: i32::MAX as usize };
+
+/// One record. Its bytes are shared with its batch, or with what that was decompressed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// Milliseconds since 1970, or -1 for none.
+    pub timestamp_ms: i64,
+    /// Who stamped it.
+    pub timestamp_type: TimestampType,
+    /// The key; `None` for null.
+    pub key: Option<Bytes>,
+    /// The value; `None` for null.
+    pub value: Option<Bytes>,
+    /// The headers in order, duplicates kept; a value is `None` for null.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// The records of all batches from `offset` on, in order. Each batch is decoded when its first record is taken.
+///
+/// An error stands for a whole batch, which is skipped.
+///
+/// # Cost
+/// One CRC and one pass over the edges of the records, the decompression of compressed batches; bytes are not copied.
+pub fn records(fetched: &Fetched, offset: Offset) -> impl Iterator<Item = Result<FetchedRecord, FetchError>> {
+    fetched.batches.iter().flat_map(move |batch| {
+        let (stored, error) = match decode(batch) {
+            Ok(stored) => (Some(stored), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let base = batch.base_offset;
+        let of_batch = stored.into_iter().flat_map(move |stored| {
+            (0..stored.rows.len()).map(move |row| Ok(record(&stored.rows, stored.timestamp_type, base, row)))
+        });
+        let wanted =
+            move |record: &Result<FetchedRecord, FetchError>| record.as_ref().is_ok_and(|r| r.offset >= offset);
+        of_batch.filter(wanted).chain(error)
+    })
+}
+
+/// Offsets and timestamps of a batch's records, in order.
+pub(crate) fn timestamps(batch: &FetchedBatch) -> Result<impl Iterator<Item = Stamped>, FetchError> {
+    let rows = decode(batch)?.rows;
+    let base = batch.base_offset.get();
+    Ok(rows.timestamps_ms.into_iter().zip(base..).map(|(timestamp_ms, offset)| (Offset::new(offset), timestamp_ms)))
+}
+
+fn decode(batch: &FetchedBatch) -> Result<Stored, FetchError> {
+    decode_stored(batch.encoded().clone(), &LIMITS).map_err(|error| FetchError::Unavailable {
+        why: format!("the batch of offset {} can't be decoded: {error}", batch.base_offset),
+    })
+}
+
+fn record(rows: &Rows, timestamp_type: TimestampType, base: Offset, row: usize) -> FetchedRecord {
+    let bytes = |slice: Slice| {
+        let length = usize::try_from(slice.len).ok()?;
+        let start = slice.start as usize;
+        Some(rows.payload.slice(start..start + length))
+    };
+    let (start, end) = match rows.headers_end.is_empty() {
+        true => (0, 0),
+        false => (if row == 0 { 0 } else { rows.headers_end[row - 1] }, rows.headers_end[row]),
+    };
+    let headers = rows.headers[start as usize..end as usize].iter();
+    FetchedRecord {
+        offset: Offset::new(base.get() + row as u64),
+        timestamp_ms: rows.timestamps_ms[row],
+        timestamp_type,
+        key: bytes(rows.keys[row]),
+        value: bytes(rows.values[row]),
+        headers: headers.map(|(key, value)| (bytes(*key).unwrap_or_default(), bytes(*value))).collect(),
+    }
+}

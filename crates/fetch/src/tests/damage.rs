@@ -1,0 +1,73 @@
+//! Objects that are gone or have other bytes.
+
+use lakebed_store::backend::Backend;
+use lakebed_store::{Created, Payload};
+
+use super::*;
+
+/// Puts other bytes in an object's place.
+async fn replace(world: &World, key: &Key, change: impl Fn(&mut Vec<u8>)) {
+    let mut bytes = world.store.get(key).await.unwrap().to_vec();
+    change(&mut bytes);
+    world.store.delete(std::slice::from_ref(key)).await.unwrap();
+    assert_eq!(world.store.create(key, Payload::from(bytes)).await.unwrap(), Created::New);
+}
+
+fn damage_a_value(bytes: &mut [u8]) {
+    let value = b"value of";
+    let at = bytes.windows(value.len()).position(|window| window == value).unwrap();
+    bytes[at] ^= 1;
+}
+
+#[tokio::test]
+async fn a_damaged_object_is_named_and_all_others_can_be_read() {
+    let changes: [fn(&mut Vec<u8>); 3] = [
+        |bytes| damage_a_value(bytes),
+        |bytes| {
+            let end = bytes.len() - 100;
+            bytes[end] ^= 1;
+        },
+        |bytes| bytes.truncate(bytes.len() / 2),
+    ];
+    for change in changes {
+        let mut world = World::new(no_tail()).await;
+        for flush in 0..3 {
+            world.produce(&[(0, encode(Codec::None, flush * 10..flush * 10 + 10), None)]).await;
+        }
+        let damaged = commit_key(&world, 3);
+        replace(&world, &damaged, change).await;
+        assert_eq!(world.fetch_one(0, 0, 1 << 20).await.unwrap().next_offset, Offset::new(10), "up to the damage");
+        match world.fetch_one(0, 10, 1 << 20).await {
+            Err(FetchError::Damaged { object, .. }) => assert_eq!(object, damaged.to_string()),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(world.fetch_one(0, 20, 1 << 20).await.unwrap().next_offset, Offset::new(30));
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_is_gone_though_the_log_names_it_is_damage() {
+    let mut world = World::new(no_tail()).await;
+    world.produce(&[(0, encode(Codec::None, 0..10), None)]).await;
+    world.produce(&[(1, encode(Codec::None, 0..10), None)]).await;
+    let gone = commit_key(&world, 2);
+    world.store.delete(std::slice::from_ref(&gone)).await.unwrap();
+    let answers = world.fetch.fetch(request(&[(0, 0), (1, 0)], 1 << 20)).await;
+    assert!(
+        matches!(&answers[0], Err(FetchError::Damaged { object, .. }) if *object == gone.to_string()),
+        "{answers:?}"
+    );
+    assert_eq!(answers[1].as_ref().unwrap().next_offset, Offset::new(10));
+}
+
+#[tokio::test]
+async fn bytes_that_were_damaged_on_their_way_are_read_again() {
+    let mut world = World::new(no_tail()).await;
+    world.produce(&[(0, encode(Codec::None, 0..10), None)]).await;
+    let (key, sound) = (commit_key(&world, 2), world.store.get(&commit_key(&world, 2)).await.unwrap());
+    replace(&world, &key, |bytes| damage_a_value(bytes)).await;
+    assert!(world.fetch_one(0, 0, 1000).await.is_err());
+    world.store.delete(std::slice::from_ref(&key)).await.unwrap();
+    world.backend.create(&key, &Payload::from(sound)).await.unwrap();
+    assert_eq!(world.consume(0, 0, 1000).await, world.expected(0), "nothing wrong was kept");
+}

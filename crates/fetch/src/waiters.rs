@@ -1,0 +1,108 @@
+//! Who waits for which partitions: a publication wakes exactly those.
+//!
+//! Invariant: a request is registered for as long as its [`Waiting`] lives, and no longer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lakebed_model::PartitionKey;
+use tokio::sync::Notify;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    registry: Mutex<Registry>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    waiting: BTreeMap<(PartitionKey, u64), Arc<Notify>>,
+    registered: u64,
+}
+
+impl Waiters {
+    /// Registers a request for some partitions. What is published from now on wakes it, even before it waits.
+    pub(crate) fn register(&self, keys: impl Iterator<Item = PartitionKey>) -> Waiting<'_> {
+        let woken = Arc::new(Notify::new());
+        let mut registry = self.lock();
+        registry.registered += 1;
+        let id = registry.registered;
+        let keys: Vec<PartitionKey> = keys.collect();
+        for key in &keys {
+            registry.waiting.insert((*key, id), Arc::clone(&woken));
+        }
+        Waiting { waiters: self, id, keys, woken }
+    }
+
+    /// Wakes whoever waits for one of the partitions.
+    pub(crate) fn wake(&self, keys: impl Iterator<Item = PartitionKey>) {
+        let registry = self.lock();
+        if registry.waiting.is_empty() {
+            return;
+        }
+        let mut last = None;
+        for key in keys.filter(|key| last.replace(*key) != Some(*key)) {
+            for (_, woken) in registry.waiting.range((key, 0)..=(key, u64::MAX)) {
+                woken.notify_one();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.lock().waiting.len()
+    }
+}
+
+/// A registered request.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    waiters: &'a Waiters,
+    id: u64,
+    keys: Vec<PartitionKey>,
+    woken: Arc<Notify>,
+}
+
+impl Waiting<'_> {
+    /// Waits until one of the partitions was published since the registration, or since the last time that this returned.
+    pub(crate) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut registry = self.waiters.lock();
+        for key in &self.keys {
+            registry.waiting.remove(&(*key, self.id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lakebed_model::{PartitionIndex, TopicId};
+
+    use super::*;
+
+    fn key(partition: u32) -> PartitionKey {
+        PartitionKey::new(TopicId::new(Default::default()), PartitionIndex::new(partition))
+    }
+
+    #[tokio::test]
+    async fn a_publication_wakes_exactly_those_who_wait_for_its_partition_and_nothing_leaks() {
+        let waiters = Waiters::default();
+        let (one, both) = (waiters.register([key(1)].into_iter()), waiters.register([key(1), key(2)].into_iter()));
+        waiters.wake([key(2), key(2), key(3)].into_iter());
+        assert!(futures::poll!(Box::pin(one.woken())).is_pending());
+        both.woken().await;
+        assert!(futures::poll!(Box::pin(both.woken())).is_pending(), "woken once");
+        assert_eq!(waiters.count(), 3);
+        drop((one, both));
+        assert_eq!(waiters.count(), 0);
+    }
+}
