@@ -178,12 +178,6 @@ impl Log {
         receiver.await.unwrap_or_else(|_| Err(BarrierError { why: why(&self.closed) }))
     }
 
-    /// Ends the sequencer at once, as the death of the process would: what is in flight is unknown. For simulation.
-    #[doc(hidden)]
-    pub fn abort(&self) {
-        self.task.abort();
-    }
-
     /// Why the log is closed, if it is.
     pub fn is_closed(&self) -> Option<Closed> {
         self.closed.borrow().clone()
