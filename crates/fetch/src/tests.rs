@@ -15,6 +15,7 @@ use lakebed_segment::batch::{
 use lakebed_segment::row_hash::facts;
 use lakebed_segment::rows::BodyBatch;
 use lakebed_segment::{body, layout};
+use lakebed_store::backend::Backend;
 use lakebed_store::{Key, MemoryBackend, Store, StoreOptions};
 use tokio::time::Instant;
 
@@ -54,7 +55,7 @@ fn encode(codec: Codec, numbers: Range<u64>) -> Bytes {
 
 /// A log with a topic of four partitions, a read path, and what was committed to it.
 struct World {
-    backend: Arc<MemoryBackend>,
+    backend: Arc<dyn Backend>,
     store: Store,
     log: Log,
     fetch: Fetch,
@@ -63,8 +64,11 @@ struct World {
 
 impl World {
     async fn new(options: Options) -> Self {
-        let backend = Arc::new(MemoryBackend::default());
-        let store = Store::new("memory://", Arc::clone(&backend) as _, &StoreOptions::default());
+        Self::on(Arc::new(MemoryBackend::default()), options).await
+    }
+
+    async fn on(backend: Arc<dyn Backend>, options: Options) -> Self {
+        let store = Store::new("memory://", Arc::clone(&backend), &StoreOptions::default());
         let seams = Seams { wall: Arc::new(|| TIME_MS), seed: 1, offload: Offload::Inline };
         let log = Log::open(store.clone(), lakebed_log::Options::default(), seams).await.unwrap();
         let name = TopicName::new("orders").unwrap();

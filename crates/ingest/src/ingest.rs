@@ -17,7 +17,7 @@ use crate::ticket::{Obstacle, Ticket};
 /// Requests that wait for the gatherer; more wait in [`Ingest::produce`]. Their bytes are bounded by the buffer.
 const REQUESTS_MAX: usize = 1024;
 /// Flushes whose committed batches wait for whoever listens.
-const COMMITTED_MAX: usize = 8;
+pub(crate) const COMMITTED_MAX: usize = 8;
 
 /// The write path of one cell. A handle; clones share the buffer.
 ///

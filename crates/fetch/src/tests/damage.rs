@@ -1,7 +1,10 @@
 //! Objects that are gone or have other bytes.
 
-use lakebed_store::backend::Backend;
-use lakebed_store::{Created, Payload};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use lakebed_store::backend::{Body, Failure, Span};
+use lakebed_store::{Created, Directory, Listed, Payload};
 
 use super::*;
 
@@ -61,7 +64,7 @@ async fn an_object_that_is_gone_though_the_log_names_it_is_damage() {
 }
 
 #[tokio::test]
-async fn bytes_that_were_damaged_on_their_way_are_read_again() {
+async fn a_repaired_object_can_be_read_again() {
     let mut world = World::new(no_tail()).await;
     world.produce(&[(0, encode(Codec::None, 0..10), None)]).await;
     let (key, sound) = (commit_key(&world, 2), world.store.get(&commit_key(&world, 2)).await.unwrap());
@@ -70,4 +73,55 @@ async fn bytes_that_were_damaged_on_their_way_are_read_again() {
     world.store.delete(std::slice::from_ref(&key)).await.unwrap();
     world.backend.create(&key, &Payload::from(sound)).await.unwrap();
     assert_eq!(world.consume(0, 0, 1000).await, world.expected(0), "nothing wrong was kept");
+}
+
+#[tokio::test]
+async fn bytes_that_were_damaged_on_their_way_are_read_again() {
+    let corrupting = Arc::new(Corrupting::default());
+    let mut world = World::on(Arc::clone(&corrupting) as _, no_tail()).await;
+    world.produce(&[(0, encode(Codec::None, 0..10), None)]).await;
+    corrupting.answers.store(1, Ordering::Relaxed);
+    assert_eq!(world.consume(0, 0, 1000).await, world.expected(0));
+    assert_eq!(corrupting.answers.load(Ordering::Relaxed), 0);
+}
+
+/// Changes a byte in the next answers.
+#[derive(Debug, Default)]
+struct Corrupting {
+    inner: MemoryBackend,
+    answers: AtomicUsize,
+}
+
+#[async_trait]
+impl Backend for Corrupting {
+    async fn create(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        self.inner.create(key, payload).await
+    }
+
+    async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
+        let body = self.inner.get(key, span).await?;
+        if self.answers.load(Ordering::Relaxed) == 0 {
+            return Ok(body);
+        }
+        self.answers.fetch_sub(1, Ordering::Relaxed);
+        let mut bytes = body.bytes.to_vec();
+        damage_a_value(&mut bytes);
+        Ok(Body { bytes: bytes.into(), ..body })
+    }
+
+    async fn size(&self, key: &Key) -> Result<u64, Failure> {
+        self.inner.size(key).await
+    }
+
+    async fn list(&self, directory: &Directory, after: Option<&Key>, limit: usize) -> Result<Vec<Listed>, Failure> {
+        self.inner.list(directory, after, limit).await
+    }
+
+    async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, Failure> {
+        self.inner.list_directories(directory).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<(), Failure> {
+        self.inner.delete(keys).await
+    }
 }
