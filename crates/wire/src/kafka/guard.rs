@@ -3,7 +3,7 @@
 //! Crate `kafka-protocol` allocates what a body claims, so that four bytes can ask for 150 GB and abort the process
 //! (CVE-2022-34917 is the same in Kafka). After [`guard`] has passed a body:
 //!
-//! 1. every length and every count is one that its own bytes bear out, and the body ends where its fields end;
+//! 1. every length and every count is one that its own bytes bear out;
 //! 2. the decoder allocates at most [`DECODED_PER_BYTE`] times the body + [`DECODED_FREE`].
 //!
 //! It does not check what fields mean, nor that strings are UTF-8 (the decoder does), nor look into record batches.
@@ -107,26 +107,19 @@ pub enum GuardError {
         /// The length of what it holds.
         actual: usize,
     },
-    /// Bytes are left after the last field.
-    #[error("{api} v{version}: {remaining} bytes after the last field")]
-    TrailingBytes {
-        /// The API's name.
-        api: &'static str,
-        /// Version of the request.
-        version: i16,
-        /// Bytes that remain.
-        remaining: usize,
-    },
 }
 
-/// Checks that `body`, what follows the header of a request, can be decoded within bounds.
+/// Checks that a body, what follows the header of a request, can be decoded within bounds; returns how many bytes its fields take.
+///
+/// SUBTLE: more bytes may follow, which no one reads. Kafka's brokers ignore them, and librdkafka relies on that: asking for all
+/// topics in a flexible version of Metadata, it writes the four bytes of a plain null for the one of a compact null.
 ///
 /// # Errors
 /// [`GuardError`]: what is wrong and where. The body must not be decoded.
 ///
 /// # Cost
 /// One pass over lengths and counts; payloads are skipped. No allocation.
-pub fn guard(key: i16, version: i16, bytes: &[u8]) -> Result<(), GuardError> {
+pub fn guard(key: i16, version: i16, bytes: &[u8]) -> Result<usize, GuardError> {
     let unsupported = GuardError::Unsupported { key, version };
     let (Some(api), Some(fields)) = (api(key), body(key, version)) else { return Err(unsupported) };
     if !api.decodes(version) {
@@ -135,10 +128,7 @@ pub fn guard(key: i16, version: i16, bytes: &[u8]) -> Result<(), GuardError> {
     let budget = bytes.len().saturating_mul(DECODED_PER_BYTE).saturating_add(DECODED_FREE);
     let mut walk = Walk { shape: Shape { api, version, flexible: api.is_flexible(version) }, bytes, at: 0, budget };
     walk.fields_of(fields)?;
-    match walk.remaining() {
-        0 => Ok(()),
-        remaining => Err(GuardError::TrailingBytes { api: api.name, version, remaining }),
-    }
+    Ok(walk.at)
 }
 
 /// What decides how a kind is encoded.

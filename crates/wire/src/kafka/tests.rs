@@ -122,7 +122,7 @@ fn a_tagged_field_that_lies_about_its_length_is_refused() {
     // Fetch v12 without topics, and its cluster id "ab" as tag 0 of a length that stands at `at`.
     let mut body = vec![0; 4 * 4 + 1 + 4 * 2];
     body.extend([1, 1, 1, 1, 0, 3, 3, b'a', b'b']);
-    assert_eq!(guard(super::FETCH, 12, &body), Ok(()));
+    assert_eq!(guard(super::FETCH, 12, &body), Ok(body.len()));
     let at = body.len() - 4;
     body[at] = 2;
     assert_eq!(
@@ -179,4 +179,9 @@ fn a_header_that_is_cut_off_or_lies_is_refused() {
 fn an_unknown_version_of_api_versions_is_read_no_further_than_its_correlation_id() {
     let header = parse_header(&[0, 18, 0, 99, 0, 0, 0, 7]).unwrap();
     assert_eq!((header.correlation_id, header.support), (7, Support::AnswerApiVersionsZero));
+}
+
+#[test]
+fn all_topics_as_librdkafka_asks_for_them_are_four_bytes_and_three_that_nobody_reads() {
+    assert_eq!(guard(METADATA, 13, &[0, 0, 0, 0, 1, 0, 0]), Ok(4));
 }
