@@ -1,4 +1,28 @@
-//! Kafka, gRPC and HTTP listeners: where rooms meet.
+//! Kafka, gRPC and HTTP listeners, configuration and telemetry: where rooms meet.
+//!
+//! [`Broker::start`] opens the store and the log, connects the write path to the read path, and serves. A broker keeps no state that
+//! is not on the bucket. Invariants:
+//!
+//! 1. Nothing is answered that is not durable.
+//! 2. When the log closes (another broker has taken over), nothing more is acknowledged, and [`Broker::run_until`] says why.
+//! 3. What a peer claims allocates nothing; what it sends is bounded, per request, per connection and for all together.
+//!
+//! The way of a request: [`kafka`] (framing, guard, handler) -> `lakebed-ingest` or `lakebed-fetch` -> the answer; refusals are named
+//! by the one table in [`reason`].
+
+mod broker;
+mod buffers;
+pub mod config;
+pub mod http;
+mod kafka;
+pub mod metrics;
+pub mod reason;
+mod rooms;
+pub mod topics;
+
+pub use broker::{Broker, RunError, StartError};
+pub use config::Config;
+pub use rooms::Rooms;
 
 /// The generated gRPC servers; their messages are those of `lakebed_wire::v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

@@ -1,0 +1,262 @@
+//! A broker from its start to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lakebed_fetch::{Fetch, Published};
+use lakebed_ingest::{Committed, Ingest};
+use lakebed_log::{Closed, Log, Offload, Seams};
+use lakebed_store::{Store, StoreOptions};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::http;
+use crate::kafka::{Service, listener};
+use crate::metrics::Metrics;
+use crate::rooms::Rooms;
+use crate::topics::Topics;
+
+/// How long connections may take to end after what was accepted is durable.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// A broker that serves.
+#[derive(Debug)]
+pub struct Broker {
+    rooms: Arc<Rooms>,
+    kafka_address: SocketAddr,
+    http_address: SocketAddr,
+    shutdown: CancellationToken,
+    connections: TaskTracker,
+    http: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// Why a broker does not start. Nothing is served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings are wrong.
+    #[error("the configuration is wrong: {}", problems.join("; "))]
+    Config {
+        /// All that is wrong.
+        problems: Vec<String>,
+    },
+    /// The store can't be opened.
+    #[error("the store {url} can't be opened")]
+    Store {
+        /// The store.
+        url: String,
+        /// Why.
+        source: lakebed_store::OpenError,
+    },
+    /// The log can't be opened.
+    #[error("the log in {url} can't be opened")]
+    Log {
+        /// The store.
+        url: String,
+        /// Why.
+        source: lakebed_log::OpenError,
+    },
+    /// A port can't be bound.
+    #[error("{purpose} can't listen on {address}")]
+    Listen {
+        /// Which listener.
+        purpose: &'static str,
+        /// Where.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// How a broker ended without having been asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The log closed: this broker acknowledges nothing more.
+    #[error("{0}")]
+    LogClosed(Closed),
+    /// A part of the broker ended that must not.
+    #[error("the {part} ended: {why}")]
+    PartEnded {
+        /// Which part.
+        part: &'static str,
+        /// What is known of it.
+        why: String,
+    },
+}
+
+impl Broker {
+    /// Opens the store and the log, and serves.
+    ///
+    /// # Errors
+    /// [`StartError`]; the log may have been taken over.
+    /// # Cost
+    /// The requests of opening a log; see [`Log::open`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let problems = config.validate();
+        if !problems.is_empty() {
+            return Err(StartError::Config { problems });
+        }
+        let url = config.store.clone();
+        let options = StoreOptions { seed: seams().seed, ..StoreOptions::default() };
+        let store = Store::open(&url, &options).map_err(|source| StartError::Store { url, source })?;
+        Self::start_on(store, config).await
+    }
+
+    /// As [`Broker::start`], on a store that is open already; `config.store` only says what kind it is.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn start_on(store: Store, config: Config) -> Result<Self, StartError> {
+        // Before the log is taken over: a broker that can't serve must not fence one that does.
+        let kafka = bind("Kafka", &config.kafka_listen).await?;
+        let http = bind("HTTP", &config.http_listen).await?;
+        let (kafka_address, http_address) = (address(&kafka), address(&http));
+        let rooms = Arc::new(open(store, config).await?);
+        let (shutdown, connections) = (CancellationToken::new(), TaskTracker::new());
+        let service = Arc::new(Service::new(Arc::clone(&rooms)));
+        tokio::spawn(listener::listen(kafka, service, shutdown.clone(), connections.clone()));
+        let router = http::router(Arc::clone(&rooms), axum::Router::new());
+        let http = tokio::spawn(http::serve(http, router, shutdown.clone()));
+        tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
+        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http })
+    }
+
+    /// Where Kafka clients connect.
+    pub fn kafka_address(&self) -> SocketAddr {
+        self.kafka_address
+    }
+
+    /// Where gRPC and HTTP clients connect.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// The root of the log as a URL, without secrets.
+    pub fn store_url(&self) -> &str {
+        self.rooms.store.url()
+    }
+
+    /// The rooms that the listeners work with.
+    pub fn rooms(&self) -> &Arc<Rooms> {
+        &self.rooms
+    }
+
+    /// Serves until `asked_to_stop` resolves, then stops in order: no more requests are read, what was accepted becomes durable and
+    /// is answered.
+    ///
+    /// # Errors
+    /// [`RunError`] if it ended before that.
+    pub async fn run_until(mut self, asked_to_stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        let outcome = tokio::select! {
+            biased;
+            closed = self.rooms.log.closed() => Err(RunError::LogClosed(closed)),
+            () = self.rooms.ingest.ended() => Err(self.part_ended("write path").await),
+            ended = &mut self.http => {
+                let why = format!("{ended:?}");
+                Err(RunError::PartEnded { part: "HTTP listener", why })
+            }
+            () = asked_to_stop => Ok(()),
+        };
+        self.shutdown.cancel();
+        self.connections.close();
+        if outcome.is_ok() {
+            self.rooms.ingest.drain().await;
+        }
+        if tokio::time::timeout(CLOSE_MAX, self.connections.wait()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "connections were cut off");
+        }
+        self.http.abort();
+        outcome
+    }
+
+    /// The write path ends when the log closes, too; that is the better reason.
+    async fn part_ended(&self, part: &'static str) -> RunError {
+        match self.rooms.log.is_closed() {
+            Some(closed) => RunError::LogClosed(closed),
+            None => RunError::PartEnded { part, why: "it broke off".to_owned() },
+        }
+    }
+}
+
+async fn bind(purpose: &'static str, address: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen {
+        purpose,
+        address: address.to_owned(),
+        source,
+    })
+}
+
+fn address(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
+    let seams = seams();
+    let log = Log::open(store.clone(), lakebed_log::Options::default(), seams.clone())
+        .await
+        .map_err(|source| StartError::Log { url: store.url().to_owned(), source })?;
+    let budget = config.budget();
+    let ingest_options = lakebed_ingest::Options {
+        flush_bytes: config.flush_bytes,
+        flush_interval: config.flush_interval.unwrap_or_else(|| default_flush_interval(&config.store)),
+        buffer_bytes: budget.ingest_bytes,
+        ..lakebed_ingest::Options::default()
+    };
+    let (ingest, committed) = Ingest::start(log.clone(), ingest_options);
+    let fetch_options = lakebed_fetch::Options {
+        tail_bytes: budget.tail_bytes,
+        cache_bytes: budget.cache_bytes,
+        ..lakebed_fetch::Options::default()
+    };
+    let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
+    tokio::spawn(publish(committed, fetch.clone()));
+    let topics = Topics::new(log.clone(), config.default_partitions, seams.seed);
+    Ok(Rooms { config, store, log, ingest, fetch, topics, seams, metrics: Arc::new(Metrics::new()) })
+}
+
+/// Hands what was committed to the readers. Ends with the write path.
+async fn publish(mut committed: mpsc::Receiver<Vec<Committed>>, fetch: Fetch) {
+    while let Some(batches) = committed.recv().await {
+        let published = batches.into_iter().map(|batch| {
+            let Committed { partition, base_offset, last_offset, batch } = batch;
+            Published { partition, base_offset, last_offset, batch }
+        });
+        fetch.publish(&published.collect::<Vec<Published>>());
+    }
+}
+
+/// The spacing of flushes that suits what a write costs there.
+fn default_flush_interval(url: &str) -> Duration {
+    match url.split(':').next() {
+        Some("memory") => Duration::ZERO,
+        Some("file") => Duration::from_millis(2),
+        _ => Duration::from_millis(250),
+    }
+}
+
+/// The one place where the clock and randomness of the machine come in.
+#[allow(clippy::disallowed_methods)]
+fn seams() -> Seams {
+    let wall = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    };
+    Seams { wall: Arc::new(wall), seed: rand::random(), offload: Offload::Blocking }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spacing_of_flushes_goes_by_the_kind_of_store() {
+        for (url, expected_ms) in
+            [("memory://", 0), ("file:///data", 2), ("s3://bucket/root", 250), ("gs://bucket", 250)]
+        {
+            assert_eq!(default_flush_interval(url), Duration::from_millis(expected_ms), "{url}");
+        }
+    }
+}

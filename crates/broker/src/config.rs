@@ -1,0 +1,187 @@
+//! What a broker is told when it starts.
+
+use std::time::Duration;
+
+/// Settings of one broker. [`Config::default`] is a broker in memory on free ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where the log is: `memory://`, `file:///directory`, `s3://bucket/prefix`, `gs://…`, `az://…`.
+    pub store: String,
+    /// `host:port` for Kafka clients; port 0 takes a free one.
+    pub kafka_listen: String,
+    /// `host:port` for gRPC and HTTP; port 0 takes a free one.
+    pub http_listen: String,
+    /// `host:port` that Kafka clients are told to connect to. `None`: the address at which each of them reached us, which is right
+    /// unless something between translates addresses.
+    pub advertise: Option<String>,
+    /// Memory that buffers and caches may take together, in bytes; see [`Budget`]. More serves more consumers from memory and takes
+    /// larger bursts; at its bound producers wait.
+    pub memory_bytes: usize,
+    /// Whether a topic that a client asks for is created when it does not exist.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic that is created without a number.
+    pub default_partitions: u32,
+    /// Spacing of flushes. `None`: 250 ms on a bucket, 2 ms on a local directory, 0 in memory. More costs fewer requests; less
+    /// acknowledges sooner. The first record after a quiet interval is flushed at once.
+    pub flush_interval: Option<Duration>,
+    /// A flush begins when this many bytes wait, before the interval has passed.
+    pub flush_bytes: usize,
+    /// Largest Produce request, in bytes.
+    pub request_bytes_max: usize,
+    /// Whether fresh batches are served from memory as they came. Off costs a read of the store per fetch; for tests.
+    pub tail: bool,
+    /// Most Kafka connections; one more is closed at once.
+    pub connections_max: usize,
+    /// Most Kafka connections from one address.
+    pub connections_per_address_max: usize,
+    /// A connection without a request for this long is closed.
+    pub connection_idle_max: Duration,
+}
+
+/// Where the memory goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Requests that are being received or worked on.
+    pub requests_bytes: usize,
+    /// Used request buffers that wait for the next request.
+    pub free_buffers_bytes: usize,
+    /// Batches that are not durable yet.
+    pub ingest_bytes: usize,
+    /// Fresh batches as they came.
+    pub tail_bytes: usize,
+    /// Ranges of objects, and batches made of them.
+    pub cache_bytes: usize,
+    /// Backfills in flight.
+    pub backfill_bytes: usize,
+    /// Largest response of one fetch.
+    pub response_bytes_max: usize,
+}
+
+/// The least memory with which a broker runs.
+pub const MEMORY_BYTES_MIN: usize = 64 << 20;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            store: "memory://".to_owned(),
+            kafka_listen: "127.0.0.1:0".to_owned(),
+            http_listen: "127.0.0.1:0".to_owned(),
+            advertise: None,
+            memory_bytes: 1 << 30,
+            auto_create_topics: true,
+            default_partitions: 4,
+            flush_interval: None,
+            flush_bytes: 8 << 20,
+            request_bytes_max: 64 << 20,
+            tail: true,
+            connections_max: 10_000,
+            connections_per_address_max: 5_000,
+            connection_idle_max: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Config {
+    /// All that is wrong with it; empty if it can be used.
+    pub fn validate(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.memory_bytes < MEMORY_BYTES_MIN {
+            problems.push(format!(
+                "memory of {} bytes: at least {MEMORY_BYTES_MIN} (64 MiB) are needed",
+                self.memory_bytes
+            ));
+        }
+        if self.default_partitions == 0 || self.default_partitions > lakebed_model::topic::PARTITIONS_MAX {
+            let max = lakebed_model::topic::PARTITIONS_MAX;
+            problems.push(format!("{} partitions by default: must be 1 to {max}", self.default_partitions));
+        }
+        if self.flush_bytes == 0 || self.flush_bytes > 256 << 20 {
+            problems.push(format!("flushes of {} bytes: must be 1 to 256 MiB", self.flush_bytes));
+        }
+        if !(1 << 20..=1 << 30).contains(&self.request_bytes_max) {
+            problems.push(format!("requests of at most {} bytes: must be 1 MiB to 1 GiB", self.request_bytes_max));
+        }
+        if self.connections_max == 0 || self.connections_per_address_max == 0 {
+            problems.push("at least one connection must be allowed".to_owned());
+        }
+        if let Some(advertise) = &self.advertise
+            && let Err(problem) = split_address(advertise)
+        {
+            problems.push(format!("advertised address {advertise:?}: {problem}"));
+        }
+        problems
+    }
+
+    /// Host and port that clients are told, if they are told one.
+    pub(crate) fn advertised(&self) -> Option<(String, u16)> {
+        self.advertise.as_deref().and_then(|address| split_address(address).ok())
+    }
+
+    /// How the memory is split. An eighth is left for the state, the allocator and the stacks of requests.
+    pub fn budget(&self) -> Budget {
+        let eighth = self.memory_bytes / 8;
+        Budget {
+            requests_bytes: eighth,
+            free_buffers_bytes: eighth / 2,
+            ingest_bytes: eighth,
+            tail_bytes: if self.tail { 2 * eighth } else { 0 },
+            cache_bytes: eighth,
+            backfill_bytes: eighth / 2,
+            response_bytes_max: (eighth / 2).clamp(1 << 20, 52 << 20),
+        }
+    }
+}
+
+/// Host and port of `host:port`, `[v6]:port`.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub(crate) fn split_address(text: &str) -> Result<(String, u16), &'static str> {
+    let (host, port) = text.rsplit_once(':').ok_or("must be HOST:PORT")?;
+    let port = port.parse().map_err(|_| "the port must be 0 to 65535")?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() { Err("the host is missing") } else { Ok((host.to_owned(), port)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_all_problems_are_told_at_once() {
+        assert_eq!(Config::default().validate(), Vec::<String>::new());
+        let wrong = Config {
+            memory_bytes: 1,
+            default_partitions: 0,
+            flush_bytes: 0,
+            request_bytes_max: 1,
+            connections_max: 0,
+            advertise: Some("nowhere".to_owned()),
+            ..Config::default()
+        };
+        assert_eq!(wrong.validate().len(), 6);
+    }
+
+    #[test]
+    fn the_parts_of_the_budget_stay_below_the_memory() {
+        for memory_bytes in [MEMORY_BYTES_MIN, 256 << 20, 1 << 30] {
+            let budget = Config { memory_bytes, ..Config::default() }.budget();
+            let sum = budget.requests_bytes
+                + budget.free_buffers_bytes
+                + budget.ingest_bytes
+                + budget.tail_bytes
+                + budget.cache_bytes
+                + budget.backfill_bytes;
+            assert!(sum <= memory_bytes / 8 * 7, "{sum} of {memory_bytes}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_split_at_the_last_colon() {
+        assert_eq!(split_address("kafka.example:9092"), Ok(("kafka.example".to_owned(), 9092)));
+        assert_eq!(split_address("[::1]:9092"), Ok(("::1".to_owned(), 9092)));
+        for wrong in ["", "host", ":1", "host:", "host:70000"] {
+            assert!(split_address(wrong).is_err(), "{wrong}");
+        }
+    }
+}

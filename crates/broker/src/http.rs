@@ -1,0 +1,59 @@
+//! The HTTP port: health and metrics; gRPC services are merged into the same router, so that one port serves both.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::rooms::Rooms;
+
+/// `/livez`, `/readyz` and `/metrics`, with `services` beside them (a tonic `Routes` by its `into_axum_router`).
+pub fn router(rooms: Arc<Rooms>, services: Router) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(rooms)
+        .merge(services)
+}
+
+/// Serves until shutdown, then lets what was begun end.
+///
+/// # Errors
+/// The listener's.
+pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> std::io::Result<()> {
+    // A small message waits for the acknowledgement of the one before it otherwise: stalls of 40 ms.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY can't be set");
+        }
+    });
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+/// The process runs.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// The broker takes requests.
+async fn readyz(State(rooms): State<Arc<Rooms>>) -> Response {
+    match rooms.log.is_closed() {
+        None => "ok\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(rooms): State<Arc<Rooms>>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match rooms.metrics.render(&rooms) {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

@@ -1,0 +1,122 @@
+//! Requests: from a frame to a message that is safe to work with.
+//!
+//! The body is walked by the guard of `wire`, and only then decoded by crate `kafka-protocol`: unguarded, that crate allocates what a
+//! body of four bytes claims.
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+};
+use kafka_protocol::protocol::Decodable;
+use lakebed_wire::kafka::{self, Api, Support};
+
+use super::response::ReplyTo;
+
+/// A request with its header.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Request {
+    /// Where its answer goes.
+    pub(crate) reply_to: ReplyTo,
+    /// What is asked.
+    pub(crate) body: Body,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Body {
+    Produce(ProduceRequest),
+    Fetch(FetchRequest),
+    ListOffsets(ListOffsetsRequest),
+    Metadata(MetadataRequest),
+    FindCoordinator(FindCoordinatorRequest),
+    ApiVersions(ApiVersionsRequest),
+    CreateTopics(CreateTopicsRequest),
+    DeleteTopics(DeleteTopicsRequest),
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+}
+
+/// What a frame holds.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// A request that is worked on.
+    Request(Box<Request>),
+    /// `ApiVersions` of a version that we don't know; it is answered in version 0.
+    ApiVersionsTooNew(ReplyTo),
+}
+
+/// Why a frame is no request. The connection is closed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// A key or version that is not advertised.
+    #[error("API key {key} version {version} is not one that is taken")]
+    Unsupported {
+        /// The key.
+        key: i16,
+        /// The version.
+        version: i16,
+    },
+    /// The header is not one.
+    #[error(transparent)]
+    Header(#[from] kafka::HeaderError),
+    /// The body claims what it has not.
+    #[error(transparent)]
+    Guard(#[from] kafka::GuardError),
+    /// The body holds what the decoder refuses.
+    #[error("{api} v{version}: {what}")]
+    Undecodable {
+        /// The kind of request.
+        api: &'static str,
+        /// Its version.
+        version: i16,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Request {
+    /// Whether its payload is accounted for by the ingest buffer once it is started.
+    pub(crate) fn is_produce(&self) -> bool {
+        matches!(self.body, Body::Produce(_))
+    }
+}
+
+/// Parses a frame.
+///
+/// # Errors
+/// [`RequestError`]: close.
+pub(crate) fn parse(frame: &Bytes) -> Result<Parsed, RequestError> {
+    let header = kafka::parse_header(frame)?;
+    let (version, correlation_id) = (header.version, header.correlation_id);
+    let api = match header.support {
+        Support::Decoded(api) => api,
+        Support::AnswerApiVersionsZero => {
+            let api = kafka::api(header.key).expect("only an API of the table is answered");
+            return Ok(Parsed::ApiVersionsTooNew(ReplyTo { api, version: 0, correlation_id }));
+        }
+        Support::Close => return Err(RequestError::Unsupported { key: header.key, version }),
+    };
+    let body_bytes = kafka::guard(api.key, version, &frame[header.body_start..])?;
+    let mut rest = frame.slice(header.body_start..).slice(..body_bytes);
+    let body =
+        decode(api, version, &mut rest).map_err(|what| RequestError::Undecodable { api: api.name, version, what })?;
+    Ok(Parsed::Request(Box::new(Request { reply_to: ReplyTo { api, version, correlation_id }, body })))
+}
+
+fn decode(api: &Api, version: i16, bytes: &mut Bytes) -> Result<Body, String> {
+    fn message<M: Decodable>(bytes: &mut Bytes, version: i16) -> Result<M, String> {
+        M::decode(bytes, version).map_err(|error| error.to_string())
+    }
+    Ok(match api.key {
+        kafka::PRODUCE => Body::Produce(message(bytes, version)?),
+        kafka::FETCH => Body::Fetch(message(bytes, version)?),
+        kafka::LIST_OFFSETS => Body::ListOffsets(message(bytes, version)?),
+        kafka::METADATA => Body::Metadata(message(bytes, version)?),
+        kafka::FIND_COORDINATOR => Body::FindCoordinator(message(bytes, version)?),
+        kafka::API_VERSIONS => Body::ApiVersions(message(bytes, version)?),
+        kafka::CREATE_TOPICS => Body::CreateTopics(message(bytes, version)?),
+        kafka::DELETE_TOPICS => Body::DeleteTopics(message(bytes, version)?),
+        kafka::OFFSET_FOR_LEADER_EPOCH => Body::OffsetForLeaderEpoch(message(bytes, version)?),
+        other => unreachable!("API key {other} is in the table and has a message"),
+    })
+}

@@ -1,0 +1,264 @@
+//! The one table of refusals: what is answered to Kafka clients, and what to gRPC clients, for the same reason.
+//!
+//! | reason | what became of the bytes |
+//! |---|---|
+//! | [`Reason::OutcomeUnknown`] | may be stored, now or a little later: Kafka's REQUEST_TIMED_OUT, which clients retry and count as *possibly persisted* |
+//! | [`Reason::Internal`] | may be stored |
+//! | all others | nothing was stored, nothing was changed |
+//!
+//! Kafka's codes are those that clients act upon rightly: what passes by itself is retriable there (NOT_LEADER_OR_FOLLOWER refreshes
+//! metadata and retries as *not persisted*; KAFKA_STORAGE_ERROR backs off), what does not pass is not.
+
+use kafka_protocol::ResponseError;
+use lakebed_fetch::FetchError;
+use lakebed_ingest::{AdmitError, Obstacle, ProduceError};
+use lakebed_log::{AppendError, BarrierError, Closed};
+use lakebed_model::{BatchRefusal, Refusal};
+use lakebed_segment::batch::Kind;
+use tonic::Code;
+
+/// Why something was refused. The names are those of `lakebed.v1.Reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No topic of that name.
+    TopicNotFound,
+    /// No topic with that id.
+    TopicIdNotFound,
+    /// A topic of that name exists.
+    TopicAlreadyExists,
+    /// The topic has no such partition.
+    PartitionNotFound,
+    /// Below the log start, or above the high watermark.
+    OffsetOutOfRange,
+    /// Larger than `max.message.bytes`.
+    MessageTooLarge,
+    /// Checksum, length or framing of a batch is wrong.
+    CorruptBatch,
+    /// A batch contradicts itself, or holds what a client may not send.
+    InvalidRecord,
+    /// A batch of magic 0 or 1.
+    UnsupportedMagic,
+    /// A compression that is not known.
+    UnsupportedCompression,
+    /// The request is not one that this call takes.
+    InvalidRequest,
+    /// A number of acknowledgements that does not exist.
+    InvalidAcks,
+    /// A timestamp outside of what the topic accepts.
+    InvalidTimestamp,
+    /// Not a topic name.
+    InvalidTopicName,
+    /// A setting is unknown, or its value isn't one that it takes.
+    InvalidConfig,
+    /// Below 1 or above the limit.
+    InvalidPartitionCount,
+    /// Another broker has taken over.
+    Fenced,
+    /// The broker is shutting down.
+    ShuttingDown,
+    /// The broker holds as much as it may.
+    Overloaded,
+    /// The object store can't be reached or refuses.
+    StoreUnavailable,
+    /// It can't be found out whether the write took place.
+    OutcomeUnknown,
+    /// An object in the store is damaged or missing.
+    DamagedObject,
+    /// The broker doesn't have the feature.
+    Unsupported,
+    /// A sequence that does not continue the producer's.
+    OutOfOrderSequence,
+    /// A producer epoch below one that has been seen.
+    InvalidProducerEpoch,
+    /// A bug in the broker.
+    Internal,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The reason.
+    pub reason: Reason,
+    /// Its name in `google.rpc.ErrorInfo`.
+    pub name: &'static str,
+    /// Kafka's code.
+    pub kafka: ResponseError,
+    /// gRPC's code.
+    pub grpc: Code,
+}
+
+const fn row(reason: Reason, name: &'static str, kafka: ResponseError, grpc: Code) -> Row {
+    Row { reason, name, kafka, grpc }
+}
+
+use ResponseError as K;
+
+/// The table, one row per reason.
+pub const TABLE: &[Row] = &[
+    row(Reason::TopicNotFound, "TOPIC_NOT_FOUND", K::UnknownTopicOrPartition, Code::NotFound),
+    row(Reason::TopicIdNotFound, "TOPIC_NOT_FOUND", K::UnknownTopicId, Code::NotFound),
+    row(Reason::TopicAlreadyExists, "TOPIC_ALREADY_EXISTS", K::TopicAlreadyExists, Code::AlreadyExists),
+    row(Reason::PartitionNotFound, "PARTITION_NOT_FOUND", K::UnknownTopicOrPartition, Code::NotFound),
+    row(Reason::OffsetOutOfRange, "OFFSET_OUT_OF_RANGE", K::OffsetOutOfRange, Code::OutOfRange),
+    row(Reason::MessageTooLarge, "MESSAGE_TOO_LARGE", K::MessageTooLarge, Code::InvalidArgument),
+    row(Reason::CorruptBatch, "CORRUPT_BATCH", K::CorruptMessage, Code::InvalidArgument),
+    row(Reason::InvalidRecord, "CORRUPT_BATCH", K::InvalidRecord, Code::InvalidArgument),
+    row(Reason::UnsupportedMagic, "CORRUPT_BATCH", K::UnsupportedForMessageFormat, Code::InvalidArgument),
+    row(Reason::UnsupportedCompression, "CORRUPT_BATCH", K::UnsupportedCompressionType, Code::InvalidArgument),
+    row(Reason::InvalidRequest, "INVALID_REQUEST", K::InvalidRequest, Code::InvalidArgument),
+    row(Reason::InvalidAcks, "INVALID_REQUEST", K::InvalidRequiredAcks, Code::InvalidArgument),
+    row(Reason::InvalidTimestamp, "INVALID_TIMESTAMP", K::InvalidTimestamp, Code::InvalidArgument),
+    row(Reason::InvalidTopicName, "INVALID_TOPIC_NAME", K::InvalidTopicException, Code::InvalidArgument),
+    row(Reason::InvalidConfig, "INVALID_CONFIG", K::InvalidConfig, Code::InvalidArgument),
+    row(Reason::InvalidPartitionCount, "INVALID_PARTITION_COUNT", K::InvalidPartitions, Code::InvalidArgument),
+    row(Reason::Fenced, "FENCED", K::NotLeaderOrFollower, Code::Unavailable),
+    row(Reason::ShuttingDown, "SHUTTING_DOWN", K::NotLeaderOrFollower, Code::Unavailable),
+    row(Reason::Overloaded, "OVERLOADED", K::RequestTimedOut, Code::ResourceExhausted),
+    row(Reason::StoreUnavailable, "STORE_UNAVAILABLE", K::KafkaStorageError, Code::Unavailable),
+    row(Reason::OutcomeUnknown, "OUTCOME_UNKNOWN", K::RequestTimedOut, Code::Unknown),
+    row(Reason::DamagedObject, "DAMAGED_OBJECT", K::CorruptMessage, Code::DataLoss),
+    row(Reason::Unsupported, "UNSUPPORTED", K::UnsupportedVersion, Code::Unimplemented),
+    row(Reason::OutOfOrderSequence, "INVALID_REQUEST", K::OutOfOrderSequenceNumber, Code::FailedPrecondition),
+    row(Reason::InvalidProducerEpoch, "INVALID_REQUEST", K::InvalidProducerEpoch, Code::FailedPrecondition),
+    row(Reason::Internal, "INTERNAL", K::UnknownServerError, Code::Internal),
+];
+
+impl Reason {
+    /// Its row.
+    pub fn row(self) -> &'static Row {
+        TABLE.iter().find(|row| row.reason == self).expect("every reason has a row; a test holds it")
+    }
+
+    /// Kafka's code.
+    pub fn kafka(self) -> i16 {
+        self.row().kafka.code()
+    }
+}
+
+impl From<&Closed> for Reason {
+    fn from(closed: &Closed) -> Self {
+        match closed {
+            Closed::Fenced { .. } => Self::Fenced,
+            Closed::Damaged { .. } => Self::DamagedObject,
+            Closed::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}
+
+impl From<&BarrierError> for Reason {
+    fn from(error: &BarrierError) -> Self {
+        Self::from(&error.why)
+    }
+}
+
+impl From<&Refusal> for Reason {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::TopicExists { .. } => Self::TopicAlreadyExists,
+            Refusal::TableNameTaken { .. } => Self::InvalidTopicName,
+            Refusal::UnknownTopic { .. } => Self::TopicIdNotFound,
+            Refusal::PartitionsOutOfRange { .. } => Self::InvalidPartitionCount,
+            Refusal::UnknownPartition { .. } => Self::PartitionNotFound,
+            Refusal::LogStartOutOfRange { .. } => Self::OffsetOutOfRange,
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl From<&AppendError> for Reason {
+    fn from(error: &AppendError) -> Self {
+        match error {
+            AppendError::NotDone { why } => Self::from(why),
+            AppendError::Unknown { .. } => Self::OutcomeUnknown,
+            AppendError::Refused(refusal) => Self::from(refusal),
+        }
+    }
+}
+
+impl From<BatchRefusal> for Reason {
+    fn from(refusal: BatchRefusal) -> Self {
+        match refusal {
+            BatchRefusal::UnknownTopic => Self::TopicNotFound,
+            BatchRefusal::UnknownPartition => Self::PartitionNotFound,
+            BatchRefusal::OutOfOrderSequence => Self::OutOfOrderSequence,
+            BatchRefusal::InvalidProducerEpoch => Self::InvalidProducerEpoch,
+            BatchRefusal::OffsetsExhausted => Self::Internal,
+        }
+    }
+}
+
+impl From<&AdmitError> for Reason {
+    fn from(error: &AdmitError) -> Self {
+        match error {
+            AdmitError::Batch(error) => match error.kind() {
+                Kind::Corrupt => Self::CorruptBatch,
+                Kind::UnsupportedForMessageFormat => Self::UnsupportedMagic,
+                Kind::InvalidTimestamp => Self::InvalidTimestamp,
+                Kind::InvalidRecord => Self::InvalidRecord,
+                Kind::TooLarge => Self::MessageTooLarge,
+                Kind::UnsupportedCompression => Self::UnsupportedCompression,
+            },
+            AdmitError::TooLarge { .. } => Self::MessageTooLarge,
+            AdmitError::TimestampOutOfWindow { .. } => Self::InvalidTimestamp,
+            AdmitError::Transactional => Self::Unsupported,
+        }
+    }
+}
+
+impl From<&ProduceError> for Reason {
+    fn from(error: &ProduceError) -> Self {
+        match error {
+            ProduceError::Refused(refusal) => Self::from(*refusal),
+            ProduceError::NotDone { why: Obstacle::Log(closed) } => Self::from(closed),
+            ProduceError::NotDone { why: Obstacle::ShuttingDown } => Self::ShuttingDown,
+            ProduceError::NotDone { why: Obstacle::TooLarge { .. } } => Self::MessageTooLarge,
+            ProduceError::NotDone { .. } => Self::StoreUnavailable,
+            ProduceError::Unknown { .. } => Self::OutcomeUnknown,
+        }
+    }
+}
+
+impl From<&FetchError> for Reason {
+    fn from(error: &FetchError) -> Self {
+        match error {
+            FetchError::UnknownTopicOrPartition => Self::PartitionNotFound,
+            FetchError::OffsetOutOfRange { .. } => Self::OffsetOutOfRange,
+            FetchError::Damaged { .. } => Self::DamagedObject,
+            FetchError::Unavailable { .. } => Self::StoreUnavailable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_one_row_in_the_order_of_the_enum() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.reason as usize, index, "{:?}", row.reason);
+        }
+        assert_eq!(Reason::Internal as usize + 1, TABLE.len());
+    }
+
+    #[test]
+    fn every_name_is_one_of_the_protocol_definition() {
+        for row in TABLE {
+            let name = format!("REASON_{}", row.name);
+            assert!(lakebed_wire::v1::Reason::from_str_name(&name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_retriable_for_kafka_clients_and_nothing_else_is_but_a_missing_topic() {
+        use Reason::{CorruptBatch, DamagedObject, Fenced, OutcomeUnknown, Overloaded, ShuttingDown, StoreUnavailable};
+        let passing = [Fenced, ShuttingDown, Overloaded, StoreUnavailable, OutcomeUnknown];
+        // Kafka marks CORRUPT_MESSAGE and the topics' codes retriable: a checksum may have broken on the way, metadata may lag.
+        let kafkas =
+            [CorruptBatch, DamagedObject, Reason::TopicNotFound, Reason::TopicIdNotFound, Reason::PartitionNotFound];
+        for row in TABLE {
+            let expected = passing.contains(&row.reason) || kafkas.contains(&row.reason);
+            assert_eq!(row.kafka.is_retriable(), expected, "{:?}", row.reason);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The rooms of one broker, opened and connected: what every listener works with.
+
+use std::sync::Arc;
+
+use lakebed_fetch::Fetch;
+use lakebed_ingest::Ingest;
+use lakebed_log::{Log, Seams};
+use lakebed_store::Store;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::topics::Topics;
+
+/// The rooms of one broker.
+#[derive(Debug)]
+pub struct Rooms {
+    /// What the broker was told.
+    pub config: Config,
+    /// The door to the bucket.
+    pub store: Store,
+    /// The commit log.
+    pub log: Log,
+    /// The write path.
+    pub ingest: Ingest,
+    /// The read path.
+    pub fetch: Fetch,
+    /// Topics.
+    pub topics: Topics,
+    /// The clock, the seed, and where heavy work runs.
+    pub seams: Seams,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}

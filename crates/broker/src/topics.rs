@@ -1,0 +1,252 @@
+//! Topics: create, delete, find; the same for Kafka and gRPC clients.
+//!
+//! 1. What is said not to exist was looked for behind a barrier.
+//! 2. What was created or deleted is durable before it is answered.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lakebed_log::{AppendError, BarrierError, Log};
+use lakebed_model::topic::NameError;
+use lakebed_model::{Change, Draft, Refusal, State, TopicId, TopicName};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use uuid::Uuid;
+
+use crate::reason::Reason;
+
+pub mod settings;
+
+use settings::SettingError;
+
+/// The door to topics. A handle; clones share it.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    log: Log,
+    default_partitions: u32,
+    ids: Arc<Mutex<StdRng>>,
+}
+
+/// A topic to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name, as the client wrote it.
+    pub name: String,
+    /// How many partitions; `None` takes the broker's default.
+    pub partitions: Option<u32>,
+    /// Settings by Kafka's names.
+    pub config: BTreeMap<String, String>,
+}
+
+/// A topic as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundTopic {
+    /// Its id; nil for a topic that was only validated.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// Partitions `0..partitions` exist.
+    pub partitions: u32,
+    /// Its settings.
+    pub config: Arc<BTreeMap<String, String>>,
+}
+
+/// Why a topic was not created.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// Not a topic name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A setting that can't be kept.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// Refused by the state, or its fate is what the error says.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The state could not be seen.
+    #[error(transparent)]
+    Barrier(#[from] BarrierError),
+}
+
+/// How a topic is named in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicReference {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(TopicId),
+}
+
+/// Why a topic was not found or not deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// No topic of that name.
+    #[error("topic {name:?} does not exist")]
+    NoSuchName {
+        /// The name.
+        name: String,
+    },
+    /// No topic with that id.
+    #[error("there is no topic with id {id}")]
+    NoSuchId {
+        /// The id.
+        id: TopicId,
+    },
+    /// Its fate is what the error says.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The state could not be seen.
+    #[error(transparent)]
+    Barrier(#[from] BarrierError),
+}
+
+impl From<&CreateError> for Reason {
+    fn from(error: &CreateError) -> Self {
+        match error {
+            CreateError::Name(_) => Self::InvalidTopicName,
+            CreateError::Setting(_) => Self::InvalidConfig,
+            CreateError::Append(error) => Self::from(error),
+            CreateError::Barrier(error) => Self::from(error),
+        }
+    }
+}
+
+impl From<&TopicError> for Reason {
+    fn from(error: &TopicError) -> Self {
+        match error {
+            TopicError::NoSuchName { .. } => Self::TopicNotFound,
+            TopicError::NoSuchId { .. } => Self::TopicIdNotFound,
+            TopicError::Append(error) => Self::from(error),
+            TopicError::Barrier(error) => Self::from(error),
+        }
+    }
+}
+
+impl Topics {
+    /// Topics of `log`. `seed` must differ between processes: topic ids are drawn from it.
+    pub fn new(log: Log, default_partitions: u32, seed: u64) -> Self {
+        // SUBTLE: the log draws nonces and flush ids from the same seed; another stream, or ids would repeat between kinds.
+        let ids = StdRng::seed_from_u64(seed ^ 0x746f_7069_6373_0000);
+        Self { log, default_partitions, ids: Arc::new(Mutex::new(ids)) }
+    }
+
+    /// Creates a topic; with `validate_only`, answers as if it had.
+    ///
+    /// # Errors
+    /// [`CreateError`]; that a topic exists was seen behind a barrier or by the sequencer itself.
+    /// # Cancel
+    /// The topic may still be created.
+    pub async fn create(&self, new: NewTopic, validate_only: bool) -> Result<FoundTopic, CreateError> {
+        let name = TopicName::new(&new.name)?;
+        settings::check(&new.config)?;
+        let id = self.draw_id();
+        let partitions = new.partitions.unwrap_or(self.default_partitions);
+        let change = Change::CreateTopic { id, name: name.clone(), partitions, config: new.config.clone() };
+        let mut found = FoundTopic { id, name, partitions, config: Arc::new(new.config) };
+        if validate_only {
+            let state = self.log.barrier().await?;
+            Draft::after(&state).change(change).map_err(AppendError::Refused)?;
+            found.id = TopicId::new(Uuid::nil());
+        } else {
+            self.log.change(change).await?;
+        }
+        Ok(found)
+    }
+
+    /// The topic of a name, created with the defaults if there is none.
+    ///
+    /// # Errors
+    /// As [`Topics::create`], but that it exists is no error.
+    pub async fn ensure(&self, name: &str) -> Result<FoundTopic, CreateError> {
+        if let Some(found) = find_name(&self.log.state(), name) {
+            return Ok(found);
+        }
+        let new = NewTopic { name: name.to_owned(), partitions: None, config: BTreeMap::new() };
+        let error = match self.create(new, false).await {
+            Err(error @ CreateError::Append(AppendError::Refused(Refusal::TopicExists { .. }))) => error,
+            other => return other,
+        };
+        // Somebody was quicker; the refusal rests on durable commits, so the topic can be seen, unless it has been deleted again.
+        find_name(&self.log.state(), name).ok_or(error)
+    }
+
+    /// Deletes a topic; answers with what it was.
+    ///
+    /// # Errors
+    /// [`TopicError`].
+    /// # Cancel
+    /// The topic may still be deleted.
+    pub async fn delete(&self, reference: &TopicReference) -> Result<FoundTopic, TopicError> {
+        let found = self.find(reference).await?;
+        match self.log.change(Change::DeleteTopic { id: found.id }).await {
+            Ok(_) => Ok(found),
+            Err(AppendError::Refused(Refusal::UnknownTopic { .. })) => Err(no_such(reference)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The topic that is meant; one that is missing is looked for behind a barrier.
+    ///
+    /// # Errors
+    /// [`TopicError`].
+    pub async fn find(&self, reference: &TopicReference) -> Result<FoundTopic, TopicError> {
+        if let Some(found) = find(&self.log.state(), reference) {
+            return Ok(found);
+        }
+        let state = self.log.barrier().await?;
+        find(&state, reference).ok_or_else(|| no_such(reference))
+    }
+
+    /// All topics by name, with everything that was durable when this was called.
+    ///
+    /// # Errors
+    /// [`BarrierError`] if the log closes.
+    pub async fn list(&self) -> Result<Vec<FoundTopic>, BarrierError> {
+        let state = self.log.barrier().await?;
+        Ok(all(&state))
+    }
+
+    /// A fresh UUID of version 4. Kafka keeps the ids 0 and 1 for itself, and tools take one that begins with `-` in base64 for a
+    /// flag; a version 4 is never the former, and the latter is drawn again.
+    fn draw_id(&self) -> TopicId {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut bytes = [0; 16];
+            ids.fill_bytes(&mut bytes);
+            if bytes[0] >> 2 != 0b11_1110 {
+                return TopicId::new(uuid::Builder::from_random_bytes(bytes).into_uuid());
+            }
+        }
+    }
+}
+
+/// The topic that is meant, in this state.
+pub fn find(state: &State, reference: &TopicReference) -> Option<FoundTopic> {
+    match reference {
+        TopicReference::Name(name) => find_name(state, name),
+        TopicReference::Id(id) => find_id(state, *id),
+    }
+}
+
+/// All topics of a state by name.
+pub fn all(state: &State) -> Vec<FoundTopic> {
+    let mut topics: Vec<FoundTopic> = state.topics().filter_map(|(id, _)| find_id(state, id)).collect();
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    topics
+}
+
+fn find_name(state: &State, name: &str) -> Option<FoundTopic> {
+    find_id(state, state.topic_id(name)?)
+}
+
+fn find_id(state: &State, id: TopicId) -> Option<FoundTopic> {
+    let topic = state.topic(id)?;
+    Some(FoundTopic { id, name: topic.name.clone(), partitions: topic.partitions, config: Arc::clone(&topic.config) })
+}
+
+fn no_such(reference: &TopicReference) -> TopicError {
+    match reference {
+        TopicReference::Name(name) => TopicError::NoSuchName { name: name.clone() },
+        TopicReference::Id(id) => TopicError::NoSuchId { id: *id },
+    }
+}

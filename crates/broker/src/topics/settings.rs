@@ -1,0 +1,220 @@
+//! Settings of a topic: Kafka's names, what values they take, and those that decide what is admitted.
+//!
+//! What is kept but has no effect in a log on object storage (replicas, local files) is accepted, because tools set it.
+
+use std::collections::BTreeMap;
+
+/// What values a setting takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// A whole number in this range, inclusive.
+    Number(i64, i64),
+    /// `true` or `false`.
+    Flag,
+    /// A number from 0 to 1.
+    Ratio,
+    /// One of these.
+    One(&'static [&'static str]),
+    /// Some of these, separated by commas.
+    Some(&'static [&'static str]),
+    /// Any text.
+    Text,
+}
+
+const LONG: i64 = i64::MAX;
+const INT: i64 = i32::MAX as i64;
+
+/// Kafka's topic settings (4.x), ascending by name.
+const KNOWN: &[(&str, Kind)] = &[
+    ("cleanup.policy", Kind::Some(&["compact", "delete"])),
+    ("compression.gzip.level", Kind::Number(-1, 9)),
+    ("compression.lz4.level", Kind::Number(1, 17)),
+    ("compression.type", Kind::One(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"])),
+    ("compression.zstd.level", Kind::Number(-131_072, 22)),
+    ("delete.retention.ms", Kind::Number(0, LONG)),
+    ("file.delete.delay.ms", Kind::Number(0, LONG)),
+    ("flush.messages", Kind::Number(1, LONG)),
+    ("flush.ms", Kind::Number(0, LONG)),
+    ("follower.replication.throttled.replicas", Kind::Text),
+    ("index.interval.bytes", Kind::Number(0, INT)),
+    ("leader.replication.throttled.replicas", Kind::Text),
+    ("local.retention.bytes", Kind::Number(-2, LONG)),
+    ("local.retention.ms", Kind::Number(-2, LONG)),
+    ("max.compaction.lag.ms", Kind::Number(1, LONG)),
+    (MAX_MESSAGE_BYTES, Kind::Number(0, INT)),
+    ("message.downconversion.enable", Kind::Flag),
+    (TIMESTAMP_AFTER_MAX, Kind::Number(0, LONG)),
+    (TIMESTAMP_BEFORE_MAX, Kind::Number(0, LONG)),
+    (TIMESTAMP_TYPE, Kind::One(&["CreateTime", LOG_APPEND_TIME])),
+    ("min.cleanable.dirty.ratio", Kind::Ratio),
+    ("min.compaction.lag.ms", Kind::Number(0, LONG)),
+    ("min.insync.replicas", Kind::Number(1, INT)),
+    ("preallocate", Kind::Flag),
+    ("remote.log.copy.disable", Kind::Flag),
+    ("remote.log.delete.on.disable", Kind::Flag),
+    ("remote.storage.enable", Kind::Flag),
+    ("retention.bytes", Kind::Number(-1, LONG)),
+    ("retention.ms", Kind::Number(-1, LONG)),
+    ("segment.bytes", Kind::Number(14, INT)),
+    ("segment.index.bytes", Kind::Number(4, INT)),
+    ("segment.jitter.ms", Kind::Number(0, LONG)),
+    ("segment.ms", Kind::Number(1, LONG)),
+    ("unclean.leader.election.enable", Kind::Flag),
+];
+
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const TIMESTAMP_AFTER_MAX: &str = "message.timestamp.after.max.ms";
+const TIMESTAMP_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+const LOG_APPEND_TIME: &str = "LogAppendTime";
+
+/// Kafka's default: 1 MiB and the overhead of a batch.
+const MAX_MESSAGE_BYTES_DEFAULT: usize = (1 << 20) + 12;
+/// Producers' timestamps can lie, and retention goes by them: what claims to be from the future is refused beyond an hour.
+const TIMESTAMP_AFTER_MAX_DEFAULT_MS: i64 = 3_600_000;
+
+/// Why a setting can't be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No setting of that name.
+    #[error("unknown topic setting {name:?}; did you mean {nearest:?}?")]
+    Unknown {
+        /// The name, cut after 100 characters.
+        name: String,
+        /// The known name that is most alike.
+        nearest: &'static str,
+    },
+    /// A value that it does not take.
+    #[error("topic setting {name}={value:?}: {expected}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// The value, cut after 100 characters.
+        value: String,
+        /// What it takes.
+        expected: String,
+    },
+}
+
+/// The settings that decide what is admitted to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionSettings {
+    /// Largest batch as it comes, in bytes.
+    pub max_message_bytes: usize,
+    /// Oldest timestamp accepted, in milliseconds before now.
+    pub timestamp_before_max_ms: i64,
+    /// Newest timestamp accepted, in milliseconds after now.
+    pub timestamp_after_max_ms: i64,
+    /// Whether records get the time at which they are appended.
+    pub log_append_time: bool,
+}
+
+impl AdmissionSettings {
+    /// Those of a topic with this configuration; a value that can't be read counts as absent.
+    pub fn of(config: &BTreeMap<String, String>) -> Self {
+        let number = |name: &str| config.get(name).and_then(|value| value.parse::<i64>().ok());
+        Self {
+            max_message_bytes: number(MAX_MESSAGE_BYTES)
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(MAX_MESSAGE_BYTES_DEFAULT),
+            timestamp_before_max_ms: number(TIMESTAMP_BEFORE_MAX).unwrap_or(i64::MAX),
+            timestamp_after_max_ms: number(TIMESTAMP_AFTER_MAX).unwrap_or(TIMESTAMP_AFTER_MAX_DEFAULT_MS),
+            log_append_time: config.get(TIMESTAMP_TYPE).is_some_and(|kind| kind == LOG_APPEND_TIME),
+        }
+    }
+}
+
+/// Checks a topic's settings.
+///
+/// # Errors
+/// [`SettingError`] of the first that can't be kept, by name.
+pub fn check(config: &BTreeMap<String, String>) -> Result<(), SettingError> {
+    for (name, value) in config {
+        let Ok(index) = KNOWN.binary_search_by(|(known, _)| (*known).cmp(name)) else {
+            return Err(SettingError::Unknown { name: name.chars().take(100).collect(), nearest: nearest(name) });
+        };
+        let (name, kind) = KNOWN[index];
+        if let Err(expected) = kind.check(value) {
+            return Err(SettingError::Value { name, value: value.chars().take(100).collect(), expected });
+        }
+    }
+    Ok(())
+}
+
+impl Kind {
+    fn check(self, value: &str) -> Result<(), String> {
+        let (fits, expected) = match self {
+            Self::Number(min, max) => {
+                (value.parse().is_ok_and(|number| (min..=max).contains(&number)), format!("must be {min} to {max}"))
+            }
+            Self::Flag => (matches!(value, "true" | "false"), "must be true or false".to_owned()),
+            Self::Ratio => {
+                (value.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio)), "must be 0 to 1".to_owned())
+            }
+            Self::One(choices) => (choices.contains(&value), format!("must be one of {}", choices.join(", "))),
+            Self::Some(choices) => {
+                let fits = value.split(',').all(|part| choices.contains(&part.trim()));
+                (fits, format!("must be some of {}", choices.join(", ")))
+            }
+            Self::Text => (true, String::new()),
+        };
+        if fits { Ok(()) } else { Err(expected) }
+    }
+}
+
+/// The known name that shares the most with `name`, from its beginning and from its end.
+fn nearest(name: &str) -> &'static str {
+    let alike = |known: &str| {
+        let from_start = known.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+        let from_end = known.bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
+        from_start + from_end
+    };
+    KNOWN.iter().map(|(known, _)| *known).max_by_key(|known| alike(known)).expect("there are settings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(name: &str, value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(name.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn the_known_settings_ascend() {
+        assert!(KNOWN.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_with_the_nearest_name() {
+        let error = check(&config("retention.milliseconds", "1")).unwrap_err();
+        assert_eq!(error, SettingError::Unknown { name: "retention.milliseconds".to_owned(), nearest: "retention.ms" });
+    }
+
+    #[test]
+    fn values_are_checked_by_kind() {
+        for (name, value, fits) in [
+            ("retention.ms", "-1", true),
+            ("retention.ms", "-2", false),
+            ("retention.ms", "soon", false),
+            ("cleanup.policy", "compact,delete", true),
+            ("cleanup.policy", "shred", false),
+            ("min.cleanable.dirty.ratio", "0.5", true),
+            ("min.cleanable.dirty.ratio", "NaN", false),
+            ("message.timestamp.type", "LogAppendTime", true),
+            ("message.timestamp.type", "logappendtime", false),
+            ("preallocate", "yes", false),
+        ] {
+            assert_eq!(check(&config(name, value)).is_ok(), fits, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn admission_takes_what_was_set_and_the_defaults() {
+        let absent = AdmissionSettings::of(&BTreeMap::new());
+        assert_eq!((absent.max_message_bytes, absent.timestamp_after_max_ms), (1_048_588, 3_600_000));
+        assert!(!absent.log_append_time);
+        assert_eq!(AdmissionSettings::of(&config("max.message.bytes", "77")).max_message_bytes, 77);
+        assert!(AdmissionSettings::of(&config("message.timestamp.type", "LogAppendTime")).log_append_time);
+    }
+}

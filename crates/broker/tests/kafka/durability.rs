@@ -1,0 +1,87 @@
+//! What was acknowledged is there after a restart; a fenced broker says so and ends.
+
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{ProduceResponse, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, HeaderVersion};
+use lakebed_broker::{Broker, Config, RunError, StartError};
+use lakebed_log::Closed;
+use lakebed_segment::batch::Codec;
+use lakebed_store::{MemoryBackend, Store, StoreOptions};
+
+use crate::client::{Running, batch, produce_of};
+
+fn on(directory: &tempfile::TempDir) -> Config {
+    Config { store: format!("file://{}", directory.path().display()), ..Config::default() }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_topics_records_and_offsets() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Running::start(on(&directory)).await;
+    let mut client = broker.client().await;
+    let id = client.topic("t").await.topic_id;
+    for value in [b"one", b"two"] {
+        assert_eq!(client.produce("t", 3, batch(Codec::Zstd, &[value])).await.error_code, 0);
+    }
+    drop(client);
+    broker.stop().await;
+
+    let broker = Running::start(on(&directory)).await;
+    let mut client = broker.client().await;
+    assert_eq!(client.topic("t").await.topic_id, id);
+    let fetched = client.fetch("t", 3, 0).await;
+    assert_eq!((fetched.error_code, fetched.high_watermark), (0, 2));
+    let records = fetched.records.unwrap();
+    for value in [&b"one"[..], b"two"] {
+        assert!(records.windows(3).any(|window| window == value), "{value:?}");
+    }
+    assert_eq!(client.produce("t", 3, batch(Codec::None, &[b"three"])).await.base_offset, 2);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Running::start(on(&directory)).await;
+    let error = Broker::start(on(&directory)).await.unwrap_err();
+    assert!(matches!(error, StartError::Store { .. }), "{error}");
+    broker.stop().await;
+    Running::start(on(&directory)).await.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_was_taken_over_acknowledges_nothing_more_and_says_why() {
+    let backend = Arc::new(MemoryBackend::default());
+    let store = || Store::new("memory://", Arc::clone(&backend) as _, &StoreOptions::default());
+    let first = Running::run(Broker::start_on(store(), Config::default()).await.unwrap());
+    let mut client = first.client().await;
+    client.topic("t").await;
+    assert_eq!(client.produce("t", 0, batch(Codec::None, &[b"mine"])).await.error_code, 0);
+
+    let second = Running::run(Broker::start_on(store(), Config::default()).await.unwrap());
+    // The next flush of the first finds the takeover: refused with a code that clients retry elsewhere, or cut off.
+    client.send(9, &produce_of("t", 0, -1, batch(Codec::None, &[b"lost"]))).await;
+    if let Some(mut answer) = client.receive_frame().await {
+        ResponseHeader::decode(&mut answer, ProduceResponse::header_version(9)).unwrap();
+        let answer = ProduceResponse::decode(&mut answer, 9).unwrap();
+        let code = answer.responses[0].partition_responses[0].error_code;
+        assert_eq!(code, ResponseError::NotLeaderOrFollower.code());
+    }
+    let ended = first.ended.await.unwrap().unwrap_err();
+    assert!(matches!(ended, RunError::LogClosed(Closed::Fenced { .. })), "{ended}");
+    assert_eq!(ended.to_string().lines().count(), 1);
+
+    let mut client = second.client().await;
+    assert_eq!(client.fetch("t", 0, 0).await.high_watermark, 1);
+    assert_eq!(client.produce("t", 0, batch(Codec::None, &[b"yours"])).await.base_offset, 1);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_settings_are_told_before_anything_is_touched() {
+    let config = Config { memory_bytes: 0, default_partitions: 0, ..Config::default() };
+    let error = Broker::start(config).await.unwrap_err();
+    assert!(matches!(&error, StartError::Config { problems } if problems.len() == 2), "{error}");
+}

@@ -1,0 +1,49 @@
+//! Health and metrics.
+
+use lakebed_segment::batch::Codec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::client::{Running, batch};
+
+async fn get(broker: &Running, path: &str) -> String {
+    let mut stream = TcpStream::connect(broker.http).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_broker_that_serves_is_live_and_ready() {
+    let broker = Running::in_memory().await;
+    for path in ["/livez", "/readyz"] {
+        assert!(get(&broker, path).await.starts_with("HTTP/1.1 200 "), "{path}");
+    }
+    assert!(get(&broker, "/nothing").await.starts_with("HTTP/1.1 404 "));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_done() {
+    let broker = Running::in_memory().await;
+    let mut client = broker.client().await;
+    client.topic("t").await;
+    let batch = batch(Codec::None, &[b"one"]);
+    client.produce("t", 0, batch.clone()).await;
+    client.fetch("t", 0, 0).await;
+    let text = get(&broker, "/metrics").await;
+    for expected in [
+        "lakebed_kafka_requests_total{api=\"Produce\",version=\"9\"} 1".to_owned(),
+        "lakebed_kafka_connections 1".to_owned(),
+        format!("lakebed_produce_bytes_total {}", batch.len()),
+        format!("lakebed_fetch_bytes_total {}", batch.len()),
+        "lakebed_live_runs 1".to_owned(),
+        "lakebed_partitions 4".to_owned(),
+        "lakebed_store_requests_total{operation=\"put\",outcome=\"succeeded\"}".to_owned(),
+    ] {
+        assert!(text.contains(&expected), "{expected} is not in\n{text}");
+    }
+    broker.stop().await;
+}

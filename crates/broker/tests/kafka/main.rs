@@ -1,0 +1,11 @@
+//! A broker on real sockets, driven with crate `kafka-protocol` as the client's codec.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop where it is surprised")]
+
+mod client;
+mod durability;
+mod hostile;
+mod http;
+mod records;
+mod topics;
+mod versions;
