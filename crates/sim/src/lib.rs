@@ -1,1 +1,31 @@
-//! To be written.
+//! A seeded world for the real code: brokers that live and die on a store that fails as stores do, clients that remember what they
+//! were told, and a checker that shares no code with what it judges. Never shipped.
+//!
+//! 1. A world follows from its seed: one thread, a paused clock, no chance but the seed's. Equal seeds give equal traces.
+//! 2. The code under test is the real one (`log`, `ingest`, `segment`, `store`); only the store's backend, the network between
+//!    brokers and the clients are the world's.
+//! 3. Leaving a rule of the log out ([`lakebed_log::broken::Broken`]) makes the checker complain; the tests hold it to that.
+
+mod admin;
+mod batches;
+mod broker;
+mod bucket;
+mod checker;
+mod client;
+pub mod climate;
+mod consumer;
+mod faults;
+mod history;
+pub mod many;
+mod merge;
+mod network;
+mod process;
+mod reader;
+mod rows;
+pub mod rules;
+pub mod trace;
+mod uploader;
+mod world;
+
+pub use climate::Climate;
+pub use world::{Report, World};

@@ -1,0 +1,86 @@
+//! Topics come and go: two that stay, and others that are created and deleted all the time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lakebed_log::AppendError;
+use lakebed_model::{Change, Refusal, TopicId, TopicName};
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::time::{sleep, timeout};
+
+use crate::climate::within;
+use crate::history::{Fate, TopicFate};
+use crate::world::World;
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Administers topics until the end.
+pub(crate) async fn run(world: Arc<World>) {
+    let mut rng = world.rng("admin", 0);
+    for (name, partitions) in [("alpha", 2), ("beta", 1)] {
+        let id = topic_id(&mut rng);
+        loop {
+            if world.has_ended() {
+                return;
+            }
+            let fate = create(&world, &mut rng, (id, name, partitions)).await;
+            world.history().topics.insert(id, TopicFate { created: fate, deleted: None });
+            if matches!(fate, Fate::Acked(_)) {
+                break;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        world.offer_topic(id, partitions);
+    }
+    let mut number = 0;
+    while !world.has_ended() {
+        sleep(Duration::from_millis(within(&mut rng, world.climate.admin_ms))).await;
+        let id = topic_id(&mut rng);
+        number += 1;
+        let partitions = rng.random_range(1..=3);
+        let fate = create(&world, &mut rng, (id, &format!("passing-{number}"), partitions)).await;
+        world.history().topics.insert(id, TopicFate { created: fate, deleted: None });
+        if !matches!(fate, Fate::Acked(_)) {
+            continue;
+        }
+        world.trace.count("topics created");
+        world.offer_topic(id, partitions);
+        sleep(Duration::from_millis(within(&mut rng, world.climate.admin_ms))).await;
+        world.history().topics.insert(id, TopicFate { created: fate, deleted: Some(Fate::Unknown) });
+        let deleted = change(&world, &mut rng, Change::DeleteTopic { id }).await;
+        world.history().topics.insert(id, TopicFate { created: fate, deleted: Some(deleted) });
+        if matches!(deleted, Fate::Acked(_)) {
+            world.trace.count("topics deleted");
+        }
+        sleep(Duration::from_millis(within(&mut rng, world.climate.produce_ms))).await;
+        world.withdraw_topic(id);
+    }
+}
+
+fn topic_id(rng: &mut StdRng) -> TopicId {
+    TopicId::new(uuid::Builder::from_random_bytes(rng.random()).into_uuid())
+}
+
+async fn create(world: &World, rng: &mut StdRng, (id, name, partitions): (TopicId, &str, u32)) -> Fate {
+    let name = TopicName::new(name).expect("names here are valid");
+    change(world, rng, Change::CreateTopic { id, name, partitions, config: BTreeMap::new() }).await
+}
+
+/// One attempt; a topic that is there already was created by an earlier one.
+async fn change(world: &World, rng: &mut StdRng, change: Change) -> Fate {
+    let Some(broker) = world.sequencer(rng) else { return Fate::NotDone };
+    let asked = broker.gate.unless_dead(async {
+        broker.gate.pass().await;
+        let answer = broker.log.change(change).await;
+        broker.gate.pass().await;
+        answer
+    });
+    match timeout(PATIENCE, asked).await {
+        Ok(Some(Ok(_) | Err(AppendError::Refused(Refusal::TopicExists { .. })))) => Fate::Acked(0),
+        Ok(Some(Err(AppendError::NotDone { .. } | AppendError::Refused(_)))) => Fate::NotDone,
+        Ok(Some(Err(AppendError::Unknown { .. })) | None) | Err(_) => Fate::Unknown,
+    }
+}

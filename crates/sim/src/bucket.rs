@@ -1,0 +1,151 @@
+//! The bucket of a world: objects in memory, and an archive of everything that ever stood in it.
+//!
+//! The archive is what a god would know: the first object at a place of the log is the one that counts, whatever was deleted later
+//! and whatever landed in the hole. The checker replays the log from it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lakebed_store::backend::{Backend, Body, Failure, Listed, Span};
+use lakebed_store::{Directory, Key, MemoryBackend, Payload};
+use tokio::sync::Notify;
+
+use crate::trace::Trace;
+
+/// The memory behind every process's store.
+#[derive(Clone)]
+pub(crate) struct Bucket {
+    objects: Arc<MemoryBackend>,
+    archive: Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>,
+    hole_filled: Arc<Notify>,
+    trace: Trace,
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Bucket")
+    }
+}
+
+impl Bucket {
+    /// An empty bucket.
+    pub(crate) fn new(trace: Trace) -> Self {
+        Self { objects: Arc::default(), archive: Arc::default(), hole_filled: Arc::default(), trace }
+    }
+
+    /// Every object that ever stood at each key, in the order in which they stood there.
+    pub(crate) fn archive(&self) -> BTreeMap<String, Vec<Bytes>> {
+        self.archive.lock().expect("no code panics while it holds the archive").clone()
+    }
+
+    /// What stands in it now.
+    pub(crate) async fn contents(&self) -> BTreeMap<String, Bytes> {
+        let listed = self.objects.list(&Directory::root(), None, usize::MAX).await.expect("memory answers");
+        let mut contents = BTreeMap::new();
+        for one in listed {
+            let body = self.objects.get(&one.key, &Span::All).await.expect("memory answers");
+            contents.insert(one.key.as_str().to_owned(), body.bytes);
+        }
+        contents
+    }
+
+    /// Waits until an object lands where a commit was reclaimed.
+    pub(crate) async fn hole_filled(&self) {
+        self.hole_filled.notified().await;
+    }
+
+    /// Damages the newest checkpoint, if the one before it is sound: a newcomer must do with that one.
+    pub(crate) async fn damage_newest_checkpoint(&self) {
+        const DAMAGED: &[u8] = b"rotten";
+        let listed = self.objects.list(&Directory::root(), None, usize::MAX).await.expect("memory answers");
+        let manifests = listed.into_iter().filter(|one| one.key.as_str().ends_with("/manifest.json"));
+        let newest: Vec<Listed> = manifests.rev().take(2).collect();
+        let rotten = DAMAGED.len() as u64;
+        let ([newest, older], true) = (newest.as_slice(), newest.iter().all(|one| one.size_bytes != rotten)) else {
+            return;
+        };
+        self.trace.note(format_args!("{} is damaged, {} is sound", newest.key, older.key));
+        self.trace.count("checkpoints damaged");
+        self.objects.delete(std::slice::from_ref(&newest.key)).await.expect("memory answers");
+        let payload = Payload::from(Bytes::from_static(DAMAGED));
+        self.objects.create(&newest.key, &payload).await.expect("nothing stands there");
+    }
+
+    fn count_deleted(&self, key: &Key) {
+        let path = key.as_str();
+        if path.contains("/log/") {
+            self.trace.count("commits reclaimed");
+        } else if path.contains("/segments/") {
+            self.trace.count("segments reclaimed");
+        } else if path.ends_with("manifest.json") {
+            self.trace.count("checkpoints dropped");
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Bucket {
+    async fn create(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        let outcome = self.objects.create(key, payload).await;
+        let word = if outcome.is_ok() { "created" } else { "declined" };
+        self.trace.note(format_args!("  {word} {key} ({} bytes)", payload.size_bytes()));
+        if outcome.is_ok() {
+            let bytes = payload.slice(0, payload.size_bytes());
+            let mut archive = self.archive.lock().expect("no code panics while it holds the archive");
+            let stood = archive.entry(key.as_str().to_owned()).or_default();
+            stood.push(bytes);
+            if stood.len() > 1 && key.as_str().contains("/log/") {
+                self.trace.count("holes filled");
+                self.hole_filled.notify_one();
+            }
+        }
+        outcome
+    }
+
+    async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
+        let outcome = self.objects.get(key, span).await;
+        let word = if outcome.is_ok() { "found" } else { "absent" };
+        self.trace.note(format_args!("  get {key} {word}"));
+        if outcome.is_ok() && key.as_str().ends_with("manifest.json") {
+            self.trace.count("manifests read");
+        }
+        if outcome.is_ok() && key.as_str().contains("/log/") {
+            let archive = self.archive.lock().expect("no code panics while it holds the archive");
+            if archive.get(key.as_str()).is_some_and(|objects| objects.len() > 1) {
+                self.trace.count("objects in holes read");
+            }
+        }
+        outcome
+    }
+
+    async fn size(&self, key: &Key) -> Result<u64, Failure> {
+        self.objects.size(key).await
+    }
+
+    async fn list(
+        &self,
+        directory: &Directory,
+        start_after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, Failure> {
+        let listed = self.objects.list(directory, start_after, limit).await;
+        self.trace.note(format_args!("  list {directory} gives {}", listed.as_ref().map_or(0, Vec::len)));
+        listed
+    }
+
+    async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, Failure> {
+        self.objects.list_directories(directory).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<(), Failure> {
+        for key in keys {
+            if self.objects.size(key).await.is_ok() {
+                self.trace.note(format_args!("  deleted {key}"));
+                self.count_deleted(key);
+            }
+        }
+        self.objects.delete(keys).await
+    }
+}

@@ -1,0 +1,269 @@
+//! The judge: what clients were told and saw, against the log as an independent reader finds it.
+//!
+//! It replays the log twice: from its first commit out of the archive of everything that ever stood in the bucket (the log as it was
+//! written), and from the newest checkpoint out of what stands there now (the log as a newcomer finds it). Both must agree with each
+//! other, with a fresh [`Log::open`](lakebed_log::Log::open), and with every client.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lakebed_log::Log;
+use lakebed_model::{ObjectId, PartitionIndex, PartitionKey, TopicId};
+use lakebed_segment::layout;
+
+use crate::history::{Fate, History, Row};
+use crate::reader::{Fold, Objects, Partition, Reader, RowCache, takeover_of};
+use crate::trace::Trace;
+use crate::world::World;
+
+/// Rows by offset.
+type Rows = BTreeMap<u64, Row>;
+
+/// Judges a world that has ended.
+pub(crate) async fn check(world: &std::sync::Arc<World>) {
+    let trace = &world.trace;
+    let log = match world.open_in_peace().await {
+        Ok((log, _)) => log,
+        Err(error) => return trace.anomaly("unopenable-log", error),
+    };
+    let archive = world.bucket.archive();
+    let first: Objects = archive.iter().map(|(key, objects)| (key.clone(), objects[0].clone())).collect();
+    let standing: Objects = world.bucket.contents().await;
+    let written = match Reader::new(&first).fold(false) {
+        Ok(fold) => fold,
+        Err(error) => return trace.anomaly("contradictory-log", error),
+    };
+    let found = match Reader::new(&standing).fold(true) {
+        Ok(fold) => fold,
+        Err(error) => return trace.anomaly("unreadable-log", error),
+    };
+    count_void_takeovers(trace, &archive, &written);
+    trace.add("commits", written.number);
+    compare_folds(trace, &written, &found);
+    compare_state(trace, &log, &found, &standing);
+    let mut cache = RowCache::default();
+    let rows = match all_rows(&Reader::new(&first), &written.appended, &mut cache) {
+        Ok(rows) => rows,
+        Err(error) => return trace.anomaly("contradictory-log", error),
+    };
+    match all_rows(&Reader::new(&standing), &found.partitions, &mut cache) {
+        Ok(standing_rows) => compare_rows(trace, &written, &rows, &standing_rows),
+        Err(error) => trace.anomaly("lost-write", format!("a run can't be read: {error}")),
+    }
+    check_flushes(trace, &written);
+    let history = world.history();
+    check_topics(trace, &history, &written);
+    check_sent(trace, &history, &rows);
+    check_order(trace, &history, &rows);
+    check_seen(trace, &history, &rows);
+}
+
+fn all_rows(
+    reader: &Reader<'_>,
+    partitions: &BTreeMap<Partition, crate::reader::Contents>,
+    cache: &mut RowCache,
+) -> Result<BTreeMap<Partition, Rows>, String> {
+    let mut all = BTreeMap::new();
+    for (partition, contents) in partitions {
+        let mut rows = Rows::new();
+        for (base, run) in &contents.runs {
+            rows.extend((*base..).zip(reader.rows(partition, run, cache)?));
+        }
+        all.insert(partition.clone(), rows);
+    }
+    Ok(all)
+}
+
+fn count_void_takeovers(trace: &Trace, archive: &BTreeMap<String, Vec<bytes::Bytes>>, written: &Fold) {
+    let followed: BTreeSet<&String> = written.directories.values().collect();
+    for (key, objects) in archive.iter().filter(|(key, _)| key.starts_with("cells/0/log/")) {
+        for object in objects {
+            if takeover_of(object).is_some_and(|next| !followed.contains(&next)) {
+                trace.count("void takeovers");
+                trace.note(format_args!("void takeover at {key}"));
+            }
+        }
+    }
+}
+
+fn compare_folds(trace: &Trace, written: &Fold, found: &Fold) {
+    if (written.number, &written.place, &written.topics) != (found.number, &found.place, &found.topics) {
+        let what = format!(
+            "{} commits to {:?} were written, a newcomer finds {} to {:?}",
+            written.number, written.place, found.number, found.place
+        );
+        trace.anomaly("forked-log", what);
+    }
+    if written.directories != found.directories {
+        trace.anomaly("forked-log", format!("{:?} against {:?}", written.directories, found.directories));
+    }
+}
+
+fn key_of((topic, partition): &Partition) -> Option<PartitionKey> {
+    let topic = TopicId::new(topic.parse().ok()?);
+    Some(PartitionKey::new(topic, PartitionIndex::new(u32::try_from(*partition).ok()?)))
+}
+
+fn partition_of(key: PartitionKey) -> Partition {
+    (key.topic.to_string(), u64::from(key.partition.get()))
+}
+
+/// The state of a fresh open is what the reader finds, and every object that it names is there.
+fn compare_state(trace: &Trace, log: &Log, found: &Fold, standing: &Objects) {
+    let state = log.state();
+    if state.number().get() != found.number || state.place().directory.to_string() != found.place.0 {
+        let what = format!("{} at {} against {} at {:?}", state.number(), state.place(), found.number, found.place);
+        trace.anomaly("state-differs", what);
+    }
+    for (partition, contents) in &found.partitions {
+        let bounds = key_of(partition).and_then(|key| state.partition(key));
+        if bounds.is_none_or(|bounds| bounds.high_watermark.get() != contents.end) {
+            trace.anomaly("state-differs", format!("{partition:?} is {bounds:?}, the reader has {}", contents.end));
+        }
+    }
+    if state.partition_count() != found.partitions.len() {
+        trace.anomaly("state-differs", format!("{} partitions", state.partition_count()));
+    }
+    for (id, _) in state.objects() {
+        let key = match id {
+            ObjectId::Commit(number) => {
+                state.place_of(number).map(|place| layout::commit_key(log.identity().cell, place))
+            }
+            ObjectId::Segment(id) => Some(layout::segment_key(log.identity().cell, id)),
+        };
+        if key.as_ref().is_none_or(|key| !standing.contains_key(key)) {
+            trace.anomaly("missing-object", format!("{id:?} ({key:?}) is named"));
+        }
+    }
+    // Runs may be cut differently, but they cover the same offsets with the same rows of the same objects.
+    for (key, base, run) in state.runs() {
+        let holding = found.partitions.get(&partition_of(key)).and_then(|contents| {
+            let (start, other) = contents.runs.range(..=base.get()).next_back()?;
+            (base.get() < start + other.rows).then(|| other.first_row + (base.get() - start))
+        });
+        if holding != Some(run.first_row) {
+            trace.anomaly(
+                "state-differs",
+                format!("{key} at {base} is row {}, the reader has {holding:?}", run.first_row),
+            );
+        }
+    }
+}
+
+fn compare_rows(trace: &Trace, written: &Fold, rows: &BTreeMap<Partition, Rows>, standing: &BTreeMap<Partition, Rows>) {
+    for partition in written.partitions.keys() {
+        let empty = Rows::new();
+        let (before, now) = (rows.get(partition).unwrap_or(&empty), standing.get(partition).unwrap_or(&empty));
+        if before != now {
+            let differs = before.iter().find(|(offset, row)| now.get(offset) != Some(row));
+            trace
+                .anomaly("lost-write", format!("{partition:?}: {} rows, now {}; {differs:?}", before.len(), now.len()));
+        }
+    }
+}
+
+/// A flush is in the log once, and flushes of one broker are in flush order.
+fn check_flushes(trace: &Trace, written: &Fold) {
+    for (broker, ids) in &written.flushes {
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] >= pair[1]) {
+            trace.anomaly("flush-order", format!("{} stands before {} of {broker}", pair[0], pair[1]));
+        }
+    }
+}
+
+fn check_topics(trace: &Trace, history: &History, written: &Fold) {
+    for (id, fate) in &history.topics {
+        let id = id.to_string();
+        let (created, exists) = (written.created.contains(&id), written.topics.contains_key(&id));
+        let wrong = match (fate.created, fate.deleted) {
+            (Fate::Acked(_), _) if !created => Some("lost-write"),
+            (Fate::NotDone, _) if created => Some("aborted-read"),
+            (_, Some(Fate::Acked(_))) if exists => Some("lost-write"),
+            (_, None | Some(Fate::NotDone)) if created && !exists => Some("aborted-read"),
+            _ => None,
+        };
+        if let Some(name) = wrong {
+            trace.anomaly(name, format!("topic {id}: {fate:?}, created: {created}, exists: {exists}"));
+        }
+    }
+}
+
+/// Acknowledged records are where they were acknowledged, those that were not done are nowhere, and none is there twice.
+fn check_sent(trace: &Trace, history: &History, rows: &BTreeMap<Partition, Rows>) {
+    let mut places: BTreeMap<&str, Vec<(&Partition, u64)>> = BTreeMap::new();
+    for (partition, rows) in rows {
+        for (offset, row) in rows {
+            places.entry(&row.value).or_default().push((partition, *offset));
+        }
+    }
+    for (value, places) in &places {
+        if places.len() > 1 {
+            trace.anomaly("duplicate", format!("{value:?} is at {places:?}"));
+        }
+    }
+    for sent in &history.sent {
+        let partition = partition_of(sent.partition);
+        let found = sent.rows.iter().filter(|row| places.contains_key(row.value.as_str())).count();
+        match sent.fate {
+            Fate::Acked(base) => {
+                for (offset, row) in (base..).zip(&sent.rows) {
+                    let at = rows.get(&partition).and_then(|rows| rows.get(&offset));
+                    if at != Some(row) {
+                        let what = format!("{row:?} was acknowledged at {offset} of {partition:?}, where {at:?} is");
+                        trace.anomaly("lost-write", what);
+                    }
+                }
+            }
+            Fate::NotDone if found > 0 => {
+                let what = format!(
+                    "{:?} was reported as not done and is at {:?}",
+                    sent.rows,
+                    places.get(sent.rows[0].value.as_str())
+                );
+                trace.anomaly("aborted-read", what);
+            }
+            Fate::Unknown if found != 0 && found != sent.rows.len() => {
+                trace.anomaly("torn-batch", format!("{found} of {:?}", sent.rows));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What a writer sent to a partition over one lane is there in the order in which it was sent.
+fn check_order(trace: &Trace, history: &History, rows: &BTreeMap<Partition, Rows>) {
+    let mut offsets: BTreeMap<&str, u64> = BTreeMap::new();
+    for (offset, row) in rows.values().flatten() {
+        offsets.insert(&row.value, *offset);
+    }
+    let mut last: BTreeMap<(usize, u64, PartitionKey), (u64, &Row)> = BTreeMap::new();
+    for sent in &history.sent {
+        for row in &sent.rows {
+            let Some(offset) = offsets.get(row.value.as_str()) else { continue };
+            let previous = last.insert((sent.writer, sent.lane, sent.partition), (*offset, row));
+            if let Some((before, earlier)) = previous
+                && before >= *offset
+            {
+                trace.anomaly(
+                    "nonmonotonic-send",
+                    format!("{row:?} at {offset} was sent after {earlier:?} at {before}"),
+                );
+            }
+        }
+    }
+}
+
+/// What anybody saw is there.
+fn check_seen(trace: &Trace, history: &History, rows: &BTreeMap<Partition, Rows>) {
+    for ((key, offset), value) in &history.seen {
+        let at = rows.get(&partition_of(*key)).and_then(|rows| rows.get(offset));
+        if at.is_none_or(|row| row.value != *value) {
+            trace.anomaly("vanished", format!("{value:?} was seen at {offset} of {key}, where {at:?} is"));
+        }
+    }
+    for (key, end) in &history.seen_end {
+        let last = rows.get(&partition_of(*key)).and_then(|rows| rows.keys().next_back());
+        if last.map_or(0, |last| last + 1) < *end {
+            trace.anomaly("vanished", format!("{key} was seen to end at {end}, its last offset is {last:?}"));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A process as the world sees it: it can be paused and killed, and reaches the store and others only through its gate.
+//!
+//! A dead process neither asks the store for anything nor tells anybody anything; what it had sent goes on without it. A pause holds
+//! back everything that goes in or out, for longer than any timeout if need be.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use lakebed_store::backend::{Backend, Body, Failure, Listed, Span};
+use lakebed_store::faults::FaultBackend;
+use lakebed_store::{Directory, Key, Payload};
+use tokio::sync::watch;
+
+use crate::trace::Trace;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Running,
+    Paused,
+    Dead,
+}
+
+/// Where everything that goes in or out of a process passes.
+pub(crate) struct Gate {
+    name: String,
+    condition: watch::Sender<Condition>,
+    /// Store operations until it dies.
+    doom: AtomicU64,
+    /// A process of the end: nothing happens to it.
+    sheltered: AtomicBool,
+    trace: Trace,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.name)
+    }
+}
+
+impl Gate {
+    /// A running process that dies at its `doom`-th crossing, if one is given.
+    pub(crate) fn new(name: String, doom: Option<u64>, trace: Trace) -> Arc<Self> {
+        let condition = watch::Sender::new(Condition::Running);
+        let sheltered = AtomicBool::new(false);
+        Arc::new(Self { name, condition, doom: AtomicU64::new(doom.unwrap_or(u64::MAX)), sheltered, trace })
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Keeps it from harm.
+    pub(crate) fn shelter(&self) {
+        self.sheltered.store(true, Ordering::Relaxed);
+    }
+
+    /// Kills it. Dead stays dead.
+    pub(crate) fn kill(&self) {
+        if !self.is_dead() {
+            self.trace.note(format_args!("{} dies", self.name));
+            self.trace.count("crashes");
+            self.condition.send_replace(Condition::Dead);
+        }
+    }
+
+    /// Ends it: as killing, but by its own will.
+    pub(crate) fn exit(&self) {
+        if !self.is_dead() {
+            self.trace.note(format_args!("{} exits", self.name));
+            self.condition.send_replace(Condition::Dead);
+        }
+    }
+
+    /// Holds everything back.
+    pub(crate) fn pause(&self) {
+        self.condition.send_if_modified(|condition| {
+            let pauses = *condition == Condition::Running;
+            if pauses {
+                *condition = Condition::Paused;
+            }
+            pauses
+        });
+        self.trace.note(format_args!("{} is paused", self.name));
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.condition.send_if_modified(|condition| {
+            let resumes = *condition == Condition::Paused;
+            if resumes {
+                *condition = Condition::Running;
+            }
+            resumes
+        });
+    }
+
+    /// Whether it is dead.
+    pub(crate) fn is_dead(&self) -> bool {
+        *self.condition.borrow() == Condition::Dead
+    }
+
+    /// Waits until it is dead.
+    pub(crate) async fn dead(&self) {
+        let mut condition = self.condition.subscribe();
+        if condition.wait_for(|condition| *condition == Condition::Dead).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Passes when it runs; never, when it is dead.
+    pub(crate) async fn pass(&self) {
+        let mut condition = self.condition.subscribe();
+        if condition.wait_for(|condition| *condition != Condition::Paused).await.is_err() || self.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Passes with a request to the store, or its answer; this is where the doomed die.
+    async fn cross(&self) {
+        self.pass().await;
+        let left = self.doom.load(Ordering::Relaxed);
+        if left != u64::MAX && !self.sheltered.load(Ordering::Relaxed) {
+            self.doom.store(left.saturating_sub(1), Ordering::Relaxed);
+            if left <= 1 {
+                self.kill();
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What `work` gives; `None` if the process dies first.
+    pub(crate) async fn unless_dead<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.dead() => None,
+            result = work => Some(result),
+        }
+    }
+}
+
+/// A process's way to the store.
+#[derive(Debug)]
+pub(crate) struct GatedBackend {
+    gate: Arc<Gate>,
+    inner: Arc<FaultBackend>,
+    /// What this process tried to create, to tell a read-back from other reads.
+    tried: Mutex<BTreeSet<Key>>,
+}
+
+impl GatedBackend {
+    /// The way of `gate`'s process through `inner`.
+    pub(crate) fn new(gate: Arc<Gate>, inner: Arc<FaultBackend>) -> Self {
+        Self { gate, inner, tried: Mutex::default() }
+    }
+
+    async fn through<T>(&self, work: impl Future<Output = T>) -> T {
+        self.gate.cross().await;
+        let result = work.await;
+        self.gate.cross().await;
+        result
+    }
+}
+
+#[async_trait]
+impl Backend for GatedBackend {
+    async fn create(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        self.tried.lock().expect("no code panics while it holds the keys").insert(key.clone());
+        self.through(self.inner.create(key, payload)).await
+    }
+
+    async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
+        let own = self.tried.lock().expect("no code panics while it holds the keys").contains(key);
+        if own && key.as_str().contains("/log/") && matches!(span, Span::Last(_)) {
+            self.gate.trace.count("read-backs");
+        }
+        self.through(self.inner.get(key, span)).await
+    }
+
+    async fn size(&self, key: &Key) -> Result<u64, Failure> {
+        self.through(self.inner.size(key)).await
+    }
+
+    async fn list(
+        &self,
+        directory: &Directory,
+        start_after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, Failure> {
+        self.through(self.inner.list(directory, start_after, limit)).await
+    }
+
+    async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, Failure> {
+        self.through(self.inner.list_directories(directory)).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<(), Failure> {
+        self.through(self.inner.delete(keys)).await
+    }
+}
