@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::damage::DamageLog;
 use crate::http;
 use crate::kafka::{Service, listener};
 use crate::metrics::Metrics;
@@ -214,7 +215,17 @@ async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
     let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
     tokio::spawn(publish(committed, fetch.clone()));
     let topics = Topics::new(log.clone(), config.default_partitions, seams.seed);
-    Ok(Rooms { config, store, log, ingest, fetch, topics, seams, metrics: Arc::new(Metrics::new()) })
+    Ok(Rooms {
+        config,
+        store,
+        log,
+        ingest,
+        fetch,
+        topics,
+        seams,
+        damage: DamageLog::default(),
+        metrics: Arc::new(Metrics::new()),
+    })
 }
 
 /// Hands what was committed to the readers. Ends with the write path.

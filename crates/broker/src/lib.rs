@@ -13,6 +13,7 @@
 mod broker;
 mod buffers;
 pub mod config;
+mod damage;
 pub mod http;
 mod kafka;
 pub mod metrics;
@@ -22,6 +23,7 @@ pub mod topics;
 
 pub use broker::{Broker, RunError, StartError};
 pub use config::Config;
+pub use damage::DamageLog;
 pub use rooms::Rooms;
 
 /// The generated gRPC servers; their messages are those of `lakebed_wire::v1`.

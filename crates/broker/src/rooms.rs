@@ -8,6 +8,7 @@ use lakebed_log::{Log, Seams};
 use lakebed_store::Store;
 
 use crate::config::Config;
+use crate::damage::DamageLog;
 use crate::metrics::Metrics;
 use crate::topics::Topics;
 
@@ -28,6 +29,8 @@ pub struct Rooms {
     pub topics: Topics,
     /// The clock, the seed, and where heavy work runs.
     pub seams: Seams,
+    /// What was told of damaged objects.
+    pub damage: DamageLog,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }

@@ -66,8 +66,7 @@ pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, request: Ka
         bytes_min: if refused { 0 } else { bytes(request.min_bytes) },
         wait_max,
     };
-    let mut results =
-        if request.partitions.is_empty() { Vec::new() } else { service.rooms.fetch.fetch(request).await }.into_iter();
+    let mut results = read(&service, request).await.into_iter();
     let topics = topics.into_iter().map(|(mut topic, answers)| {
         let answer = |(index, planned): (i32, Result<(), i16>)| match planned {
             Ok(()) => {
@@ -83,6 +82,20 @@ pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, request: Ka
         topics.iter().flat_map(|topic| &topic.partitions).flat_map(|part| &part.records).map(Bytes::len).sum();
     service.metrics.fetched(record_bytes, begun.elapsed());
     send(reply_to, 0, topics)
+}
+
+async fn read(service: &Service, request: FetchRequest) -> Vec<Result<Fetched, FetchError>> {
+    if request.partitions.is_empty() {
+        return Vec::new();
+    }
+    let keys: Vec<PartitionKey> = request.partitions.iter().map(|partition| partition.key).collect();
+    let results = service.rooms.fetch.fetch(request).await;
+    for (key, result) in keys.iter().zip(&results) {
+        if let Err(error) = result {
+            service.rooms.damage.note(key, error);
+        }
+    }
+    results
 }
 
 fn send(reply_to: ReplyTo, error_code: i16, topics: Vec<FetchedTopic>) -> Reply {

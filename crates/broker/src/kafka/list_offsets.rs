@@ -80,7 +80,10 @@ async fn find(
     }
     let stored = |found: Result<Option<(Offset, i64)>, FetchError>| match found {
         Ok(found) => Ok(found.map(|(at, timestamp)| (offset(at), timestamp))),
-        Err(error) => Err(Reason::from(&error).kafka()),
+        Err(error) => {
+            service.rooms.damage.note(&key, &error);
+            Err(Reason::from(&error).kafka())
+        }
     };
     match asked.timestamp {
         LATEST => Ok(Some((offset(partition.high_watermark), -1))),

@@ -115,8 +115,8 @@ fn check(header: &Header, is_stored: bool) -> Result<Codec, DecodeError> {
         return Err(DecodeError::LastOffsetDelta { last_offset_delta, count });
     }
     let Header { producer_id: id, producer_epoch: epoch, base_sequence: sequence, .. } = *header;
-    let none = id == -1 && epoch == -1 && sequence == -1;
-    if !none && (id < 0 || epoch < 0 || sequence < 0) {
+    // Without an id, Kafka looks at neither of the others; aiokafka leaves a sequence of 0 there.
+    if id != -1 && (id < 0 || epoch < 0 || sequence < 0) {
         return Err(DecodeError::Producer { id, epoch, sequence });
     }
     Ok(codec)

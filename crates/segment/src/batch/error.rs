@@ -72,8 +72,8 @@ pub enum DecodeError {
         /// The count field.
         count: u32,
     },
-    /// Some of producer id, epoch and sequence are set, others are not.
-    #[error("producer id {id}, epoch {epoch}, sequence {sequence}: all or none must be set")]
+    /// The producer's id is set, but its epoch or sequence is not; or the id is below -1.
+    #[error("producer id {id}, epoch {epoch}, sequence {sequence}: all must be set, or the id be -1")]
     Producer {
         /// The id field.
         id: i64,

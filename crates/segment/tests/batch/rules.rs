@@ -13,11 +13,15 @@ fn batch_of(count: usize) -> Vec<u8> {
 }
 
 /// Two records after `field` was written at `at`, under a right CRC.
-fn refusal_with(at: usize, field: &[u8]) -> DecodeError {
+fn batch_with(at: usize, field: &[u8]) -> Bytes {
     let mut batch = batch_of(2);
     batch[at..at + field.len()].copy_from_slice(field);
     set_crc(&mut batch);
-    decode(Bytes::from(batch), &LIMITS).unwrap_err()
+    Bytes::from(batch)
+}
+
+fn refusal_with(at: usize, field: &[u8]) -> DecodeError {
+    decode(batch_with(at, field), &LIMITS).unwrap_err()
 }
 
 /// One record of these bytes, its length before it.
@@ -74,8 +78,14 @@ fn counts_and_lengths_must_add_up() {
 
 #[test]
 fn a_producer_is_whole_or_absent() {
-    for (id, epoch, sequence) in [(1i64, -1i16, -1i32), (1, 1, -1), (-1, 0, 0), (-1, -1, 0), (-2, -2, -2)] {
-        let field = [&id.to_be_bytes()[..], &epoch.to_be_bytes(), &sequence.to_be_bytes()].concat();
+    let field = |id: i64, epoch: i16, sequence: i32| {
+        [&id.to_be_bytes()[..], &epoch.to_be_bytes(), &sequence.to_be_bytes()].concat()
+    };
+    for (epoch, sequence) in [(-1, -1), (-1, 0), (0, 0)] {
+        assert!(decode(batch_with(43, &field(-1, epoch, sequence)), &LIMITS).is_ok(), "no id, {epoch}, {sequence}");
+    }
+    for (id, epoch, sequence) in [(1, -1, -1), (1, 1, -1), (1, -1, 1), (-2, -2, -2)] {
+        let field = field(id, epoch, sequence);
         let error = refusal_with(43, &field);
         assert_eq!(error, DecodeError::Producer { id, epoch, sequence });
         assert_eq!(error.kind(), Kind::InvalidRecord);
