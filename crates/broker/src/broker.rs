@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use lakebed_fetch::{Fetch, Published};
@@ -12,9 +13,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
 use crate::damage::DamageLog;
+use crate::grpc;
 use crate::http;
 use crate::kafka::{Service, listener};
 use crate::metrics::Metrics;
@@ -33,6 +36,7 @@ pub struct Broker {
     shutdown: CancellationToken,
     connections: TaskTracker,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
+    health: HealthReporter,
 }
 
 /// Why a broker does not start. Nothing is served.
@@ -70,6 +74,32 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl StartError {
+    /// What a person can do about it, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Config { .. } => None,
+            Self::Store { source: lakebed_store::OpenError::InUse { .. }, .. } => {
+                Some("stop the other process, or choose another directory with --store".to_owned())
+            }
+            Self::Store { .. } => {
+                Some("check the URL given with --store and that this user may write there".to_owned())
+            }
+            Self::Log { .. } => Some("nothing in the store was touched; look at the object that is named".to_owned()),
+            Self::Listen { purpose, source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+                let flag = if *purpose == "Kafka" { "--kafka-listen" } else { "--listen" };
+                Some(format!(
+                    "another process has that port: choose another with {flag} ADDR, or port 0 for a free one"
+                ))
+            }
+            Self::Listen { purpose, .. } => {
+                let flag = if *purpose == "Kafka" { "--kafka-listen" } else { "--listen" };
+                Some(format!("give an address of this machine with {flag} ADDR"))
+            }
+        }
+    }
 }
 
 /// How a broker ended without having been asked to.
@@ -119,10 +149,11 @@ impl Broker {
         let (shutdown, connections) = (CancellationToken::new(), TaskTracker::new());
         let service = Arc::new(Service::new(Arc::clone(&rooms)));
         tokio::spawn(listener::listen(kafka, service, shutdown.clone(), connections.clone()));
-        let router = http::router(Arc::clone(&rooms), axum::Router::new());
+        let (services, health) = grpc::routes(Arc::clone(&rooms)).await;
+        let router = http::router(Arc::clone(&rooms), services);
         let http = tokio::spawn(http::serve(http, router, shutdown.clone()));
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
-        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http })
+        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http, health })
     }
 
     /// Where Kafka clients connect.
@@ -161,6 +192,7 @@ impl Broker {
             }
             () = asked_to_stop => Ok(()),
         };
+        grpc::stop_serving(&self.health).await;
         self.shutdown.cancel();
         self.connections.close();
         if outcome.is_ok() {
@@ -225,6 +257,7 @@ async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
         seams,
         damage: DamageLog::default(),
         metrics: Arc::new(Metrics::new()),
+        turns: AtomicU32::new(0),
     })
 }
 

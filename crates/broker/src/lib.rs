@@ -14,6 +14,7 @@ mod broker;
 mod buffers;
 pub mod config;
 mod damage;
+mod grpc;
 pub mod http;
 mod kafka;
 pub mod metrics;

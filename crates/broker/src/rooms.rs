@@ -1,6 +1,7 @@
 //! The rooms of one broker, opened and connected: what every listener works with.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use lakebed_fetch::Fetch;
 use lakebed_ingest::Ingest;
@@ -33,4 +34,13 @@ pub struct Rooms {
     pub damage: DamageLog,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How many records without key and partition have been placed.
+    pub(crate) turns: AtomicU32,
+}
+
+impl Rooms {
+    /// Counts up, so that records without a key go round the partitions.
+    pub(crate) fn next_turn(&self) -> u32 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
 }

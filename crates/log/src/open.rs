@@ -188,7 +188,7 @@ async fn take_over(
 ) -> Result<(State, Keeper), OpenError> {
     let mut replay = Replay::new(bucket.clone(), empty, options.broken);
     for _ in 0..TAKEOVERS_MAX {
-        replay.to_the_end().await?;
+        replay.reach_the_end().await?;
         let state = replay.state();
         let epoch = state.place().directory.epoch.get().checked_add(1).map(Epoch::new);
         let epoch = epoch.ok_or_else(|| OpenError::Takeover { what: "no epochs are left".to_owned() })?;

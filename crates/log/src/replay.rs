@@ -76,7 +76,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`ReplayError`]; what has been replayed so far stays.
-    pub(crate) async fn to_the_end(&mut self) -> Result<(), ReplayError> {
+    pub(crate) async fn reach_the_end(&mut self) -> Result<(), ReplayError> {
         if self.state.number() == CommitNumber::ZERO {
             self.jump().await?;
         }

@@ -1,0 +1,61 @@
+//! The gRPC services: the same topics, records and offsets as Kafka clients see, through the same rooms.
+//!
+//! Invariants: an answer without an error is durable; a message to a client stays below 4 MiB unless one record alone is larger, so
+//! that clients with stock settings work; a status names its reason from the one table in [`crate::reason`].
+
+mod admin;
+mod consume;
+mod feed;
+mod produce;
+mod records;
+mod status;
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::rooms::Rooms;
+use crate::services::admin_service_server::AdminServiceServer;
+use crate::services::consume_service_server::ConsumeServiceServer;
+use crate::services::produce_service_server::ProduceServiceServer;
+
+/// The services of one broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    pub(crate) rooms: Arc<Rooms>,
+}
+
+/// All services with health and reflection, as routes for the HTTP port; and the handle that changes their health.
+pub(crate) async fn routes(rooms: Arc<Rooms>) -> (axum::Router, HealthReporter) {
+    let message_bytes_max = rooms.config.request_bytes_max;
+    let services = Services { rooms };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<ProduceServiceServer<Services>>().await;
+    reporter.set_serving::<ConsumeServiceServer<Services>>().await;
+    reporter.set_serving::<AdminServiceServer<Services>>().await;
+    let produce = ProduceServiceServer::new(services.clone()).max_decoding_message_size(message_bytes_max);
+    let consume = ConsumeServiceServer::new(services.clone());
+    let admin = AdminServiceServer::new(services);
+    let mut routes = Routes::new(produce).add_service(consume).add_service(admin).add_service(health);
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(lakebed_wire::DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    match (builder().build_v1(), builder().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "reflection is off: the descriptors can't be read")
+        }
+    }
+    (routes.prepare().into_axum_router(), reporter)
+}
+
+/// Says to health checks that the services take no more calls.
+pub(crate) async fn stop_serving(reporter: &HealthReporter) {
+    for service in ["lakebed.v1.ProduceService", "lakebed.v1.ConsumeService", "lakebed.v1.AdminService", ""] {
+        reporter.set_service_status(service, ServingStatus::NotServing).await;
+    }
+}
