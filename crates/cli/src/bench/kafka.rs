@@ -255,7 +255,7 @@ fn compare(job: &Job, mut records: Bytes, mut offset: i64) -> Result<(i64, u64),
         let index = (base - job.start) as u64 / u64::from(job.pool.records);
         let sent = job.pool.batch(index);
         if base == offset
-            && (base - job.start) as u64 % u64::from(job.pool.records) == 0
+            && ((base - job.start) as u64).is_multiple_of(u64::from(job.pool.records))
             && batch[UNCOVERED..] == sent[UNCOVERED..]
         {
             offset += i64::from(job.pool.records);
