@@ -101,6 +101,25 @@ class Broker:
         self.kill() if kill else self.stop()
         self.start()
 
+    def before_reading(self):
+        """Tests of clients call this between writing and reading: nothing happens here; see RereadBroker."""
+
+    def wait_for_end(self, seconds=60):
+        """Waits until the broker ends by itself. Returns its exit code and what it wrote to stderr."""
+        code = self.process.wait(timeout=seconds)
+        self.process.stdout.close()
+        self.process = None
+        return code, Path(self.log).read_text(errors="replace")
+
+
+class RereadBroker(Broker):
+    """A broker that forgets: before reading it is started again, and serves from the store alone."""
+
+    def before_reading(self):
+        self.stop()
+        self.arguments = [*self.arguments, "--no-tail"]
+        self.start()
+
 
 MOTO = """
 import threading
@@ -180,14 +199,20 @@ def bucket(request, tmp_path):
 
 
 @pytest.fixture
+def tmp_bucket(tmp_path):
+    """An empty root on a local directory."""
+    return Bucket(f"file://{tmp_path}/root", dict(os.environ))
+
+
+@pytest.fixture
 def start_broker(tmp_path):
     """Starts brokers: `start_broker(bucket, memory_mib=…, arguments=[…])`; each is stopped and checked at the end."""
     assert BINARY.exists(), f"{BINARY} is missing: cargo build --release"
     brokers = []
 
-    def start(bucket, **options):
+    def start(bucket, kind=Broker, **options):
         log = tmp_path / f"broker-{len(brokers)}.log"
-        brokers.append(Broker(bucket.url, bucket.environment, log, **options))
+        brokers.append(kind(bucket.url, bucket.environment, log, **options))
         return brokers[-1]
 
     try:
@@ -203,6 +228,12 @@ def start_broker(tmp_path):
 def broker(start_broker, bucket):
     """A broker on an empty root."""
     return start_broker(bucket)
+
+
+@pytest.fixture(params=[Broker, RereadBroker], ids=["tail", "no-tail"])
+def client_broker(request, start_broker, bucket):
+    """A broker on an empty root for the suites of clients: once as it is, once read after a restart and without its tail."""
+    return start_broker(bucket, kind=request.param)
 
 
 def lines_of(name):

@@ -16,7 +16,7 @@ def kcat(broker, *arguments, stdin=None):
 
 
 def create_topic(lakebed, broker):
-    result = lakebed("topic", "create", TOPIC, "--partitions", "1", "--server", broker.http)
+    result = lakebed("topic", "--server", broker.http, "create", TOPIC, "--partitions", "1")
     assert result.returncode == 0, result.stderr
 
 
