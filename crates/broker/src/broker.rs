@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use lakebed_compact::Merger;
 use lakebed_fetch::{Fetch, Published};
 use lakebed_ingest::{Committed, Ingest};
 use lakebed_log::{Closed, Log, Offload, Seams};
@@ -26,6 +27,11 @@ use crate::topics::Topics;
 
 /// How long connections may take to end after what was accepted is durable.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// A merge holds about three times its bytes: one so many-th of the memory, within these bounds.
+const MERGE_SHARE: u64 = 32;
+const MERGE_BYTES_MIN: u64 = 2 << 20;
+const MERGE_BYTES_MAX: u64 = 64 << 20;
 
 /// A broker that serves.
 #[derive(Debug)]
@@ -246,6 +252,11 @@ async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
     };
     let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
     tokio::spawn(publish(committed, fetch.clone()));
+    let merge_bytes_max = (config.memory_bytes as u64 / MERGE_SHARE).clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
+    let merge_options = lakebed_compact::Options { bytes_max: merge_bytes_max, ..lakebed_compact::Options::default() };
+    let merger = Merger::new(log.clone(), store.clone(), merge_options);
+    let merges = merger.counts();
+    tokio::spawn(async move { merger.run().await });
     let topics = Topics::new(log.clone(), config.default_partitions, seams.seed);
     Ok(Rooms {
         config,
@@ -257,6 +268,7 @@ async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
         seams,
         damage: DamageLog::default(),
         metrics: Arc::new(Metrics::new()),
+        merges,
         turns: AtomicU32::new(0),
     })
 }

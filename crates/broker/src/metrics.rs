@@ -60,6 +60,8 @@ pub struct Metrics {
     store_requests: Family<StoreLabels, Mirrored>,
     store_bytes: Family<OperationLabels, Mirrored>,
     buffer_bytes: Gauge,
+    merges: Mirrored,
+    produce_throttled: Mirrored,
     live_runs: Gauge,
     live_objects: Gauge,
     topics: Gauge,
@@ -101,6 +103,8 @@ impl Metrics {
             store_requests: Family::default(),
             store_bytes: Family::default(),
             buffer_bytes: Gauge::default(),
+            merges: Counter::default(),
+            produce_throttled: Counter::default(),
             live_runs: Gauge::default(),
             live_objects: Gauge::default(),
             topics: Gauge::default(),
@@ -132,6 +136,12 @@ impl Metrics {
         registry.register("store_bytes", "Bytes of bodies sent to the store and received from it", bytes);
         let buffered = self.buffer_bytes.clone();
         registry.register("buffer_bytes", "Memory held by batches that are not durable yet", buffered);
+        registry.register("merges", "Merges of small objects that were committed", self.merges.clone());
+        registry.register(
+            "produce_throttled",
+            "How often producers were made to wait because merging lagged behind",
+            self.produce_throttled.clone(),
+        );
         registry.register("live_runs", "Runs that the state names", self.live_runs.clone());
         registry.register("live_objects", "Objects whose rows the state names", self.live_objects.clone());
         registry.register("topics", "Topics", self.topics.clone());
@@ -147,6 +157,8 @@ impl Metrics {
     pub(crate) fn render(&self, rooms: &Rooms) -> Result<String, fmt::Error> {
         let state = rooms.log.state();
         self.commits.inner().store(state.number().get(), Ordering::Relaxed);
+        self.merges.inner().store(rooms.merges.merges.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.produce_throttled.inner().store(rooms.ingest.throttled(), Ordering::Relaxed);
         self.mirror_store(&rooms.store.counts());
         let gauge = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         gauge(&self.live_runs, state.run_count());

@@ -34,6 +34,8 @@ pub struct Rooms {
     pub damage: DamageLog,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What merging has done.
+    pub merges: Arc<lakebed_compact::Counts>,
     /// How many records without key and partition have been placed.
     pub(crate) turns: AtomicU32,
 }

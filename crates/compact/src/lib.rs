@@ -1,1 +1,18 @@
-//! To be written.
+//! Merge: many small objects become one larger segment, so that runs and objects stay few.
+//!
+//! [`plan`] (which objects, from the state alone) -> [`merge`] (read, verify, write, swap), over and over by a [`Merger`]. Invariants:
+//!
+//! 1. A merge only ever replaces whole runs by the same rows; the state checks that by their hashes.
+//! 2. What can't be verified is not rewritten: an object that is damaged is left out from then on, named once in the log.
+//! 3. A race that is lost, a crash, or a refusal leaves an orphan, which reclaim deletes; never a hole and never a double.
+//! 4. Memory is bounded by [`Options::bytes_max`], about three times as much.
+
+mod merge;
+mod merger;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use merge::{MergeError, Merged, merge};
+pub use merger::{Counts, Merger};
+pub use plan::{Options, Plan, plan};

@@ -1,6 +1,7 @@
 //! The handle of the write path.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lakebed_log::Log;
 use lakebed_model::PartitionKey;
@@ -29,6 +30,9 @@ pub struct Ingest {
 
 #[derive(Debug)]
 struct Shared {
+    log: Log,
+    live_runs_max: usize,
+    throttled: AtomicU64,
     arrivals: mpsc::Sender<Vec<Arrival>>,
     room: Arc<Semaphore>,
     buffer_bytes: usize,
@@ -62,6 +66,7 @@ impl Ingest {
         let (end, ended) = watch::channel(());
         let room = Arc::new(Semaphore::new(options.buffer_bytes));
         let buffer_bytes = options.buffer_bytes;
+        let (live_runs_max, state) = (options.live_runs_max, log.clone());
         let chain = Arc::new(Chain::default());
         let route = match store {
             None => Route::Inline(submit),
@@ -78,7 +83,17 @@ impl Ingest {
         });
         let parts = GathererParts { log, chain, options, arrivals: arrived, draining, room: Arc::clone(&room), route };
         tokio::spawn(Gatherer::new(parts).run());
-        (Self { shared: Arc::new(Shared { arrivals, room, buffer_bytes, drain, ended }) }, listener)
+        let shared = Shared {
+            log: state,
+            live_runs_max,
+            throttled: AtomicU64::new(0),
+            arrivals,
+            room,
+            buffer_bytes,
+            drain,
+            ended,
+        };
+        (Self { shared: Arc::new(shared) }, listener)
     }
 
     /// Hands batches over, waiting while the buffer is full. Each has a [`Ticket`], in order.
@@ -87,6 +102,7 @@ impl Ingest {
     /// in each partition.
     /// # Cancel None of the batches was taken, unless together they are larger than the whole buffer: then some may have been.
     pub async fn produce(&self, batches: Vec<(PartitionKey, Admitted)>) -> Vec<Ticket> {
+        self.wait_for_merging().await;
         let mut tickets = Vec::with_capacity(batches.len());
         let mut together = Together::default();
         for (key, admitted) in batches {
@@ -115,6 +131,30 @@ impl Ingest {
     pub async fn drain(&self) {
         self.shared.drain.send_replace(true);
         self.ended().await;
+    }
+
+    /// How often producers were made to wait because merging lagged behind.
+    pub fn throttled(&self) -> u64 {
+        self.shared.throttled.load(Ordering::Relaxed)
+    }
+
+    /// Waits while the log has as many live runs as it may: merging goes first, or memory would.
+    async fn wait_for_merging(&self) {
+        let (log, max) = (&self.shared.log, self.shared.live_runs_max);
+        if log.state().run_count() < max {
+            return;
+        }
+        if self.shared.throttled.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(live_runs_max = max, "merging lags behind: producers wait for it");
+        }
+        let mut commits = log.watch();
+        while log.state().run_count() >= max {
+            tokio::select! {
+                biased;
+                _ = log.closed() => return,
+                changed = commits.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     /// Bytes of the buffer that are free.

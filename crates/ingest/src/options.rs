@@ -18,6 +18,9 @@ pub struct Options {
     /// Flushes that are sealed and not durable yet (4). More hide the store's latency and give smaller flushes; records gather in
     /// the buffer while so many are in flight.
     pub flushes_in_flight_max: usize,
+    /// Live runs of the log at which [`produce`](crate::Ingest::produce) waits for merging (1,000,000). More takes more memory, about
+    /// 150 bytes a run, and longer checkpoints.
+    pub live_runs_max: usize,
 }
 
 impl Default for Options {
@@ -27,6 +30,7 @@ impl Default for Options {
             flush_interval: Duration::from_millis(250),
             buffer_bytes: 64 << 20,
             flushes_in_flight_max: 4,
+            live_runs_max: 1_000_000,
         }
     }
 }
@@ -46,6 +50,9 @@ impl Options {
         }
         if !(1..=1024).contains(&self.flushes_in_flight_max) {
             problems.push(format!("flushes_in_flight_max is {}: it must be 1 to 1024", self.flushes_in_flight_max));
+        }
+        if self.live_runs_max == 0 {
+            problems.push("live_runs_max is 0: it must be 1 or more".to_owned());
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }

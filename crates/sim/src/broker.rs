@@ -62,6 +62,7 @@ async fn live(world: &Arc<World>, rng: &mut StdRng, slot: usize) {
         flush_interval: Duration::from_millis(rng.random_range(0..60)),
         buffer_bytes: 40_000,
         flushes_in_flight_max: rng.random_range(1..=4),
+        ..lakebed_ingest::Options::default()
     };
     let (ingest, committed) = Ingest::start(log.clone(), options);
     let sequencer = Arc::new(Sequencer { gate: Arc::clone(&gate), store: process.store, log, ingest });

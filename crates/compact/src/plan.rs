@@ -1,0 +1,82 @@
+//! Which objects to merge next: a pure function of the state.
+//!
+//! Objects fall into tiers by what is still named in them; a tier with enough objects is merged, the smallest tier first. So a row is
+//! rewritten at most once a tier, and objects stay few: about `fan_in` a tier.
+
+use std::collections::BTreeSet;
+
+use lakebed_model::{ObjectId, State};
+
+/// Tiers differ by this factor in size.
+const TIER_FACTOR: u64 = 16;
+/// The largest object of the first tier, in bytes.
+const FIRST_TIER_BYTES: u64 = 64 * 1024;
+
+/// How merging is paced.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Objects of a tier that make it worth merging. More: fewer rewrites, more objects.
+    pub fan_in: usize,
+    /// Most objects of one merge.
+    pub objects_max: usize,
+    /// Most bytes of one merge; bounds its memory (about three times as much) and the size of what it makes. Objects of more than
+    /// half of it are left alone.
+    pub bytes_max: u64,
+    /// Live runs from which on merging no longer waits for a full tier.
+    pub runs_high: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { fan_in: 256, objects_max: 1024, bytes_max: 32 * 1024 * 1024, runs_high: 200_000 }
+    }
+}
+
+/// Objects to merge into one segment; at least two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The objects, oldest first within commits and within segments.
+    pub objects: Vec<ObjectId>,
+}
+
+/// The next merge, if there is one worth doing. `without` are objects to leave alone.
+pub fn plan(state: &State, options: &Options, without: &BTreeSet<ObjectId>) -> Option<Plan> {
+    let pressed = state.run_count() >= options.runs_high;
+    let enough = if pressed { 2 } else { options.fan_in.max(2) };
+    let mut tiers: Vec<Vec<(ObjectId, u64)>> = Vec::new();
+    for (id, object) in state.objects() {
+        if object.live_bytes > options.bytes_max / 2 || without.contains(&id) {
+            continue;
+        }
+        let tier = tier_of(object.live_bytes);
+        if tiers.len() <= tier {
+            tiers.resize(tier + 1, Vec::new());
+        }
+        tiers[tier].push((id, object.live_bytes));
+    }
+    let full = |tier: &&Vec<(ObjectId, u64)>| {
+        let bytes: u64 = tier.iter().map(|(_, bytes)| bytes).sum();
+        tier.len() >= enough || (tier.len() >= 2 && bytes >= options.bytes_max)
+    };
+    let tier = tiers.iter().find(full)?;
+    let mut objects = Vec::new();
+    let mut bytes = 0_u64;
+    for (id, object_bytes) in tier {
+        bytes += object_bytes;
+        if objects.len() == options.objects_max || (bytes > options.bytes_max && objects.len() >= 2) {
+            break;
+        }
+        objects.push(*id);
+    }
+    Some(Plan { objects })
+}
+
+fn tier_of(bytes: u64) -> usize {
+    let mut tier = 0;
+    let mut limit = FIRST_TIER_BYTES;
+    while bytes > limit {
+        tier += 1;
+        limit = limit.saturating_mul(TIER_FACTOR);
+    }
+    tier
+}
