@@ -13,7 +13,7 @@ use lakebed_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
@@ -43,6 +43,7 @@ pub struct Broker {
     connections: TaskTracker,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
     health: HealthReporter,
+    merging: AbortOnDropHandle<()>,
 }
 
 /// Why a broker does not start. Nothing is served.
@@ -151,7 +152,8 @@ impl Broker {
         let kafka = bind("Kafka", &config.kafka_listen).await?;
         let http = bind("HTTP", &config.http_listen).await?;
         let (kafka_address, http_address) = (address(&kafka), address(&http));
-        let rooms = Arc::new(open(store, config).await?);
+        let (rooms, merging) = open(store, config).await?;
+        let rooms = Arc::new(rooms);
         let (shutdown, connections) = (CancellationToken::new(), TaskTracker::new());
         let service = Arc::new(Service::new(Arc::clone(&rooms)));
         tokio::spawn(listener::listen(kafka, service, shutdown.clone(), connections.clone()));
@@ -159,7 +161,7 @@ impl Broker {
         let router = http::router(Arc::clone(&rooms), services);
         let http = tokio::spawn(http::serve(http, router, shutdown.clone()));
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
-        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http, health })
+        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http, health, merging })
     }
 
     /// Where Kafka clients connect.
@@ -207,7 +209,13 @@ impl Broker {
         if tokio::time::timeout(CLOSE_MAX, self.connections.wait()).await.is_err() {
             tracing::warn!(connections = self.connections.len(), "connections were cut off");
         }
+        self.merging.abort();
         self.http.abort();
+        // Whatever comes of them, they are gone then, and with them their hold on the store.
+        drop(self.merging.await);
+        if !self.http.is_finished() {
+            drop(self.http.await);
+        }
         outcome
     }
 
@@ -232,7 +240,7 @@ fn address(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
+async fn open(store: Store, config: Config) -> Result<(Rooms, AbortOnDropHandle<()>), StartError> {
     let seams = seams();
     let log = Log::open(store.clone(), lakebed_log::Options::default(), seams.clone())
         .await
@@ -240,7 +248,7 @@ async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
     let budget = config.budget();
     let ingest_options = lakebed_ingest::Options {
         flush_bytes: config.flush_bytes,
-        flush_interval: config.flush_interval.unwrap_or_else(|| default_flush_interval(&config.store)),
+        flush_interval: config.flush_interval.unwrap_or_else(|| default_flush_interval(store.url())),
         buffer_bytes: budget.ingest_bytes,
         ..lakebed_ingest::Options::default()
     };
@@ -256,9 +264,9 @@ async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
     let merge_options = lakebed_compact::Options { bytes_max: merge_bytes_max, ..lakebed_compact::Options::default() };
     let merger = Merger::new(log.clone(), store.clone(), merge_options);
     let merges = merger.counts();
-    tokio::spawn(async move { merger.run().await });
+    let merging = AbortOnDropHandle::new(tokio::spawn(async move { merger.run().await }));
     let topics = Topics::new(log.clone(), config.default_partitions, seams.seed);
-    Ok(Rooms {
+    let rooms = Rooms {
         config,
         store,
         log,
@@ -270,7 +278,8 @@ async fn open(store: Store, config: Config) -> Result<Rooms, StartError> {
         metrics: Arc::new(Metrics::new()),
         merges,
         turns: AtomicU32::new(0),
-    })
+    };
+    Ok((rooms, merging))
 }
 
 /// Hands what was committed to the readers. Ends with the write path.

@@ -12,6 +12,8 @@ mod status;
 
 use std::sync::Arc;
 
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -50,7 +52,18 @@ pub(crate) async fn routes(rooms: Arc<Rooms>) -> (axum::Router, HealthReporter) 
             tracing::error!(%error, "reflection is off: the descriptors can't be read")
         }
     }
-    (routes.prepare().into_axum_router(), reporter)
+    (routes.prepare().into_axum_router().fallback(not_found), reporter)
+}
+
+/// What is neither a service nor a page: UNIMPLEMENTED for gRPC clients, 404 for others.
+async fn not_found(request: axum::extract::Request) -> axum::response::Response {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if content_type.is_some_and(|value| value.starts_with("application/grpc")) {
+        let path = request.uri().path();
+        tonic::Status::unimplemented(format!("there is no method {path}")).into_http()
+    } else {
+        (StatusCode::NOT_FOUND, "not found: there are /livez, /readyz and /metrics\n").into_response()
+    }
 }
 
 /// Says to health checks that the services take no more calls.
