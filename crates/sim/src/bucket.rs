@@ -12,6 +12,7 @@ use lakebed_store::backend::{Backend, Body, Failure, Listed, Span};
 use lakebed_store::{Directory, Key, MemoryBackend, Payload};
 use tokio::sync::Notify;
 
+use crate::reader::takeover_of;
 use crate::trace::Trace;
 
 /// The memory behind every process's store.
@@ -20,6 +21,9 @@ pub(crate) struct Bucket {
     objects: Arc<MemoryBackend>,
     archive: Arc<Mutex<BTreeMap<String, Vec<Bytes>>>>,
     hole_filled: Arc<Notify>,
+    takeover_declined: Arc<Notify>,
+    /// Takeovers that were declined, if copies of them lie in ambush.
+    ambushes: Option<Arc<Mutex<BTreeMap<Key, Payload>>>>,
     trace: Trace,
 }
 
@@ -30,9 +34,17 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// An empty bucket.
-    pub(crate) fn new(trace: Trace) -> Self {
-        Self { objects: Arc::default(), archive: Arc::default(), hole_filled: Arc::default(), trace }
+    /// An empty bucket. With `ambush`, a copy of each takeover that was declined is still on its way, and lands at the worst time:
+    /// as soon as what stood in its place is reclaimed.
+    pub(crate) fn new(trace: Trace, ambush: bool) -> Self {
+        Self {
+            objects: Arc::default(),
+            archive: Arc::default(),
+            hole_filled: Arc::default(),
+            takeover_declined: Arc::default(),
+            ambushes: ambush.then(Arc::default),
+            trace,
+        }
     }
 
     /// Every object that ever stood at each key, in the order in which they stood there.
@@ -56,6 +68,11 @@ impl Bucket {
         self.hole_filled.notified().await;
     }
 
+    /// Waits until a takeover finds something in its place.
+    pub(crate) async fn takeover_declined(&self) {
+        self.takeover_declined.notified().await;
+    }
+
     /// Damages the newest checkpoint, if the one before it is sound: a newcomer must do with that one.
     pub(crate) async fn damage_newest_checkpoint(&self) {
         const DAMAGED: &[u8] = b"rotten";
@@ -71,6 +88,25 @@ impl Bucket {
         self.objects.delete(std::slice::from_ref(&newest.key)).await.expect("memory answers");
         let payload = Payload::from(Bytes::from_static(DAMAGED));
         self.objects.create(&newest.key, &payload).await.expect("nothing stands there");
+    }
+
+    async fn spring_ambush(&self, key: &Key) {
+        let Some(ambushes) = &self.ambushes else { return };
+        let late = ambushes.lock().expect("no code panics while it holds the ambushes").remove(key);
+        if let Some(payload) = late {
+            self.trace.note(format_args!("a late copy of a takeover lands at {key}"));
+            // What comes late has nobody who hears of its outcome.
+            self.create(key, &payload).await.ok();
+        }
+    }
+
+    fn lie_in_ambush(&self, key: &Key, payload: &Payload) {
+        if key.as_str().contains("/log/") && takeover_of(&payload.slice(0, payload.size_bytes())).is_some() {
+            self.takeover_declined.notify_one();
+            let Some(ambushes) = &self.ambushes else { return };
+            let mut ambushes = ambushes.lock().expect("no code panics while it holds the ambushes");
+            ambushes.insert(key.clone(), payload.clone());
+        }
     }
 
     fn count_deleted(&self, key: &Key) {
@@ -100,14 +136,14 @@ impl Backend for Bucket {
                 self.trace.count("holes filled");
                 self.hole_filled.notify_one();
             }
+        } else {
+            self.lie_in_ambush(key, payload);
         }
         outcome
     }
 
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         let outcome = self.objects.get(key, span).await;
-        let word = if outcome.is_ok() { "found" } else { "absent" };
-        self.trace.note(format_args!("  get {key} {word}"));
         if outcome.is_ok() && key.as_str().ends_with("manifest.json") {
             self.trace.count("manifests read");
         }
@@ -130,9 +166,7 @@ impl Backend for Bucket {
         start_after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<Listed>, Failure> {
-        let listed = self.objects.list(directory, start_after, limit).await;
-        self.trace.note(format_args!("  list {directory} gives {}", listed.as_ref().map_or(0, Vec::len)));
-        listed
+        self.objects.list(directory, start_after, limit).await
     }
 
     async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, Failure> {
@@ -146,6 +180,10 @@ impl Backend for Bucket {
                 self.count_deleted(key);
             }
         }
-        self.objects.delete(keys).await
+        self.objects.delete(keys).await?;
+        for key in keys {
+            self.spring_ambush(key).await;
+        }
+        Ok(())
     }
 }

@@ -54,9 +54,14 @@ pub struct Climate {
     pub pause_ms: Range,
     /// Chance that a deed of the nemesis is to damage the newest checkpoint.
     pub damage: u32,
+    /// Whether copies of takeovers that were declined land as soon as their place is reclaimed.
+    pub ambush: bool,
     /// Whether the nemesis waits for an object to land where a commit was reclaimed, and strikes then: the sequencer dies, the
     /// newest checkpoint is damaged, and nobody new comes for a while.
     pub hunts: bool,
+    /// Whether the nemesis pauses the sequencer as soon as a takeover finds a commit in its place, so that the sequencer does not
+    /// hear that this commit landed.
+    pub stuns: bool,
     /// Chance that a process dies at one of its next store operations, drawn when it starts.
     pub doomed: u32,
     /// Chance that a message is lost, doubled, or that its answer is.
@@ -101,7 +106,9 @@ impl Climate {
             nemesis_ms: (300, rng.random_range(1_000..=4_000)),
             pause_ms: (100, rng.random_range(500..=6_000)),
             damage: if calm { 0 } else { 100 },
+            ambush: rng.random_range(0..4) == 0,
             hunts: rng.random_range(0..4) == 0,
+            stuns: rng.random_range(0..4) == 0,
             doomed: rng.random_range(0..=500),
             message_trouble: often(rng, 120),
             message_ms: (1, rng.random_range(5..=300)),

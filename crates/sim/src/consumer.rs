@@ -83,15 +83,14 @@ async fn read(world: &World, broker: &Sequencer, state: &State, (key, base, run)
             }
         }
         Err(RunError::Store) => {}
-        Err(RunError::Damaged(what)) => world.trace.anomaly("damaged-object", format!("{object}: {what}")),
-        // An old plan: behind a barrier it is damage only if it is still named.
-        Err(RunError::Absent) => {
+        // An old plan: behind a barrier it is damage only if it is still named. Where a commit was reclaimed, a takeover that
+        // came late may stand, so another object says no more than none.
+        Err(error) => {
             world.trace.count("old plans");
             let Ok(state) = broker.log.barrier().await else { return };
             if state.object(run.object).is_some() {
-                world
-                    .trace
-                    .anomaly("missing-object", format!("{object} is named behind a barrier of {:?}", broker.gate));
+                let what = format!("{object} is named behind a barrier of {:?}: {error}", broker.gate);
+                world.trace.anomaly("missing-object", what);
             }
         }
     }

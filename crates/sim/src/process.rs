@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use lakebed_store::backend::{Backend, Body, Failure, Listed, Span};
 use lakebed_store::faults::FaultBackend;
 use lakebed_store::{Directory, Key, Payload};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::trace::Trace;
 
@@ -25,7 +25,9 @@ enum Condition {
 /// Where everything that goes in or out of a process passes.
 pub(crate) struct Gate {
     name: String,
-    condition: watch::Sender<Condition>,
+    condition: Mutex<Condition>,
+    /// SUBTLE: not a watch, which wakes those who wait in an order that it draws by lot.
+    changed: Notify,
     /// Store operations until it dies.
     doom: AtomicU64,
     /// A process of the end: nothing happens to it.
@@ -42,9 +44,15 @@ impl std::fmt::Debug for Gate {
 impl Gate {
     /// A running process that dies at its `doom`-th crossing, if one is given.
     pub(crate) fn new(name: String, doom: Option<u64>, trace: Trace) -> Arc<Self> {
-        let condition = watch::Sender::new(Condition::Running);
         let sheltered = AtomicBool::new(false);
-        Arc::new(Self { name, condition, doom: AtomicU64::new(doom.unwrap_or(u64::MAX)), sheltered, trace })
+        Arc::new(Self {
+            name,
+            condition: Mutex::new(Condition::Running),
+            changed: Notify::new(),
+            doom: AtomicU64::new(doom.unwrap_or(u64::MAX)),
+            sheltered,
+            trace,
+        })
     }
 
     /// Its name.
@@ -62,7 +70,7 @@ impl Gate {
         if !self.is_dead() {
             self.trace.note(format_args!("{} dies", self.name));
             self.trace.count("crashes");
-            self.condition.send_replace(Condition::Dead);
+            self.change(Condition::Dead);
         }
     }
 
@@ -70,52 +78,58 @@ impl Gate {
     pub(crate) fn exit(&self) {
         if !self.is_dead() {
             self.trace.note(format_args!("{} exits", self.name));
-            self.condition.send_replace(Condition::Dead);
+            self.change(Condition::Dead);
         }
     }
 
     /// Holds everything back.
     pub(crate) fn pause(&self) {
-        self.condition.send_if_modified(|condition| {
-            let pauses = *condition == Condition::Running;
-            if pauses {
-                *condition = Condition::Paused;
-            }
-            pauses
-        });
+        if self.condition() == Condition::Running {
+            self.change(Condition::Paused);
+        }
         self.trace.note(format_args!("{} is paused", self.name));
     }
 
     /// Lets it go on.
     pub(crate) fn resume(&self) {
-        self.condition.send_if_modified(|condition| {
-            let resumes = *condition == Condition::Paused;
-            if resumes {
-                *condition = Condition::Running;
-            }
-            resumes
-        });
+        if self.condition() == Condition::Paused {
+            self.change(Condition::Running);
+        }
     }
 
     /// Whether it is dead.
     pub(crate) fn is_dead(&self) -> bool {
-        *self.condition.borrow() == Condition::Dead
+        self.condition() == Condition::Dead
+    }
+
+    fn condition(&self) -> Condition {
+        *self.condition.lock().expect("no code panics while it holds the condition")
+    }
+
+    fn change(&self, condition: Condition) {
+        *self.condition.lock().expect("no code panics while it holds the condition") = condition;
+        self.changed.notify_waiters();
+    }
+
+    async fn wait_until(&self, wanted: impl Fn(Condition) -> bool) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if wanted(self.condition()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits until it is dead.
     pub(crate) async fn dead(&self) {
-        let mut condition = self.condition.subscribe();
-        if condition.wait_for(|condition| *condition == Condition::Dead).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.wait_until(|condition| condition == Condition::Dead).await;
     }
 
     /// Passes when it runs; never, when it is dead.
     pub(crate) async fn pass(&self) {
-        let mut condition = self.condition.subscribe();
-        if condition.wait_for(|condition| *condition != Condition::Paused).await.is_err() || self.is_dead() {
-            std::future::pending::<()>().await;
-        }
+        self.wait_until(|condition| condition == Condition::Running).await;
     }
 
     /// Passes with a request to the store, or its answer; this is where the doomed die.
@@ -176,7 +190,10 @@ impl Backend for GatedBackend {
         if own && key.as_str().contains("/log/") && matches!(span, Span::Last(_)) {
             self.gate.trace.count("read-backs");
         }
-        self.through(self.inner.get(key, span)).await
+        let body = self.through(self.inner.get(key, span)).await;
+        let word = body.as_ref().map_or("nothing", |_| "bytes");
+        self.gate.trace.note(format_args!("  {} gets {word} from {key}", self.gate.name));
+        body
     }
 
     async fn size(&self, key: &Key) -> Result<u64, Failure> {
@@ -189,7 +206,10 @@ impl Backend for GatedBackend {
         start_after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<Listed>, Failure> {
-        self.through(self.inner.list(directory, start_after, limit)).await
+        let listed = self.through(self.inner.list(directory, start_after, limit)).await;
+        let count = listed.as_ref().map_or(0, Vec::len);
+        self.gate.trace.note(format_args!("  {} lists {count} under {directory}", self.gate.name));
+        listed
     }
 
     async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, Failure> {

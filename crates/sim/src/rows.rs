@@ -9,13 +9,16 @@ use lakebed_segment::row_set::RowSet;
 use lakebed_store::{Key, ReadError, Store};
 
 /// Why a run can't be read.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     /// Its object is not there.
+    #[error("it is not there")]
     Absent,
     /// The store gives no answer.
+    #[error("the store gives no answer")]
     Store,
     /// Its object is not what was written.
+    #[error("it is damaged: {0}")]
     Damaged(String),
 }
 

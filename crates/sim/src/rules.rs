@@ -7,9 +7,10 @@ use rand::rngs::StdRng;
 use crate::climate::Climate;
 
 /// Every rule that can be left out, with its name.
-pub const RULES: [(&str, Broken); 8] = [
+pub const RULES: [(&str, Broken); 9] = [
     ("reclaim-takeovers", Broken::ReclaimTakeovers),
     ("no-list-after-taking-over", Broken::NoListAfterTakingOver),
+    ("no-list-before-following", Broken::NoListBeforeFollowing),
     ("no-list-when-fenced", Broken::NoListWhenFenced),
     ("acknowledge-out-of-order", Broken::AcknowledgeOutOfOrder),
     ("checkpoint-in-flight", Broken::CheckpointInFlight),
@@ -20,16 +21,39 @@ pub const RULES: [(&str, Broken); 8] = [
 
 /// The climate of a seed in which a rule is left out.
 pub fn climate(broken: Broken, seed: u64) -> Climate {
-    let drawn = Climate { broken, ..Climate::draw(&mut StdRng::seed_from_u64(seed)) };
+    Climate { broken, ..weather(broken, seed) }
+}
+
+/// The same with all rules in force.
+pub fn weather(broken: Broken, seed: u64) -> Climate {
+    let drawn = Climate::draw(&mut StdRng::seed_from_u64(seed));
     match broken {
-        Broken::NoListWhenFenced => holes(drawn),
+        // The sequencer must not hear that a commit landed until that is merged, reclaimed, and something else is in its place.
+        Broken::NoListWhenFenced => Climate {
+            latency_ms: (5, 40),
+            sluggish: (0, (0, 0)),
+            attempt_ms: 300,
+            applied_with_error: 0,
+            late_takeovers: (0, (0, 0)),
+            pause_ms: (1_000, 6_000),
+            stuns: true,
+            hunts: false,
+            damage: 0,
+            ..holes(drawn)
+        },
         // A follower that is led astray finds back by the newest checkpoint, unless that can't be read.
         Broken::NoListBeforeFollowing => Climate {
             checkpoint_commits: 1,
             flushes_remembered_max: 4,
-            produce_ms: (20, 120),
+            latency_ms: (1, 2),
+            sluggish: (500, (80, 400)),
+            attempt_ms: 1_500,
+            produce_ms: (60, 200),
+            merge_ms: (40, 120),
             hunts: true,
+            stuns: false,
             damage: 0,
+            duration_ms: 25_000,
             ..holes(drawn)
         },
         _ => drawn,
@@ -60,6 +84,7 @@ fn holes(drawn: Climate) -> Climate {
         idle_ms: (0, 200),
         nemesis_ms: (1_000, 5_000),
         pause_ms: (300, 3_000),
+        ambush: true,
         doomed: 0,
         message_trouble: 20,
         message_ms: (1, 10),

@@ -121,8 +121,8 @@ impl World {
         trace.note(format_args!("seed {seed}: {climate:?}"));
         Self {
             seed,
+            bucket: Bucket::new(trace.clone(), climate.ambush),
             climate: Arc::new(climate),
-            bucket: Bucket::new(trace.clone()),
             history: Mutex::new(History::new(trace.clone())),
             trace,
             healed: Arc::default(),
@@ -151,6 +151,9 @@ impl World {
         tokio::spawn(nemesis(Arc::clone(self)));
         if self.climate.hunts {
             tokio::spawn(hunter(Arc::clone(self)));
+        }
+        if self.climate.stuns {
+            tokio::spawn(stunner(Arc::clone(self)));
         }
         let mut left = self.climate.duration_ms;
         while left > 0 && !self.trace.has_anomaly() {
@@ -331,13 +334,38 @@ async fn hunter(world: Arc<World>) {
             return;
         }
         world.trace.note(format_args!("the nemesis strikes"));
-        let time_ms = rng.random_range(1_000..5_000);
+        let time_ms = rng.random_range(1_000..8_000);
         world.quiet_until_ms.store(world.trace.now_ms() + time_ms, Ordering::Relaxed);
         for sequencer in lock(&world.sequencers).iter() {
             sequencer.gate.kill();
         }
         world.bucket.damage_newest_checkpoint().await;
     }
+}
+
+/// Waits for a takeover that comes too late, and pauses whoever came first.
+async fn stunner(world: Arc<World>) {
+    let mut rng = world.rng("stunner", 0);
+    loop {
+        world.bucket.takeover_declined().await;
+        if world.has_ended() {
+            return;
+        }
+        let time = Duration::from_millis(within(&mut rng, world.climate.pause_ms));
+        let victims: Vec<Arc<Gate>> = lock(&world.sequencers).iter().map(|one| Arc::clone(&one.gate)).collect();
+        for victim in victims {
+            pause(&world, victim, time);
+        }
+    }
+}
+
+fn pause(world: &World, victim: Arc<Gate>, time: Duration) {
+    victim.pause();
+    world.trace.count("pauses");
+    tokio::spawn(async move {
+        sleep(time).await;
+        victim.resume();
+    });
 }
 
 /// Kills and pauses.
@@ -358,13 +386,8 @@ async fn nemesis(world: Arc<World>) {
         if chance(&mut rng, 400) {
             victim.kill();
         } else {
-            victim.pause();
-            world.trace.count("pauses");
             let time = Duration::from_millis(within(&mut rng, world.climate.pause_ms));
-            tokio::spawn(async move {
-                sleep(time).await;
-                victim.resume();
-            });
+            pause(&world, victim, time);
         }
     }
 }

@@ -4,7 +4,7 @@ use lakebed_log::broken::Broken;
 use lakebed_sim::{many, rules};
 
 /// Worlds in which a missing rule must show.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 400;
 
 fn must_be_noticed(broken: Broken) {
     let summary = many::run(0..SEEDS, 1, |seed| rules::climate(broken, seed));
@@ -24,6 +24,11 @@ fn reclaiming_takeovers_is_noticed() {
 #[test]
 fn not_listing_after_taking_over_is_noticed() {
     must_be_noticed(Broken::NoListAfterTakingOver);
+}
+
+#[test]
+fn not_listing_before_following_a_takeover_is_noticed() {
+    must_be_noticed(Broken::NoListBeforeFollowing);
 }
 
 #[test]

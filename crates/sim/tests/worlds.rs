@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
+use lakebed_log::broken::Broken;
 use lakebed_sim::climate::Climate;
-use lakebed_sim::{World, many};
+use lakebed_sim::{World, many, rules};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -21,6 +22,17 @@ fn no_record_is_lost_doubled_reordered_or_changed_in_a_thousand_worlds_that_exer
     }
     assert_eq!(summary.worlds, SEEDS);
     assert_eq!(summary.idle(), Vec::<&str>::new(), "these worlds were too tame: {:#?}", summary.counters);
+}
+
+#[test]
+fn the_weather_in_which_a_missing_rule_shows_is_harmless_when_none_is_missing() {
+    for (broken, seeds) in [(Broken::NoListWhenFenced, 150), (Broken::NoListBeforeFollowing, 40)] {
+        let summary = many::run(0..seeds, 2, |seed| rules::weather(broken, seed));
+        if let Some(wrong) = &summary.wrong {
+            panic!("{wrong}");
+        }
+        assert!(summary.counters["objects in holes read"] > 0, "{:#?}", summary.counters);
+    }
 }
 
 #[test]
