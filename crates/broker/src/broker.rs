@@ -33,6 +33,9 @@ const MERGE_SHARE: u64 = 32;
 const MERGE_BYTES_MIN: u64 = 2 << 20;
 const MERGE_BYTES_MAX: u64 = 64 << 20;
 
+/// A log without commits for so long is quiet (`takeover.after`).
+const QUIET: Duration = Duration::from_secs(1);
+
 /// A broker that serves.
 #[derive(Debug)]
 pub struct Broker {
@@ -44,6 +47,7 @@ pub struct Broker {
     http: tokio::task::JoinHandle<std::io::Result<()>>,
     health: HealthReporter,
     merging: AbortOnDropHandle<()>,
+    probing: AbortOnDropHandle<()>,
 }
 
 /// Why a broker does not start. Nothing is served.
@@ -157,11 +161,13 @@ impl Broker {
         let (shutdown, connections) = (CancellationToken::new(), TaskTracker::new());
         let service = Arc::new(Service::new(Arc::clone(&rooms)));
         tokio::spawn(listener::listen(kafka, service, shutdown.clone(), connections.clone()));
+        let prober = probe_when_quiet(rooms.log.clone(), connections.clone());
+        let probing = AbortOnDropHandle::new(tokio::spawn(prober));
         let (services, health) = grpc::routes(Arc::clone(&rooms)).await;
         let router = http::router(Arc::clone(&rooms), services);
         let http = tokio::spawn(http::serve(http, router, shutdown.clone()));
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
-        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http, health, merging })
+        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http, health, merging, probing })
     }
 
     /// Where Kafka clients connect.
@@ -210,9 +216,10 @@ impl Broker {
             tracing::warn!(connections = self.connections.len(), "connections were cut off");
         }
         self.merging.abort();
+        self.probing.abort();
         self.http.abort();
         // Whatever comes of them, they are gone then, and with them their hold on the store.
-        drop(self.merging.await);
+        drop((self.merging.await, self.probing.await));
         if !self.http.is_finished() {
             drop(self.http.await);
         }
@@ -280,6 +287,26 @@ async fn open(store: Store, config: Config) -> Result<(Rooms, AbortOnDropHandle<
         turns: AtomicU32::new(0),
     };
     Ok((rooms, merging))
+}
+
+/// Looks once whether another broker has taken over when clients are connected and nothing has been committed for [`QUIET`]: a broker
+/// that only serves readers would not notice otherwise. Liveness only; an idle broker without clients asks nothing.
+async fn probe_when_quiet(log: Log, connections: TaskTracker) {
+    let mut commits = log.watch();
+    let mut probed = false;
+    loop {
+        match tokio::time::timeout(QUIET, commits.changed()).await {
+            Ok(Ok(())) => probed = false,
+            Ok(Err(_)) => return,
+            Err(_) if probed || connections.is_empty() => {}
+            Err(_) => {
+                probed = true;
+                if log.barrier().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// Hands what was committed to the readers. Ends with the write path.
