@@ -49,12 +49,14 @@ class Broker:
         self.store, self.environment, self.log, self.memory_mib = store, environment, log, memory_mib
         self.arguments = list(arguments)
         self.process = None
+        self.kafka = self.http = "127.0.0.1:0"
         self.start()
 
-    def start(self):
-        """Starts the broker on its store and waits for its ready line."""
+    def start(self, same_ports=False):
+        """Starts the broker on its store, on free ports or those that it had, and waits for its ready line."""
         assert self.process is None, "it is running"
-        command = [BINARY, "serve", "--store", self.store, "--kafka-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0",
+        kafka, http = (self.kafka, self.http) if same_ports else ("127.0.0.1:0", "127.0.0.1:0")
+        command = [BINARY, "serve", "--store", self.store, "--kafka-listen", kafka, "--listen", http,
                    "--memory", f"{self.memory_mib}MiB", *self.arguments]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, bufsize=0, env=self.environment)
@@ -159,6 +161,19 @@ class Bucket:
     def __init__(self, url, environment, endpoint=None):
         self.url, self.environment, self.endpoint = url, environment, endpoint
 
+    @classmethod
+    def on_s3(cls, endpoint):
+        """An empty root in a new bucket of the S3 server at `endpoint`."""
+        import boto3
+
+        name = f"test-{uuid.uuid4()}"
+        boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1", aws_access_key_id="test",
+                     aws_secret_access_key="test").create_bucket(Bucket=name)
+        environment = os.environ | {"AWS_ENDPOINT_URL_S3": f"http://{endpoint}", "AWS_REGION": "us-east-1",
+                                    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        environment.pop("AWS_PROFILE", None)
+        return cls(f"s3://{name}/root", environment, endpoint)
+
     def objects(self, download):
         """The objects of the root as files, by key; those of S3 are copied into the directory `download`."""
         if self.endpoint is None:
@@ -181,21 +196,11 @@ class Bucket:
 
 
 @pytest.fixture(params=["directory", "s3"])
-def bucket(request, tmp_path):
+def bucket(request):
     """An empty root, once on a local directory and once on an S3 server."""
-    environment = dict(os.environ)
-    if request.param == "directory":
-        return Bucket(f"file://{tmp_path}/root", environment)
-    endpoint = request.getfixturevalue("s3")
-    import boto3
-
-    name = f"test-{uuid.uuid4()}"
-    boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1", aws_access_key_id="test",
-                 aws_secret_access_key="test").create_bucket(Bucket=name)
-    environment |= {"AWS_ENDPOINT_URL_S3": f"http://{endpoint}", "AWS_REGION": "us-east-1",
-                    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    environment.pop("AWS_PROFILE", None)
-    return Bucket(f"s3://{name}/root", environment, endpoint)
+    if request.param == "s3":
+        return Bucket.on_s3(request.getfixturevalue("s3"))
+    return request.getfixturevalue("tmp_bucket")
 
 
 @pytest.fixture
