@@ -1,0 +1,96 @@
+"""kill -9, again and again, under writers that wait for every acknowledgement.
+
+Every value is sent once: a client's own retries are off, so that what is found twice was stored twice.
+"""
+
+import random
+import threading
+
+from confluent_kafka import Producer
+from kafka_clients import SECONDS_MAX, create_topic, read
+
+TOPIC = "kept"
+PARTITIONS = 4
+ROUNDS = 10
+SEED = 20260101
+# Enough that a kill always finds some of them on their way.
+IN_FLIGHT_MAX = 64
+
+
+class Writer(threading.Thread):
+    """Writes 0, 1, 2 … to one partition and keeps what became of each; goes on through all kills of the broker."""
+
+    def __init__(self, address, partition, progress):
+        super().__init__(name=f"writer-{partition}", daemon=True)
+        self.partition, self.progress = partition, progress
+        self.acknowledged, self.failed, self.sent, self.ended = {}, 0, 0, False
+        self.producer = Producer({
+            "bootstrap.servers": address, "acks": "all", "retries": 0, "linger.ms": 1, "enable.idempotence": False,
+            "reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 100, "topic.metadata.refresh.interval.ms": 1000,
+        })
+
+    def answered(self, error, message):
+        with self.progress:
+            if error:
+                self.failed += 1
+            else:
+                self.acknowledged[message.offset()] = int(message.value())
+            self.progress.notify_all()
+
+    def run(self):
+        while not self.ended:
+            if self.sent - self.failed - len(self.acknowledged) < IN_FLIGHT_MAX:
+                self.producer.produce(TOPIC, b"%d" % self.sent, partition=self.partition, on_delivery=self.answered)
+                self.sent += 1
+                self.producer.poll(0)
+            else:
+                self.producer.poll(0.1)
+        assert self.producer.flush(SECONDS_MAX) == 0
+
+    def finish(self):
+        self.ended = True
+        self.join(SECONDS_MAX)
+        assert not self.is_alive()
+
+
+def check(broker, writers, progress):
+    """Everything acknowledged so far is there, at its offset; nothing is there twice or out of order."""
+    for writer in writers:
+        with progress:
+            acknowledged = dict(writer.acknowledged)
+        messages = read(broker, TOPIC, writer.partition)
+        assert [message.offset() for message in messages] == list(range(len(messages))), "offsets are dense"
+        values = [int(message.value()) for message in messages]
+        lost = {offset: value for offset, value in acknowledged.items() if values[offset:offset + 1] != [value]}
+        assert not lost, f"acknowledged but not there, in partition {writer.partition}: {lost}"
+        # A writer sends ascending numbers once: strictly ascending means in order, and none twice.
+        assert all(a < b for a, b in zip(values, values[1:])), f"out of order or twice, in partition {writer.partition}"
+
+
+def acknowledgements(writers):
+    return sum(len(writer.acknowledged) for writer in writers)
+
+
+def test_no_kill_loses_or_repeats_what_was_acknowledged(broker):
+    choose = random.Random(SEED)
+    create_topic(broker, TOPIC, partitions=PARTITIONS)
+    progress = threading.Condition()
+    writers = [Writer(broker.kafka, partition, progress) for partition in range(PARTITIONS)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(ROUNDS):
+            with progress:
+                goal = acknowledgements(writers) + choose.randrange(1, 600)
+                assert progress.wait_for(lambda: acknowledgements(writers) >= goal, SECONDS_MAX), "no progress"
+            broker.kill()
+            broker.start(same_ports=True)
+            check(broker, writers, progress)
+    finally:
+        for writer in writers:
+            writer.finish()
+    check(broker, writers, progress)
+    broker.arguments.append("--no-tail")
+    broker.restart()
+    check(broker, writers, progress)
+    assert all(writer.failed for writer in writers), "no kill found a record on its way"
