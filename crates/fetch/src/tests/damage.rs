@@ -64,6 +64,23 @@ async fn an_object_that_is_gone_though_the_log_names_it_is_damage() {
 }
 
 #[tokio::test]
+async fn an_old_plan_that_meets_another_object_in_a_commits_place_is_no_damage() {
+    let mut world = World::new(no_tail()).await;
+    world.produce(&[(0, encode(Codec::None, 0..10), None)]).await;
+    // Another broker has taken over, has merged and reclaimed the commit, and a takeover came late to its place.
+    let seams = Seams { seed: 99, ..world.log.seams() };
+    let successor = Log::open(world.store.clone(), lakebed_log::Options::default(), seams).await.unwrap();
+    let takeover = world.store.get(&commit_key(&world, 0)).await.unwrap();
+    replace(&world, &commit_key(&world, 2), |bytes| *bytes = takeover.to_vec()).await;
+    let answer = world.fetch_one(0, 0, 1000).await;
+    assert!(
+        matches!(answer, Err(FetchError::Unavailable { .. })),
+        "only a log that was read to its end proves damage: {answer:?}"
+    );
+    drop(successor);
+}
+
+#[tokio::test]
 async fn a_repaired_object_can_be_read_again() {
     let mut world = World::new(no_tail()).await;
     world.produce(&[(0, encode(Codec::None, 0..10), None)]).await;
