@@ -6,7 +6,8 @@ use lakebed_segment::batch::{Codec, Encoder, Fields, Record, TimestampType};
 use lakebed_wire::v1;
 use tonic::Status;
 
-use super::status::invalid;
+use super::status::{invalid, status};
+use crate::reason::Reason;
 
 /// What a record costs in a batch beyond its key, value and headers, at most.
 const RECORD_OVERHEAD_BYTES: usize = 32;
@@ -25,6 +26,13 @@ pub(super) fn encode(records: &[v1::Record], now_ms: i64) -> Result<Bytes, Statu
     let mut encoder = Encoder::new(fields, capacity_bytes);
     for (index, record) in (0_i64..).zip(records) {
         let timestamp_ms = record.timestamp.unwrap_or(now_ms);
+        if timestamp_ms < 0 {
+            let message = format!("record {index}: timestamp {timestamp_ms} is before 1970; leave it out for now");
+            return Err(status(Reason::InvalidTimestamp, message, []));
+        }
+        if record.offset.is_some() {
+            return Err(invalid(format_args!("record {index}: its offset is the broker's to give; leave it out")));
+        }
         let encoded =
             Record { offset: index, timestamp_ms, key: record.key.as_deref(), value: record.value.as_deref() };
         let headers = record.headers.iter().map(|header| (header.key.as_bytes(), header.value.as_deref()));
