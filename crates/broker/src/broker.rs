@@ -29,7 +29,7 @@ use crate::topics::Topics;
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// A merge holds about three times its bytes: one so many-th of the memory, within these bounds.
-const MERGE_SHARE: u64 = 32;
+const MERGE_SHARE: u64 = 64;
 const MERGE_BYTES_MIN: u64 = 2 << 20;
 const MERGE_BYTES_MAX: u64 = 64 << 20;
 

@@ -117,17 +117,18 @@ impl Config {
         self.advertise.as_deref().and_then(|address| split_address(address).ok())
     }
 
-    /// How the memory is split. An eighth is left for the state, the allocator and the stacks of requests.
+    /// How the memory is split. Almost half is left for the state, merging, what the allocator keeps back,
+    /// and the stacks of requests.
     pub fn budget(&self) -> Budget {
-        let eighth = self.memory_bytes / 8;
+        let share = self.memory_bytes / 12;
         Budget {
-            requests_bytes: eighth,
-            free_buffers_bytes: eighth / 2,
-            ingest_bytes: eighth,
-            tail_bytes: if self.tail { 2 * eighth } else { 0 },
-            cache_bytes: eighth,
-            backfill_bytes: eighth / 2,
-            response_bytes_max: (eighth / 2).clamp(1 << 20, 52 << 20),
+            requests_bytes: share,
+            free_buffers_bytes: share / 2,
+            ingest_bytes: share,
+            tail_bytes: if self.tail { 2 * share } else { 0 },
+            cache_bytes: share,
+            backfill_bytes: share / 2,
+            response_bytes_max: (share / 2).clamp(1 << 20, 52 << 20),
         }
     }
 }

@@ -20,12 +20,13 @@ use clap::Parser;
 use crate::args::{Args, Verb};
 use crate::failure::Failure;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// Threads for file operations and heavy work. More hide a slower disk; each keeps some memory back.
+const BLOCKING_THREADS_MAX: usize = 16;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the runtime can't be started\n  cause: {error}");
