@@ -74,7 +74,8 @@ fn record(offset: i64, timestamp: i64, value: Bytes) -> Record {
         producer_epoch: -1,
         timestamp_type: TimestampType::Creation,
         offset,
-        sequence: -1,
+        // The encoder begins a new batch where sequences do not follow one another; a batch without a producer begins at -1.
+        sequence: (offset - 1) as i32,
         timestamp,
         key: None,
         value: Some(value),
