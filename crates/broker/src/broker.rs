@@ -204,6 +204,11 @@ impl Broker {
                 let why = format!("{ended:?}");
                 Err(RunError::PartEnded { part: "HTTP listener", why })
             }
+            // Merging ends with the log; on its own it would only be missed when producers are made to wait for it.
+            ended = &mut self.merging => Err(match self.rooms.log.is_closed() {
+                Some(closed) => RunError::LogClosed(closed),
+                None => RunError::PartEnded { part: "merging", why: format!("{ended:?}") },
+            }),
             () = asked_to_stop => Ok(()),
         };
         grpc::stop_serving(&self.health).await;
@@ -219,7 +224,10 @@ impl Broker {
         self.probing.abort();
         self.http.abort();
         // Whatever comes of them, they are gone then, and with them their hold on the store.
-        drop((self.merging.await, self.probing.await));
+        if !self.merging.is_finished() {
+            drop(self.merging.await);
+        }
+        drop(self.probing.await);
         if !self.http.is_finished() {
             drop(self.http.await);
         }
