@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use lakebed_model::{CommitNumber, State};
 use lakebed_segment::checkpoint::{self as format, Manifest};
 use lakebed_segment::layout;
@@ -19,6 +20,8 @@ use crate::reclaim;
 
 /// Parts of the state that weigh as much as one commit to replay: a large state is written less often.
 const PARTS_PER_COMMIT: u64 = 32;
+/// Parts that are read at once; each is about a mebibyte.
+const READS_MAX: usize = 16;
 /// How many checkpoints are kept.
 const KEPT: usize = 2;
 
@@ -49,15 +52,14 @@ pub(crate) enum KeepError {
 /// Loads the checkpoint of a number.
 pub(crate) async fn load(bucket: &Bucket, number: CommitNumber) -> Result<(State, Manifest), LoadError> {
     let damaged = |what: String| LoadError::Damaged(what);
-    let manifest = read(bucket, &bucket.checkpoint_key(number, layout::MANIFEST)).await?;
+    let manifest = read(bucket.clone(), bucket.checkpoint_key(number, layout::MANIFEST)).await?;
     let manifest = Manifest::decode(&manifest).map_err(|error| damaged(error.to_string()))?;
     if manifest.number != number || manifest.identity != bucket.identity() {
         return Err(damaged(format!("its manifest is of checkpoint {}", manifest.number)));
     }
-    let mut parts = Vec::new();
-    for part in &manifest.parts {
-        parts.push(read(bucket, &bucket.checkpoint_key(part.number, &part.name)).await?);
-    }
+    let keys = manifest.parts.iter().map(|part| bucket.checkpoint_key(part.number, &part.name));
+    let reads: Vec<_> = keys.map(|key| read(bucket.clone(), key)).collect();
+    let parts: Vec<Bytes> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
     let snapshot = format::decode(&manifest, &parts).map_err(|error| damaged(error.to_string()))?;
     let state = State::restore(snapshot).map_err(|violation| damaged(violation.to_string()))?;
     if state.number() == number {
@@ -67,8 +69,8 @@ pub(crate) async fn load(bucket: &Bucket, number: CommitNumber) -> Result<(State
     }
 }
 
-async fn read(bucket: &Bucket, key: &Key) -> Result<Bytes, LoadError> {
-    match bucket.get(key).await {
+async fn read(bucket: Bucket, key: Key) -> Result<Bytes, LoadError> {
+    match bucket.get(&key).await {
         Ok(bytes) => Ok(bytes),
         Err(ReadError::NotFound { .. }) => Err(LoadError::Damaged(format!("{key} is missing"))),
         Err(error) => Err(LoadError::Store(error)),

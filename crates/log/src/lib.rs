@@ -17,6 +17,7 @@ pub mod append_error;
 pub mod broken;
 mod bucket;
 mod checkpoint;
+mod fenced;
 mod handle;
 mod open;
 mod reclaim;

@@ -1,9 +1,7 @@
 //! Replay: from the newest readable checkpoint, commit by commit, footers only, to the first free place.
 
-use std::collections::VecDeque;
-
 use futures::stream::{FuturesOrdered, StreamExt};
-use lakebed_model::{ApplyError, Commit, CommitNumber, Entry, Place, State};
+use lakebed_model::{ApplyError, Commit, CommitNumber, Entry, Epoch, Place, State};
 use lakebed_segment::checkpoint::Manifest;
 use lakebed_store::{ListError, ReadError};
 
@@ -14,6 +12,8 @@ use crate::checkpoint::{self, LoadError};
 /// Commits that are read ahead at first, and at most.
 const READ_AHEAD_MIN: usize = 4;
 const READ_AHEAD_MAX: usize = 64;
+/// LISTs of checkpoints before replay gives up: each of them means that others wrote at least one since the one before.
+const LISTS_MAX: usize = 16;
 
 /// Why a log can't be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,15 @@ pub enum ReplayError {
         number: CommitNumber,
         /// What is wrong.
         what: String,
+    },
+    /// Others replace the checkpoints faster than they can be read.
+    #[error(
+        "the checkpoints were replaced {lists} times while this broker read them: \
+         the sequencer writes them faster than they can be read from here; try again when it is less busy"
+    )]
+    Outrun {
+        /// How often they were listed.
+        lists: usize,
     },
 }
 
@@ -77,10 +86,18 @@ impl Replay {
     /// # Errors
     /// [`ReplayError`]; what has been replayed so far stays.
     pub(crate) async fn reach_the_end(&mut self) -> Result<(), ReplayError> {
+        self.reach_beyond(None).await
+    }
+
+    /// Goes on until the log has left the directory of an epoch, or to the first free place.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; what has been replayed so far stays.
+    pub(crate) async fn reach_beyond(&mut self, epoch: Option<Epoch>) -> Result<(), ReplayError> {
         if self.state.number() == CommitNumber::ZERO {
             self.jump().await?;
         }
-        loop {
+        while !self.is_beyond(epoch) {
             match self.read_on().await? {
                 // The end, or reclaimed: LIST tells.
                 Stop::Nothing => {
@@ -96,9 +113,10 @@ impl Replay {
                 }
             }
         }
+        Ok(())
     }
 
-    /// Applies commits from the next place on, until nothing stands there or a takeover does.
+    /// Applies commits from the next place on, until nothing stands there, or a takeover does.
     async fn read_on(&mut self) -> Result<Stop, ReplayError> {
         let mut ahead = READ_AHEAD_MIN;
         let mut reads = FuturesOrdered::new();
@@ -121,38 +139,67 @@ impl Replay {
         }
     }
 
+    fn is_beyond(&self, epoch: Option<Epoch>) -> bool {
+        epoch.is_some_and(|epoch| self.state.place().directory.epoch > epoch)
+    }
+
     /// Loads the newest readable checkpoint that is beyond the state, if there is one.
+    ///
+    /// SUBTLE: between LIST and GET the sequencer may have written two more and deleted those that were listed. One that is missing
+    /// is damage only if a later LIST still names the same.
     async fn jump(&mut self) -> Result<bool, ReplayError> {
-        let mut numbers: VecDeque<CommitNumber> = self.bucket.checkpoints().await?.into();
-        let Some(newest) = numbers.back().copied() else { return Ok(false) };
-        let second =
-            numbers.len().checked_sub(2).and_then(|index| numbers.get(index).copied()).unwrap_or(CommitNumber::ZERO);
-        let mut failure = None;
-        while let Some(number) = numbers.pop_back() {
-            if number <= self.state.number() {
-                break;
+        let mut numbers = self.bucket.checkpoints().await?;
+        for _ in 0..LISTS_MAX {
+            let failure = match self.load_newest_of(&numbers).await? {
+                Ok(jumped) => return Ok(jumped),
+                Err(failure) => failure,
+            };
+            let before = std::mem::replace(&mut numbers, self.bucket.checkpoints().await?);
+            if numbers == before {
+                return self.do_without(&numbers, failure);
             }
+            tracing::debug!(missing = %failure.what, "checkpoints were replaced meanwhile; reading the new ones");
+        }
+        Err(ReplayError::Outrun { lists: LISTS_MAX + 1 })
+    }
+
+    /// Loads the newest readable of the listed checkpoints that is beyond the state: whether there is one, or why there is none.
+    async fn load_newest_of(&mut self, numbers: &[CommitNumber]) -> Result<Result<bool, Unreadable>, ReplayError> {
+        let mut failure = None;
+        let beyond = numbers.iter().rev().copied().take_while(|number| *number > self.state.number());
+        for number in beyond.collect::<Vec<_>>() {
             match checkpoint::load(&self.bucket, number).await {
                 Ok((state, manifest)) => {
                     tracing::debug!(%number, "checkpoint loaded");
                     self.kept = Some((state.clone(), manifest));
                     self.state = state;
-                    return Ok(true);
+                    return Ok(Ok(true));
                 }
                 Err(LoadError::Store(error)) => return Err(error.into()),
                 Err(LoadError::Damaged(what)) => {
                     tracing::warn!(%number, %what, "a checkpoint can't be read; trying an older one");
-                    failure.get_or_insert(what);
+                    failure.get_or_insert(Unreadable { number, what });
                 }
             }
         }
-        match failure {
-            None => Ok(false),
-            // Nothing at or above the older of two kept checkpoints is reclaimed, so from there the log itself can be trusted.
-            Some(_) if self.state.number() >= second => Ok(false),
-            Some(what) => Err(ReplayError::Checkpoint { number: newest, what }),
-        }
+        Ok(failure.map_or(Ok(false), Err))
     }
+
+    /// No listed checkpoint beyond the state can be read: whether the log itself can be trusted from here on.
+    fn do_without(&self, numbers: &[CommitNumber], failure: Unreadable) -> Result<bool, ReplayError> {
+        // Nothing at or above the older of two kept checkpoints is reclaimed.
+        let older = numbers.len().checked_sub(2).and_then(|index| numbers.get(index).copied());
+        if self.state.number() >= older.unwrap_or(CommitNumber::ZERO) {
+            return Ok(false);
+        }
+        Err(ReplayError::Checkpoint { number: failure.number, what: failure.what })
+    }
+}
+
+/// A checkpoint that can't be read.
+struct Unreadable {
+    number: CommitNumber,
+    what: String,
 }
 
 fn is_takeover(commit: &Commit) -> bool {

@@ -7,7 +7,7 @@
 //! 4. An answer that needs no commit (a refusal, a repeated flush, a barrier) waits for a commit that began after it, or for a
 //!    probe of the next place that began after it. So even a fenced sequencer answers nothing stale.
 //! 5. At the first place that holds another's object everything from there on did not happen, unless a checkpoint shows that the log
-//!    had passed that place; then its fate is unknown.
+//!    had passed that place; then the log is asked what happened ([`crate::fenced`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::append_error::{AppendError, BarrierError, ChangeError, Closed};
 use crate::bucket::{Landed, Probed};
 use crate::checkpoint::Keeper;
+use crate::fenced::{self, Last};
 use crate::handle::Shared;
 
 /// Most requests that one commit takes in; the rest goes into the next.
@@ -45,7 +46,7 @@ pub(crate) enum Request {
 }
 
 /// An answer that waits for durability.
-enum Answer {
+pub(crate) enum Answer {
     Flush(oneshot::Sender<Result<Arc<FlushOutcome>, AppendError>>, Result<Arc<FlushOutcome>, AppendError>),
     Change(oneshot::Sender<Result<Changed, ChangeError>>, Result<Changed, ChangeError>),
     Barrier(oneshot::Sender<Result<State, BarrierError>>),
@@ -53,26 +54,19 @@ enum Answer {
 
 impl Answer {
     // A requester that is gone wants no answer: every send below may fail, and that is fine.
-    fn give(self, shared: &Shared) {
+    pub(crate) fn give(self, shared: &Shared) {
         match self {
             Self::Flush(to, outcome) => drop(to.send(outcome)),
             Self::Change(to, outcome) => drop(to.send(outcome)),
             Self::Barrier(to) => drop(to.send(Ok(shared.state()))),
         }
     }
-
-    fn fail(self, error: AppendError, why: Closed) {
-        match self {
-            Self::Flush(to, _) => drop(to.send(Err(error))),
-            Self::Change(to, _) => drop(to.send(Err(error))),
-            Self::Barrier(to) => drop(to.send(Err(BarrierError { why }))),
-        }
-    }
 }
 
-struct InFlight {
-    commit: Commit,
-    answers: Vec<Answer>,
+/// A commit whose fate is not known, or that waits for one below it.
+pub(crate) struct InFlight {
+    pub(crate) commit: Commit,
+    pub(crate) answers: Vec<Answer>,
     fate: Option<Landed>,
 }
 
@@ -97,7 +91,7 @@ pub(crate) struct Sequencer {
     probes_begun: u64,
     keeper: Option<Keeper>,
     keeping: Option<BoxFuture<'static, Keeper>>,
-    /// Fenced at a place that the log may have passed: what was in flight may have happened.
+    /// Fenced at a place that the log may have passed: what is in flight may have happened.
     passed: bool,
 }
 
@@ -151,8 +145,23 @@ impl Sequencer {
                 break closed;
             }
         };
+        let reason = self.learn_fates(reason).await;
         self.close(&reason);
         reason
+    }
+
+    /// Finds out what became of what is in flight, if being fenced does not tell.
+    async fn learn_fates(&mut self, reason: Closed) -> Closed {
+        if !self.passed {
+            return reason;
+        }
+        match fenced::look_up(&self.shared, &mut self.in_flight).await {
+            Ok(known) => {
+                self.passed = !known;
+                reason
+            }
+            Err(damaged) => damaged,
+        }
     }
 
     /// Starts whatever can be started now.
@@ -283,6 +292,8 @@ impl Sequencer {
             }
             // A commit of ours was issued meanwhile; its durability answers those who wait.
             Probed::Taken { writer } if writer == self.shared.nonce => Ok(()),
+            // The commit that was issued there meanwhile will find it too, and ask whether the log had passed the place.
+            Probed::Taken { .. } if !self.in_flight.is_empty() => Ok(()),
             Probed::Taken { .. } => Err(Closed::Fenced { at: self.shared.state().place() }),
             Probed::Damaged(damaged) => Err(Closed::Damaged { what: damaged.to_string() }),
         }
@@ -313,18 +324,11 @@ impl Sequencer {
         while let Ok(request) = self.requests.try_recv() {
             self.queue.push_back(request);
         }
+        let known = matches!(reason, Closed::Fenced { .. } | Closed::ShuttingDown) && !self.passed;
+        let last = Last { reason, durable: self.shared.state().number(), known };
+        self.in_flight.drain(..).flat_map(|one| one.answers).for_each(|answer| last.answer(answer));
+        self.waiters.drain(..).for_each(|waiter| last.answer(waiter.answer));
         let not_done = || AppendError::NotDone { why: reason.clone() };
-        // Fenced at the first that is in flight: none of them happened, unless the log had passed that place. Damaged: who knows.
-        let in_flight = match reason {
-            Closed::Fenced { .. } if !self.passed => not_done(),
-            _ => AppendError::Unknown { why: reason.clone() },
-        };
-        for answer in self.in_flight.drain(..).flat_map(|one| one.answers) {
-            answer.fail(in_flight.clone(), reason.clone());
-        }
-        for waiter in self.waiters.drain(..) {
-            waiter.answer.fail(AppendError::Unknown { why: reason.clone() }, reason.clone());
-        }
         for request in self.queue.drain(..) {
             match request {
                 Request::Flush { answer, .. } => drop(answer.send(Err(not_done()))),

@@ -18,6 +18,8 @@ use uuid::Uuid;
 use crate::{AppendError, Closed, Log, Offload, OpenError, Options, Seams};
 
 mod faults;
+mod fenced;
+mod races;
 
 fn store() -> Store {
     Store::new("memory://", Arc::new(MemoryBackend::default()), &StoreOptions::default())
