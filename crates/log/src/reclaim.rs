@@ -2,9 +2,11 @@
 //!
 //! 1. A commit is deleted when it lies below the older of the two kept checkpoints and that checkpoint's state names none of its
 //!    rows. Takeovers never.
-//! 2. A segment is deleted when it lies below the reclaim boundary of the durable state and that state does not name it: no later
+//! 2. An object beyond the takeover of a directory is deleted: it landed late, and nobody reads there. It frees no place that anybody
+//!    could write to and be believed: a sequencer that is fenced stops at the takeover, which stays.
+//! 3. A segment is deleted when it lies below the reclaim boundary of the durable state and that state does not name it: no later
 //!    commit can name it, for the state refuses what lies below the boundary.
-//! 3. Only objects of this cell are touched. Deleting twice is harmless.
+//! 4. Only objects of this cell are touched. Deleting twice is harmless.
 
 use std::sync::Arc;
 
@@ -28,9 +30,11 @@ pub(crate) async fn reclaim(shared: &Arc<Shared>, older: &State) -> Result<(), K
 }
 
 fn is_dead_commit(shared: &Shared, older: &State, key: &Key) -> bool {
-    let number = shared.bucket.place_of(key).and_then(|place| older.number_at(place));
-    // Not a place of the log up to the checkpoint: newer, or not ours to judge.
-    let Some(number) = number else { return false };
+    let Some(place) = shared.bucket.place_of(key) else { return false };
+    let Some(number) = older.number_at(place) else {
+        // Not a place of the log up to the checkpoint: beyond a takeover of it, or newer, or not ours to judge.
+        return older.takeover_of(place.directory).is_some_and(|takeover| place.index > takeover.index);
+    };
     let takeover = older.is_takeover(number) && !shared.broken.reclaims_takeovers();
     let named = older.object(ObjectId::Commit(number)).is_some() && !shared.broken.reclaims_named_rows();
     !takeover && !named

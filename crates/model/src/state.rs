@@ -571,6 +571,13 @@ impl State {
         (self.place_of(number) == Some(place)).then_some(number)
     }
 
+    /// Where the takeover stands that closed a directory; `None` if the directory is open or unknown.
+    pub fn takeover_of(&self, directory: Directory) -> Option<Place> {
+        let (first, _) = self.directories.iter().find(|(_, known)| **known == directory)?;
+        let (next, _) = self.directories.get_next(&first.next())?;
+        Some(Place { directory, index: next.get() - first.get() - 1 })
+    }
+
     /// Every directory of the log with the number of its first commit, oldest first.
     pub fn directories(&self) -> impl Iterator<Item = (CommitNumber, Directory)> {
         self.directories.iter().map(|(number, directory)| (*number, *directory))

@@ -125,6 +125,12 @@ fn places_map_to_numbers_over_many_epochs_and_back() {
         assert_eq!(state.place_of(number), Some(*place));
         assert_eq!(state.number_at(*place), Some(number));
     }
+    for (number, next) in state.directories().skip(1) {
+        let takeover = expected[usize::try_from(number.get()).unwrap() - 1];
+        assert_eq!(state.takeover_of(takeover.directory), Some(takeover), "closed by the takeover that names {next}");
+    }
+    assert_eq!(state.takeover_of(state.place().directory), None, "the last directory is open");
+    assert_eq!(state.takeover_of(place(3, 77, 0).directory), None);
     let beyond_its_takeover = Place { index: 3, ..place(2, 1, 0) };
     assert_eq!(state.number_at(beyond_its_takeover), None);
     assert_eq!(state.number_at(place(3, 77, 0)), None, "a directory that lost the race is not of the log");
