@@ -40,7 +40,8 @@ pub struct Merged {
 /// Why a merge did not happen. The log is as it was, or, if the fate is unknown, merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// An object is damaged. Nothing of it is rewritten.
+    /// An object is missing, or not what it was. Nothing of it is rewritten. The plan may be old, or another broker may have taken over
+    /// and reclaimed it: it is damage only if it is still named behind a barrier.
     #[error("object {key} can't be merged: {what}")]
     Damaged {
         /// Which object.
@@ -175,7 +176,11 @@ async fn read_object(
     };
     let key = key_of(&text);
     let damaged = |what: String| MergeError::Damaged { object, key: key.to_string(), what };
-    let footer = read_footer(store, &key).await?.map_err(damaged)?;
+    let missing = |error| match error {
+        ReadError::NotFound { .. } => damaged("nothing stands there".to_owned()),
+        error => MergeError::Read(error),
+    };
+    let footer = read_footer(store, &key).await.map_err(missing)?.map_err(damaged)?;
     if footer.identity != log.identity() {
         return Err(damaged("it belongs to another cluster or cell".to_owned()));
     }
@@ -183,7 +188,7 @@ async fn read_object(
     for (partition, base, run) in runs {
         let rows = run.first_row..run.first_row.saturating_add(run.rows);
         let ranges = footer.ranges(rows.clone()).map_err(|error| damaged(error.to_string()))?;
-        let parts = read_ranges(store, &key, ranges).await?;
+        let parts = read_ranges(store, &key, ranges).await.map_err(missing)?;
         let rows = footer.read(rows, &parts).map_err(|error| damaged(error.to_string()))?;
         if rows.hash() != run.hash {
             return Err(damaged(format!(
@@ -195,7 +200,7 @@ async fn read_object(
     Ok(work)
 }
 
-async fn read_footer(store: &Store, key: &Key) -> Result<Result<Footer, String>, MergeError> {
+async fn read_footer(store: &Store, key: &Key) -> Result<Result<Footer, String>, ReadError> {
     let mut length = FOOTER_GUESS_BYTES;
     loop {
         let suffix = store.get_suffix(key, length).await?;

@@ -53,6 +53,11 @@ impl Merger {
         Arc::clone(&self.counts)
     }
 
+    /// How many damaged objects it leaves alone.
+    pub fn damaged(&self) -> usize {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Merges whenever there is something worth merging, until the log closes.
     ///
     /// # Cancel
@@ -103,6 +108,11 @@ impl Merger {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
         match error {
             MergeError::Damaged { object, .. } => {
+                // Whoever has been fenced, or comes late, reads what was reclaimed meanwhile.
+                let Ok(state) = self.log.barrier().await else { return };
+                if state.object(*object).is_none() {
+                    return tracing::debug!(%error, "a merge came too late");
+                }
                 tracing::error!(%error, "a damaged object is left as it is");
                 self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(*object);
             }

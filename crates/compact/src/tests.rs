@@ -160,3 +160,49 @@ async fn nothing_is_planned_below_the_fan_in_unless_runs_are_many() {
     let pressed = Options { runs_high: 10, ..options(6) };
     assert_eq!(plan(&state, &pressed, &BTreeSet::new()).unwrap().objects.len(), 5);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_merger_calls_nothing_damaged_that_its_successor_has_reclaimed() {
+    let store = store();
+    let log = open(&store, 1).await;
+    create_topic(&log).await;
+    for index in 0..6 {
+        append(&log, &format!("record {index}")).await;
+    }
+    let old = log.state();
+    let merger = Merger::new(log.clone(), store.clone(), options(4));
+    let successor = open(&store, 2).await;
+    let all = Plan { objects: old.objects().map(|(id, _)| id).collect() };
+    merge(&successor, &store, &successor.state(), &all).await.unwrap();
+    // Two checkpoints later the commits that were merged are gone.
+    for index in 0..60 {
+        append(&successor, &format!("later {index}")).await;
+    }
+    let place = old.place_of(lakebed_model::CommitNumber::new(old.number().get() - 1)).unwrap();
+    let gone = lakebed_store::Key::new(lakebed_segment::layout::commit_key(log.identity().cell, place)).unwrap();
+    assert!(store.get(&gone).await.is_err(), "{gone} is still there");
+    assert!(merger.step().await, "it tries, as it does not know yet");
+    assert!(log.is_closed().is_some(), "asking for a barrier has told it");
+    assert_eq!(merger.damaged(), 0);
+    assert!(!merger.step().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_missing_though_it_is_named_is_damage_and_the_rest_is_merged() {
+    let store = store();
+    let log = open(&store, 1).await;
+    create_topic(&log).await;
+    for index in 0..6 {
+        append(&log, &format!("record {index}")).await;
+    }
+    let state = log.state();
+    let (victim, _) = state.objects().next().unwrap();
+    let lakebed_model::ObjectId::Commit(number) = victim else { panic!("{victim:?}") };
+    let text = lakebed_segment::layout::commit_key(log.identity().cell, state.place_of(number).unwrap());
+    store.delete(&[lakebed_store::Key::new(text).unwrap()]).await.unwrap();
+    let merger = Merger::new(log.clone(), store.clone(), options(4));
+    while merger.step().await {}
+    assert_eq!(merger.damaged(), 1);
+    assert!(log.state().object(victim).is_some());
+    assert!(log.state().object_count() <= 2, "{} objects", log.state().object_count());
+}
