@@ -142,7 +142,8 @@ impl Broker {
             return Err(StartError::Config { problems });
         }
         let url = config.store.clone();
-        let options = StoreOptions { seed: seams().seed, ..StoreOptions::default() };
+        let free_buffers_bytes = config.budget().free_bodies_bytes;
+        let options = StoreOptions { seed: seams().seed, free_buffers_bytes, ..StoreOptions::default() };
         let store = Store::open(&url, &options).map_err(|source| StartError::Store { url, source })?;
         Self::start_on(store, config).await
     }

@@ -45,6 +45,8 @@ pub struct Budget {
     pub requests_bytes: usize,
     /// Used request buffers that wait for the next request.
     pub free_buffers_bytes: usize,
+    /// Used buffers of objects that wait for the next object.
+    pub free_bodies_bytes: usize,
     /// Batches that are not durable yet.
     pub ingest_bytes: usize,
     /// Fresh batches as they came.
@@ -123,7 +125,8 @@ impl Config {
         let share = self.memory_bytes / 12;
         Budget {
             requests_bytes: share,
-            free_buffers_bytes: share / 2,
+            free_buffers_bytes: share / 4,
+            free_bodies_bytes: share / 2,
             ingest_bytes: share,
             tail_bytes: if self.tail { 2 * share } else { 0 },
             cache_bytes: share,
@@ -169,6 +172,7 @@ mod tests {
             let budget = Config { memory_bytes, ..Config::default() }.budget();
             let sum = budget.requests_bytes
                 + budget.free_buffers_bytes
+                + budget.free_bodies_bytes
                 + budget.ingest_bytes
                 + budget.tail_bytes
                 + budget.cache_bytes

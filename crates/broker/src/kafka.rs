@@ -12,9 +12,9 @@ use lakebed_log::BarrierError;
 use lakebed_model::State;
 use tokio::sync::Semaphore;
 
-use crate::buffers::BufferPool;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
+use lakebed_store::BufferPool;
 
 mod api_versions;
 mod connection;

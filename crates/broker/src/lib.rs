@@ -11,7 +11,6 @@
 //! by the one table in [`reason`].
 
 mod broker;
-mod buffers;
 pub mod config;
 mod damage;
 mod grpc;

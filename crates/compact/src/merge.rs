@@ -9,7 +9,7 @@ use lakebed_log::{AppendError, Log};
 use lakebed_model::{
     Change, Merge, MergedRun, ObjectId, Offset, PartitionKey, Refusal, RowsHash, Run, SegmentId, State,
 };
-use lakebed_segment::body::{Body, SealError, seal_pieces};
+use lakebed_segment::body::{Body, SealError, seal_pieces_in};
 use lakebed_segment::commit::segment_object;
 use lakebed_segment::footer::{Footer, Parsed};
 use lakebed_segment::layout;
@@ -93,13 +93,14 @@ pub async fn merge(log: &Log, store: &Store, state: &State, plan: &Plan) -> Resu
     let runs = swapped_runs(&work);
     let (identity, nonce) = (log.identity(), log.nonce());
     let runs_before = work.len();
+    let buffers = store.buffers().clone();
     let object = log.seams().offload.run(move || {
         let pieces: Vec<Piece<'_, RowSet>> = work
             .iter()
             .map(|piece| Piece { partition: piece.partition, source: &piece.rows, rows: 0..piece.rows.len() })
             .collect();
-        let body: Body = seal_pieces(&pieces)?;
-        Ok::<Bytes, SealError>(segment_object(&identity, segment, nonce, body))
+        let body: Body = seal_pieces_in(&pieces, |bytes| buffers.take(bytes))?;
+        Ok::<Bytes, SealError>(buffers.freeze(segment_object(&identity, segment, nonce, body)))
     });
     let object = object.await?;
     let bytes = object.len() as u64;

@@ -12,6 +12,11 @@ const TIER_FACTOR: u64 = 16;
 /// The largest object of the first tier, in bytes.
 const FIRST_TIER_BYTES: u64 = 64 * 1024;
 
+/// Objects of which fewer than so many fit into one merge are large enough.
+const FIT_AT_LEAST: u64 = 8;
+/// The same when runs press.
+const FIT_AT_LEAST_PRESSED: u64 = 2;
+
 /// How merging is paced.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -20,7 +25,8 @@ pub struct Options {
     /// Most objects of one merge.
     pub objects_max: usize,
     /// Most bytes of one merge; bounds its memory (about three times as much) and the size of what it makes. Objects of more than
-    /// half of it are left alone.
+    /// an eighth of it are left alone, since rewriting them would cost the store as much as taking them did and save few objects; from
+    /// `runs_high` on only those of more than half of it are.
     pub bytes_max: u64,
     /// Live runs from which on merging no longer waits for a full tier.
     pub runs_high: usize,
@@ -43,9 +49,10 @@ pub struct Plan {
 pub fn plan(state: &State, options: &Options, without: &BTreeSet<ObjectId>) -> Option<Plan> {
     let pressed = state.run_count() >= options.runs_high;
     let enough = if pressed { 2 } else { options.fan_in.max(2) };
+    let small_enough = options.bytes_max / if pressed { FIT_AT_LEAST_PRESSED } else { FIT_AT_LEAST };
     let mut tiers: Vec<Vec<(ObjectId, u64)>> = Vec::new();
     for (id, object) in state.objects() {
-        if object.live_bytes > options.bytes_max / 2 || without.contains(&id) {
+        if object.live_bytes > small_enough || without.contains(&id) {
             continue;
         }
         let tier = tier_of(object.live_bytes);

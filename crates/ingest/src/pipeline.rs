@@ -154,7 +154,9 @@ impl Gatherer {
         let seams = self.log.seams();
         let now_ms = (seams.wall)().max(0);
         let heavy = load.is_heavy();
-        let sealed = if heavy { seams.offload.run(move || load.seal(now_ms)).await } else { load.seal(now_ms) };
+        let buffers = self.log.buffers().clone();
+        let seal = move || load.seal(now_ms, &buffers);
+        let sealed = if heavy { seams.offload.run(seal).await } else { seal() };
         if let Some(sealed) = sealed {
             self.send(sealed, slot).await;
         }
@@ -209,7 +211,7 @@ fn spawn_upload(log: &Log, store: Store, id: SegmentId, body: Body) -> BoxFuture
     let (identity, nonce) = (log.identity(), log.nonce());
     let task = tokio::spawn(async move {
         let key = Key::new(layout::segment_key(identity.cell, id)).expect("keys of the layout are valid");
-        let object = segment_object(&identity, id, nonce, body);
+        let object = store.buffers().freeze(segment_object(&identity, id, nonce, body));
         match store.create(&key, object).await {
             Ok(Created::New | Created::Mine) => Ok(()),
             Ok(Created::Other) => Err(format!("another object stands at {key}")),

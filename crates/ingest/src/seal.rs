@@ -14,6 +14,7 @@ use lakebed_segment::batch::with_log_append_time;
 use lakebed_segment::body::{self, Body};
 use lakebed_segment::row_hash::facts;
 use lakebed_segment::rows::BodyBatch;
+use lakebed_store::BufferPool;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::admit::Admitted;
@@ -99,7 +100,7 @@ impl Load {
     /// Seals the load. If that fails, every batch of it is answered.
     ///
     /// # Cost One copy of each key, value and header.
-    pub(crate) fn seal(mut self, now_ms: i64) -> Option<Sealed> {
+    pub(crate) fn seal(mut self, now_ms: i64, buffers: &BufferPool) -> Option<Sealed> {
         // Stable: batches of a partition stay in the order of their arrival.
         self.entries.sort_by_key(|entry| entry.key);
         let stamp = |entry: &Entry| entry.admitted.log_append.then_some(now_ms);
@@ -118,7 +119,7 @@ impl Load {
             .zip(&self.entries)
             .map(|(batch, entry)| runs.add(entry.key, facts(batch, now_ms, entry.admitted.producer)))
             .collect();
-        let sealed = body::seal(&batches, now_ms);
+        let sealed = body::seal_in(&batches, now_ms, |bytes| buffers.take(bytes));
         let owed =
             self.entries.into_iter().zip(places).map(|(entry, place)| OwedBatch::new(entry, place, now_ms)).collect();
         let owed = Owed { batches: owed, room: self.room };

@@ -7,7 +7,7 @@ use lakebed_segment::body::Body;
 use lakebed_segment::commit::{Identity, commit_object};
 use lakebed_segment::footer::{Footer, Kind, Parsed};
 use lakebed_segment::layout;
-use lakebed_store::{CreateError, Created, DeleteError, Directory, Key, ListError, ReadError, Store};
+use lakebed_store::{BufferPool, CreateError, Created, DeleteError, Directory, Key, ListError, ReadError, Store};
 
 use crate::broken::Broken;
 
@@ -72,8 +72,12 @@ impl Bucket {
         self.identity
     }
 
+    pub(crate) fn buffers(&self) -> &BufferPool {
+        self.store.buffers()
+    }
+
     pub(crate) fn encode_commit(&self, commit: &Commit, body: Body) -> Bytes {
-        commit_object(&self.identity, commit, body)
+        self.store.buffers().freeze(commit_object(&self.identity, commit, body))
     }
 
     /// Puts a commit at its place, again and again, until its fate is known.

@@ -11,6 +11,7 @@ use lakebed_model::{
 };
 use lakebed_segment::body::Body;
 use lakebed_segment::commit::Identity;
+use lakebed_store::BufferPool;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -134,6 +135,11 @@ impl Log {
     /// The seams that the log was opened with.
     pub fn seams(&self) -> Seams {
         self.shared.seams.clone()
+    }
+
+    /// Buffers for the bodies of flushes.
+    pub fn buffers(&self) -> &BufferPool {
+        self.shared.bucket.buffers()
     }
 
     /// A fresh id, greater than all before it and than the reclaim boundary.

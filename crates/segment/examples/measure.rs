@@ -52,7 +52,7 @@ fn rows(value_bytes: usize, total_bytes: usize) {
     print("seal", timed(|| drop(seal(&batches, 1))));
     print("facts", timed(|| batches.iter().for_each(|batch| _ = black_box(facts(batch, 1, None)))));
     let body = seal(&batches, 1).expect("samples are in order");
-    let object = segment_object(&samples::identity(), samples::segment_id(), Nonce::new(1), body);
+    let object = bytes::Bytes::from(segment_object(&samples::identity(), samples::segment_id(), Nonce::new(1), body));
     let parse = || match Footer::parse(&object, object.len() as u64) {
         Ok(Parsed::Whole(footer)) => footer,
         other => panic!("{other:?}"),

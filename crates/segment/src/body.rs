@@ -121,15 +121,27 @@ impl Body {
 /// [`SealError`] if the batches are out of order or hold what the edge should have refused.
 ///
 /// # Cost
-/// One allocation of about the size of the body, one copy of each key, value and header.
+/// One allocation of about the size of the object, one copy of each key, value and header.
 pub fn seal(batches: &[BodyBatch<'_>], ingest_time_ms: i64) -> Result<Body, SealError> {
+    seal_in(batches, ingest_time_ms, Vec::with_capacity)
+}
+
+/// Seals batches into the buffer that `buffer` gives for so many bytes; it should be empty, and have room for them.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_in(
+    batches: &[BodyBatch<'_>],
+    ingest_time_ms: i64,
+    buffer: impl FnOnce(usize) -> Vec<u8>,
+) -> Result<Body, SealError> {
     let sources: Vec<StampedRows<'_>> = batches.iter().map(|batch| StampedRows::new(batch, ingest_time_ms)).collect();
     let pieces: Vec<Piece<'_, StampedRows<'_>>> = batches
         .iter()
         .zip(&sources)
         .map(|(batch, source)| Piece { partition: batch.partition, source, rows: 0..source.row_count() })
         .collect();
-    seal_pieces(&pieces)
+    seal_pieces_in(&pieces, buffer)
 }
 
 /// Seals rows that may come from many places; a merge seals the rows of many objects, each with its own ingest time.
@@ -137,6 +149,17 @@ pub fn seal(batches: &[BodyBatch<'_>], ingest_time_ms: i64) -> Result<Body, Seal
 /// # Errors
 /// As [`seal`].
 pub fn seal_pieces<S: RowSource>(pieces: &[Piece<'_, S>]) -> Result<Body, SealError> {
+    seal_pieces_in(pieces, Vec::with_capacity)
+}
+
+/// As [`seal_pieces`], into a buffer as [`seal_in`].
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_pieces_in<S: RowSource>(
+    pieces: &[Piece<'_, S>],
+    buffer: impl FnOnce(usize) -> Vec<u8>,
+) -> Result<Body, SealError> {
     check_order(pieces)?;
     let layout = Layout::new(pieces);
     if layout.rows() == 0 {
@@ -146,7 +169,8 @@ pub fn seal_pieces<S: RowSource>(pieces: &[Piece<'_, S>]) -> Result<Body, SealEr
         return Err(SealError::TooManyRows { rows: layout.rows() });
     }
     check_times(pieces)?;
-    let mut bytes = Vec::with_capacity(layout.capacity());
+    let mut bytes = buffer(layout.capacity());
+    bytes.clear();
     bytes.extend_from_slice(MAGIC);
     let mut columns = Vec::with_capacity(COLUMNS.len());
     for column in COLUMNS {

@@ -5,7 +5,6 @@
 //! 1. The last key-value is `lakebed.footer`: where the pages end, and the CRC-32C of everything from there to the end.
 //! 2. The footers of two different objects differ within their last bytes: writer, place and checksum stand at the end.
 
-use bytes::Bytes;
 use lakebed_model::{Cell, Commit, Nonce, SegmentId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -74,7 +73,7 @@ pub(crate) struct ColumnPagesV1 {
 /// The bytes of a commit object.
 ///
 /// `body` holds the rows of its inline flush, or is [`Body::empty`].
-pub fn commit_object(identity: &Identity, commit: &Commit, body: Body) -> Bytes {
+pub fn commit_object(identity: &Identity, commit: &Commit, body: Body) -> Vec<u8> {
     let text = serde_json::to_string(&v1::CommitV1::from(commit)).expect("persisted types have string keys");
     let writer = format!("{:016x}@{}", commit.writer.get(), commit.place);
     finish(identity, body, KIND_COMMIT, (key::COMMIT, &text), &writer)
@@ -83,14 +82,14 @@ pub fn commit_object(identity: &Identity, commit: &Commit, body: Body) -> Bytes 
 /// The bytes of a segment that is uploaded before it is committed.
 ///
 /// `broker` is the process that writes it.
-pub fn segment_object(identity: &Identity, id: SegmentId, broker: Nonce, body: Body) -> Bytes {
+pub fn segment_object(identity: &Identity, id: SegmentId, broker: Nonce, body: Body) -> Vec<u8> {
     let segment = SegmentV1 { id: Text(id), broker: Hex(broker.get()) };
     let text = serde_json::to_string(&segment).expect("persisted types have string keys");
     let writer = format!("{:016x}@{id}", broker.get());
     finish(identity, body, KIND_SEGMENT, (key::SEGMENT, &text), &writer)
 }
 
-fn finish(identity: &Identity, body: Body, kind: &str, content: (&str, &str), writer: &str) -> Bytes {
+fn finish(identity: &Identity, body: Body, kind: &str, content: (&str, &str), writer: &str) -> Vec<u8> {
     let Body { bytes: mut out, rows, columns } = body;
     let pages_end = out.len();
     let chunks = write_offset_indexes(&mut out, &columns);
@@ -124,7 +123,7 @@ fn finish(identity: &Identity, body: Body, kind: &str, content: (&str, &str), wr
     out.extend_from_slice(MAGIC);
     let checksum = format!("{:08x}", crc32c(&out[pages_end..]));
     out[digits..digits + DIGITS].copy_from_slice(checksum.as_bytes());
-    out.into()
+    out
 }
 
 /// Where the value of `lakebed.footer` begins in metadata that was written just now.

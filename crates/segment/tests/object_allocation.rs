@@ -58,7 +58,7 @@ fn forged(object: &Bytes, from: &str, to: &str) -> Bytes {
 }
 
 fn sample() -> Bytes {
-    segment_object(&samples::identity(), samples::segment_id(), Nonce::new(1), samples::content().body())
+    segment_object(&samples::identity(), samples::segment_id(), Nonce::new(1), samples::content().body()).into()
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn small_rows_are_read_within_the_bound() {
     let records: Vec<samples::Rec> = (0..100_000).map(|_| samples::rec(-1, None, None)).collect();
     let batches = vec![(samples::partition(1, 0), samples::rows_of(&records), None)];
     let body = samples::Content { batches }.body();
-    let object = segment_object(&samples::identity(), samples::segment_id(), Nonce::new(1), body);
+    let object: Bytes = segment_object(&samples::identity(), samples::segment_id(), Nonce::new(1), body).into();
     assert_eq!(read_within(&object), Ok(100_000));
 }
 
@@ -78,7 +78,7 @@ fn many_small_headers_are_read_within_the_bound() {
     let record = samples::Rec { headers, ..samples::rec(0, None, None) };
     let batches = vec![(samples::partition(1, 0), samples::rows_of(&[record.clone(), record]), None)];
     let body = samples::Content { batches }.body();
-    let object = segment_object(&samples::identity(), samples::segment_id(), Nonce::new(1), body);
+    let object: Bytes = segment_object(&samples::identity(), samples::segment_id(), Nonce::new(1), body).into();
     assert_eq!(read_within(&object), Ok(2));
 }
 

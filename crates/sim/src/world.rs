@@ -224,7 +224,7 @@ impl World {
             wait_min: Duration::from_millis(5),
             wait_max: Duration::from_millis(400),
         };
-        let options = StoreOptions { retry, seed: rng.random() };
+        let options = StoreOptions { retry, seed: rng.random(), ..StoreOptions::default() };
         let store = Store::new("sim://", Arc::new(GatedBackend::new(Arc::clone(&gate), backend)), &options);
         let skew_ms: i64 = if chance(&mut rng, 300) { rng.random_range(-600_000..600_000) } else { 0 };
         let trace = self.trace.clone();

@@ -14,6 +14,7 @@
 //! (see [`create`]).
 
 pub mod backend;
+pub mod buffers;
 pub mod create;
 pub mod faults;
 pub mod key;
@@ -29,6 +30,7 @@ mod retry;
 mod store;
 
 pub use backend::{Backend, Cause, Listed};
+pub use buffers::BufferPool;
 pub use counts::{Counts, OperationCounts};
 pub use create::{CreateError, Created};
 pub use key::{Directory, Key, KeyError};

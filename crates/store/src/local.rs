@@ -24,8 +24,10 @@ use crate::payload::Payload;
 
 mod durable;
 mod walk;
+mod write;
 
 use durable::Durable;
+use write::Stages;
 
 /// Holds the lock and the process id of its holder.
 const LOCK_NAME: &str = "lock";
@@ -47,6 +49,7 @@ struct Files {
     root: PathBuf,
     staging: PathBuf,
     staged: AtomicU64,
+    stages: Stages,
     durable: Durable,
     broken: AtomicBool,
     /// Held, not used: the lock goes with it.
@@ -72,6 +75,7 @@ impl LocalBackend {
             root: root.to_path_buf(),
             staging,
             staged: AtomicU64::new(0),
+            stages: Stages::default(),
             durable: Durable::new(root),
             broken: AtomicBool::new(false),
             _lock: lock,
@@ -132,7 +136,8 @@ impl Files {
         self.check_disk()?;
         let path = self.path(key)?;
         let staged = self.staging.join(self.staged.fetch_add(1, Ordering::Relaxed).to_string());
-        let linked = write_synced(&staged, payload).map_err(refused).and_then(|()| self.link(&staged, &path));
+        let written = self.stages.write_synced(&staged, payload);
+        let linked = written.map_err(refused).and_then(|()| self.link(&staged, &path));
         // What stays behind costs space until the next start, and is seen by nobody.
         let _ = fs::remove_file(&staged);
         linked
@@ -245,12 +250,6 @@ impl Files {
             false => Ok(self.root.join(key.as_str())),
         }
     }
-}
-
-fn write_synced(path: &Path, payload: &Payload) -> std::io::Result<()> {
-    let mut file = File::create_new(path)?;
-    payload.parts().iter().try_for_each(|part| file.write_all(part))?;
-    file.sync_all()
 }
 
 fn take_lock(root: &Path) -> Result<File, OpenError> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::backend::Backend;
+use crate::buffers::BufferPool;
 use crate::counts::{Counters, Counts};
 use crate::retry::{Retry, RetryPolicy};
 
@@ -14,6 +15,8 @@ pub struct StoreOptions {
     pub retry: RetryPolicy,
     /// Seed of the jitter between attempts. Different on every broker, fixed in simulation.
     pub seed: u64,
+    /// Most bytes of used buffers that lie ready for the next objects. More spares fresh pages when large objects are written.
+    pub free_buffers_bytes: usize,
 }
 
 /// The bucket, or what stands for it. Cloning is cheap; all clones share one connection pool, or one lock.
@@ -27,6 +30,7 @@ struct Inner {
     backend: Arc<dyn Backend>,
     retry: Retry,
     counters: Counters,
+    buffers: BufferPool,
 }
 
 impl Store {
@@ -34,7 +38,8 @@ impl Store {
     /// is called in messages.
     pub fn new(url: impl Into<String>, backend: Arc<dyn Backend>, options: &StoreOptions) -> Self {
         let retry = Retry::new(options.retry.clone(), options.seed);
-        Self { inner: Arc::new(Inner { url: url.into(), backend, retry, counters: Counters::default() }) }
+        let buffers = BufferPool::new(options.free_buffers_bytes);
+        Self { inner: Arc::new(Inner { url: url.into(), backend, retry, counters: Counters::default(), buffers }) }
     }
 
     /// The root as a URL, without secrets.
@@ -45,6 +50,11 @@ impl Store {
     /// What was asked so far, and what came of it.
     pub fn counts(&self) -> Counts {
         self.inner.counters.snapshot()
+    }
+
+    /// Buffers to write objects into.
+    pub fn buffers(&self) -> &BufferPool {
+        &self.inner.buffers
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
+use lakebed_store::buffers::{BufferPool, STEP_BYTES};
 use lakebed_wire::kafka;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-
-use crate::buffers::{BufferPool, STEP_BYTES};
 
 /// Small frames are cut out of a read buffer of this size; a large one is read past it.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -158,7 +157,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             kafka::frame_length(claimed, self.limits.other_bytes_max)?;
         }
         let mut memory = FrameMemory::default();
-        let mut buffer = self.pool.take(frame_bytes);
+        let mut buffer = self.pool.take_for_claim(frame_bytes);
         buffer.put_i16(api_key);
         let mut allowed = 0;
         while buffer.len() < frame_bytes {

@@ -1,7 +1,7 @@
 //! What the disk itself can do: the floor under a local store.
 //!
 //! Small: write 4 KiB to a new file, sync it, link it to its name, sync the directory, one after another. Large: write 8 MiB to a new
-//! file and sync it, with two at a time.
+//! file and sync it, with two at a time; they are kept to the end, as a log keeps what it is given.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -54,7 +54,6 @@ fn measure(args: &BenchArgs, directory: &Path) -> std::io::Result<Report> {
                         }
                         let path = directory.join(format!("l{index}"));
                         write_synced(&path, LARGE_BYTES)?;
-                        fs::remove_file(&path)?;
                         written += 1;
                     }
                     Ok(written)

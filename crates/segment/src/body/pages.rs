@@ -8,6 +8,8 @@ use crate::rows::{Piece, RowSource};
 
 /// Bytes of a row beside its key, value and headers: the fixed columns, three lengths, levels.
 const ROW_BYTES: usize = 56;
+/// Bytes of the footer that a run takes, and a batch with an outcome of its own.
+const PIECE_BYTES: usize = 128;
 /// A page's payload counts its bytes in 31 bits; levels need less than this reserve.
 const PAYLOAD_MAX: usize = i32::MAX as usize - (1 << 20);
 
@@ -34,9 +36,9 @@ impl<'a, S: RowSource> Layout<'a, S> {
         self.starts[self.pieces.len()]
     }
 
-    /// Enough bytes for the body, so that it is never moved.
+    /// Enough bytes for the body, and usually for the footer behind it, so that it is never moved.
     pub(super) fn capacity(&self) -> usize {
-        let mut bytes = self.rows() as usize * ROW_BYTES + 4096;
+        let mut bytes = self.rows() as usize * ROW_BYTES + self.pieces.len() * PIECE_BYTES + 8192;
         for (piece, rows) in self.within(0..self.rows()) {
             for row in rows {
                 let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
@@ -44,7 +46,7 @@ impl<'a, S: RowSource> Layout<'a, S> {
                 bytes += length(piece.source.key(row)) + length(piece.source.value(row)) + headers.sum::<usize>();
             }
         }
-        bytes + bytes / 1000
+        bytes + bytes / 500
     }
 
     /// The parts of the pieces that hold `rows`.

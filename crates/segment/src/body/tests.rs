@@ -50,7 +50,7 @@ fn rows_of_a_commit_are_read_back() {
         entries: vec![Entry::RaiseFeatureLevel(FeatureLevel::new(1))],
     };
     let identity = Identity { cluster_id: Uuid::from_u128(1), cell: Cell::new(0) };
-    let object = commit_object(&identity, &commit, body);
+    let object = bytes::Bytes::from(commit_object(&identity, &commit, body));
     let Parsed::Whole(footer) = Footer::parse(&object, object.len() as u64).unwrap() else { panic!("not whole") };
     assert_eq!(footer.kind, crate::footer::Kind::Commit(commit));
     let set = footer.read(0..4, &[(0, object.clone())]).unwrap();

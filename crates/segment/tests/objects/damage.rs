@@ -10,7 +10,7 @@ use crate::samples::{commit_with_rows, content, identity, snapshot};
 use crate::{footer_of, read_all, records_of};
 
 fn object() -> Bytes {
-    commit_object(&identity(), &commit_with_rows(), content().body())
+    commit_object(&identity(), &commit_with_rows(), content().body()).into()
 }
 
 #[test]

@@ -70,7 +70,7 @@ proptest! {
     #[test]
     fn rows_come_back_as_they_went_in(batches in batches()) {
         let content = content(&batches);
-        let object = segment_object(&identity(), segment_id(), Nonce::new(1), content.body());
+        let object = bytes::Bytes::from(segment_object(&identity(), segment_id(), Nonce::new(1), content.body()));
         let (footer, rows) = read_all(&object).unwrap();
         prop_assert_eq!(records_of(&rows), expected(&batches));
         let types = batches.iter().flat_map(|(_, time, records)| records.iter().map(|_| time.is_some()));
@@ -90,7 +90,7 @@ proptest! {
     #[test]
     fn consumers_get_the_records_with_their_offsets(batches in batches(), bytes_max in 1_usize..400, base in 0..1000_u64) {
         let content = content(&batches);
-        let object = segment_object(&identity(), segment_id(), Nonce::new(1), content.body());
+        let object = bytes::Bytes::from(segment_object(&identity(), segment_id(), Nonce::new(1), content.body()));
         let (_, rows) = read_all(&object).unwrap();
         let mut records = Vec::new();
         let mut next = base;
@@ -128,7 +128,7 @@ proptest! {
             .map(|(batches, time)| {
                 let content = content(batches);
                 let body = seal(&content.body_batches(), time).unwrap();
-                let object = segment_object(&identity(), segment_id(), Nonce::new(1), body);
+                let object = bytes::Bytes::from(segment_object(&identity(), segment_id(), Nonce::new(1), body));
                 (content, read_all(&object).unwrap().1)
             })
             .collect();
@@ -141,7 +141,7 @@ proptest! {
             }
         }
         pieces.sort_by_key(|piece| piece.partition);
-        let merged = segment_object(&identity(), segment_id(), Nonce::new(1), seal_pieces(&pieces).unwrap());
+        let merged = bytes::Bytes::from(segment_object(&identity(), segment_id(), Nonce::new(1), seal_pieces(&pieces).unwrap()));
         let (_, merged) = read_all(&merged).unwrap();
         let mut row = 0;
         for piece in &pieces {
@@ -194,7 +194,7 @@ fn every_visible_difference_changes_the_hash_of_a_row() {
 #[test]
 fn a_commit_comes_back_with_every_kind_of_entry_and_outcome() {
     let commit = samples::commit_with_rows();
-    let (footer, rows) = read_all(&commit_object(&identity(), &commit, samples::content().body())).unwrap();
+    let (footer, rows) = read_all(&commit_object(&identity(), &commit, samples::content().body()).into()).unwrap();
     assert_eq!(footer.kind, Kind::Commit(commit));
     assert_eq!(footer.rows, rows.len() as u64);
 }

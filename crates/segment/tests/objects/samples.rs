@@ -257,9 +257,12 @@ pub fn files() -> Vec<(String, Bytes)> {
     let Checkpoint { parts, manifest } = encode(&identity(), &snapshot(), None);
     let mut files = vec![
         ("lakebed.json".to_owned(), Bytes::from(root().encode())),
-        ("commit.parquet".to_owned(), commit_object(&identity(), &commit_with_rows(), content().body())),
-        ("takeover.parquet".to_owned(), commit_object(&identity(), &takeover(), Body::empty())),
-        ("segment.parquet".to_owned(), segment_object(&identity(), segment_id(), Nonce::new(0xb0b), content().body())),
+        ("commit.parquet".to_owned(), commit_object(&identity(), &commit_with_rows(), content().body()).into()),
+        ("takeover.parquet".to_owned(), commit_object(&identity(), &takeover(), Body::empty()).into()),
+        (
+            "segment.parquet".to_owned(),
+            segment_object(&identity(), segment_id(), Nonce::new(0xb0b), content().body()).into(),
+        ),
         ("manifest.json".to_owned(), manifest),
     ];
     files.extend(parts);

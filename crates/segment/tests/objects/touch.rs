@@ -21,7 +21,7 @@ fn records(index: u32) -> Vec<Rec> {
 
 fn object() -> Bytes {
     let batches = (0..PARTITIONS).map(|index| (partition(1, index), rows_of(&records(index)), None)).collect();
-    segment_object(&identity(), segment_id(), Nonce::new(1), Content { batches }.body())
+    segment_object(&identity(), segment_id(), Nonce::new(1), Content { batches }.body()).into()
 }
 
 #[test]

@@ -22,7 +22,8 @@ async fn run(outcome: Outcome, applies: fn(&Operation<'_>) -> bool) -> FaultCoun
     };
     let backend = Arc::new(FaultBackend::new(Arc::new(MemoryBackend::default()), plan));
     let retry = RetryPolicy { attempt_time_max: Duration::from_secs(2), ..RetryPolicy::default() };
-    suite::run(&Store::new("faulty", backend.clone(), &StoreOptions { retry, seed: 7 }), 11).await;
+    suite::run(&Store::new("faulty", backend.clone(), &StoreOptions { retry, seed: 7, ..StoreOptions::default() }), 11)
+        .await;
     backend.counts()
 }
 

@@ -1,26 +1,28 @@
-//! Buffers for what arrives: accounted before it is read, recycled after the last slice of it is gone.
+//! Large buffers for what arrives and what is stored, recycled when the last slice of them is gone.
 //!
-//! Fresh pages cost eight times as much as used ones, and a produced batch lives on as slices of its frame in the ingest buffer and
-//! the tail. So a large frame is read into a buffer of the pool, handed out as [`Bytes`], and its memory comes back when the last
-//! slice is dropped.
+//! Fresh pages cost eight times as much as used ones. So a large frame is read into a buffer of a pool and a large object is
+//! written into one; both are handed out as [`Bytes`], and the memory comes back when the last slice is dropped.
 //!
 //! 1. At most `free_bytes_max` lie unused in the pool.
-//! 2. A buffer never holds more than twice the bytes that have arrived, plus [`STEP_BYTES`]: what a peer *claims* allocates nothing.
+//! 2. A buffer has at most twice the capacity that was asked for: what lives on in slices pins no more than that.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 /// Buffers start at this size and are recycled from it on; smaller ones are the allocator's business.
-pub(crate) const STEP_BYTES: usize = 64 * 1024;
+pub const STEP_BYTES: usize = 64 * 1024;
 
-/// A pool of used buffers.
-#[derive(Debug, Clone)]
-pub(crate) struct BufferPool {
+/// A buffer is used for nothing smaller than this part of its capacity.
+const CAPACITY_FACTOR_MAX: usize = 2;
+
+/// A pool of used buffers. A handle; clones share the buffers.
+#[derive(Debug, Clone, Default)]
+pub struct BufferPool {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     free_bytes_max: usize,
     free: Mutex<Free>,
@@ -35,23 +37,27 @@ struct Free {
 
 impl BufferPool {
     /// A pool that keeps at most `free_bytes_max` unused.
-    pub(crate) fn new(free_bytes_max: usize) -> Self {
+    pub fn new(free_bytes_max: usize) -> Self {
         Self { shared: Arc::new(Shared { free_bytes_max, free: Mutex::default() }) }
     }
 
-    /// An empty buffer for a frame of `frame_bytes`: a used one that can hold it, else a fresh one of at most [`STEP_BYTES`], which
-    /// grows with what arrives.
-    pub(crate) fn take(&self, frame_bytes: usize) -> Vec<u8> {
-        if frame_bytes >= STEP_BYTES
-            && let Some(used) = self.shared.take(frame_bytes)
-        {
-            return used;
-        }
-        Vec::with_capacity(frame_bytes.min(STEP_BYTES))
+    /// An empty buffer for what is claimed to have `claimed_bytes`: a used one that can hold it, else a fresh one of at most
+    /// [`STEP_BYTES`], which grows with what arrives: a claim allocates nothing.
+    pub fn take_for_claim(&self, claimed_bytes: usize) -> Vec<u8> {
+        self.used(claimed_bytes).unwrap_or_else(|| Vec::with_capacity(claimed_bytes.min(STEP_BYTES)))
+    }
+
+    /// An empty buffer that can hold `bytes`.
+    pub fn take(&self, bytes: usize) -> Vec<u8> {
+        self.used(bytes).unwrap_or_else(|| Vec::with_capacity(bytes))
+    }
+
+    fn used(&self, bytes: usize) -> Option<Vec<u8>> {
+        if bytes < STEP_BYTES { None } else { self.shared.take(bytes) }
     }
 
     /// Makes a buffer immutable; its memory returns to the pool when the last slice is dropped.
-    pub(crate) fn freeze(&self, buffer: Vec<u8>) -> Bytes {
+    pub fn freeze(&self, buffer: Vec<u8>) -> Bytes {
         if buffer.capacity() < STEP_BYTES {
             return Bytes::from(buffer);
         }
@@ -66,12 +72,12 @@ impl BufferPool {
 }
 
 impl Shared {
-    fn take(&self, frame_bytes: usize) -> Option<Vec<u8>> {
+    fn take(&self, bytes: usize) -> Option<Vec<u8>> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = free.buffers.partition_point(|buffer| buffer.capacity() < frame_bytes);
-        // SUBTLE: a buffer of more than four times the size is left for a frame that needs it; else small frames in the tail would
-        // pin large buffers, and the tail would hold many times the bytes that it counts.
-        if free.buffers.get(index)?.capacity() > frame_bytes.saturating_mul(4) {
+        let index = free.buffers.partition_point(|buffer| buffer.capacity() < bytes);
+        // SUBTLE: a much larger buffer is left for somebody who needs it; else small frames in the tail would pin large buffers, and
+        // the tail would hold many times the bytes that it counts.
+        if free.buffers.get(index)?.capacity() > bytes.saturating_mul(CAPACITY_FACTOR_MAX) {
             return None;
         }
         let buffer = free.buffers.remove(index);
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn a_claim_allocates_one_step_at_most() {
         let pool = BufferPool::new(1 << 20);
-        assert!(pool.take(usize::MAX).capacity() <= STEP_BYTES);
+        assert!(pool.take_for_claim(usize::MAX).capacity() <= STEP_BYTES);
     }
 
     #[test]
@@ -150,6 +156,6 @@ mod tests {
         let pool = BufferPool::new(1 << 24);
         drop(pool.freeze(Vec::with_capacity(8 * STEP_BYTES)));
         assert_eq!(pool.take(STEP_BYTES).capacity(), STEP_BYTES);
-        assert!(pool.take(4 * STEP_BYTES).capacity() >= 8 * STEP_BYTES);
+        assert!(pool.take(5 * STEP_BYTES).capacity() >= 8 * STEP_BYTES);
     }
 }
