@@ -33,7 +33,7 @@ fn world(creates: &[Outcome], gets: &[Outcome]) -> World {
     let memory = Arc::new(MemoryBackend::default());
     let faults = Arc::new(FaultBackend::new(memory.clone(), plan));
     let retry = RetryPolicy { attempts_max: 5, ..RetryPolicy::default() };
-    let store = Store::new("test", faults.clone(), &StoreOptions { retry, seed: 1 });
+    let store = Store::new("test", faults.clone(), &StoreOptions { retry, seed: 1, ..StoreOptions::default() });
     World { store, memory, faults }
 }
 

@@ -79,7 +79,8 @@ async fn against<T>(script: Vec<Reply>, client: impl AsyncFnOnce(Store) -> T) ->
         ("AWS_SECRET_ACCESS_KEY", "test"),
     ]);
     let backend = CloudBackend::new(settings::s3("bucket", &variables).unwrap(), Directory::root());
-    let store = Store::new("s3://bucket", Arc::new(backend), &StoreOptions { retry, seed: 3 });
+    let store =
+        Store::new("s3://bucket", Arc::new(backend), &StoreOptions { retry, seed: 3, ..StoreOptions::default() });
     let result = client(store).await;
     server.abort();
     let methods = seen.lock().unwrap().join(" ");
@@ -139,7 +140,8 @@ async fn a_refusal_or_a_refused_connection_is_not_done() {
     ]);
     let backend = CloudBackend::new(settings::s3("bucket", &variables).unwrap(), Directory::root());
     let retry = RetryPolicy { attempts_max: 2, ..RetryPolicy::default() };
-    let store = Store::new("s3://bucket", Arc::new(backend), &StoreOptions { retry, seed: 3 });
+    let store =
+        Store::new("s3://bucket", Arc::new(backend), &StoreOptions { retry, seed: 3, ..StoreOptions::default() });
     assert!(matches!(store.create(&key(), "ours").await, Err(CreateError::NotDone { attempts: 2, .. })));
 }
 
