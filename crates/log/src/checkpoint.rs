@@ -10,16 +10,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use lakebed_model::{CommitNumber, State};
-use lakebed_segment::checkpoint::{self as format, Manifest};
+use lakebed_segment::checkpoint::{self as format, Manifest, Piece};
 use lakebed_segment::layout;
 use lakebed_store::{CreateError, DeleteError, Key, ListError, ReadError};
 
 use crate::bucket::Bucket;
 use crate::handle::Shared;
 use crate::reclaim;
+use crate::seams::Offload;
 
 /// Parts of the state that weigh as much as one commit to replay: a large state is written less often.
 const PARTS_PER_COMMIT: u64 = 32;
+/// However large the state, a checkpoint is written after so many times the least number of commits: the bound on what opening reads.
+const STRETCH_MAX: u64 = 4;
 /// Parts that are read at once; each is about a mebibyte.
 const READS_MAX: usize = 16;
 /// How many checkpoints are kept.
@@ -50,23 +53,48 @@ pub(crate) enum KeepError {
 }
 
 /// Loads the checkpoint of a number.
-pub(crate) async fn load(bucket: &Bucket, number: CommitNumber) -> Result<(State, Manifest), LoadError> {
+///
+/// # Cost
+/// A GET of the manifest and of each part; parts are parsed on several threads.
+pub(crate) async fn load(
+    bucket: &Bucket,
+    number: CommitNumber,
+    offload: Offload,
+) -> Result<(State, Manifest), LoadError> {
     let damaged = |what: String| LoadError::Damaged(what);
     let manifest = read(bucket.clone(), bucket.checkpoint_key(number, layout::MANIFEST)).await?;
     let manifest = Manifest::decode(&manifest).map_err(|error| damaged(error.to_string()))?;
     if manifest.number != number || manifest.identity != bucket.identity() {
         return Err(damaged(format!("its manifest is of checkpoint {}", manifest.number)));
     }
-    let keys = manifest.parts.iter().map(|part| bucket.checkpoint_key(part.number, &part.name));
-    let reads: Vec<_> = keys.map(|key| read(bucket.clone(), key)).collect();
-    let parts: Vec<Bytes> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
-    let snapshot = format::decode(&manifest, &parts).map_err(|error| damaged(error.to_string()))?;
-    let state = State::restore(snapshot).map_err(|violation| damaged(violation.to_string()))?;
+    let shared = Arc::new(manifest);
+    let reads: Vec<_> =
+        (0..shared.parts.len()).map(|index| read_part(bucket.clone(), Arc::clone(&shared), index, offload)).collect();
+    let pieces: Vec<Piece> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
+    let manifest = Arc::clone(&shared);
+    let restored = offload.run(move || {
+        let snapshot = format::assemble(&manifest, pieces).map_err(|error| error.to_string())?;
+        State::restore(snapshot).map_err(|violation| violation.to_string())
+    });
+    let state = restored.await.map_err(damaged)?;
+    let manifest = Arc::unwrap_or_clone(shared);
     if state.number() == number {
         Ok((state, manifest))
     } else {
         Err(damaged(format!("it holds state {}", state.number())))
     }
+}
+
+async fn read_part(
+    bucket: Bucket,
+    manifest: Arc<Manifest>,
+    index: usize,
+    offload: Offload,
+) -> Result<Piece, LoadError> {
+    let part = &manifest.parts[index];
+    let bytes = read(bucket.clone(), bucket.checkpoint_key(part.number, &part.name)).await?;
+    let decoded = offload.run(move || format::decode_part(&manifest, index, &bytes));
+    decoded.await.map_err(|error| LoadError::Damaged(error.to_string()))
 }
 
 async fn read(bucket: Bucket, key: Key) -> Result<Bytes, LoadError> {
@@ -95,7 +123,8 @@ impl Keeper {
     /// Whether replaying what has come since the last one would cost more than writing one.
     pub(crate) fn is_due(&self, state: &State) -> bool {
         let parts = state.run_count() + state.partition_count() + state.flush_count();
-        state.number().get().saturating_sub(self.attempted.get()) >= self.commits + parts as u64 / PARTS_PER_COMMIT
+        let due = (self.commits + parts as u64 / PARTS_PER_COMMIT).min(self.commits * STRETCH_MAX);
+        state.number().get().saturating_sub(self.attempted.get()) >= due
     }
 
     /// Writes a checkpoint of `state`, drops those beyond the two newest, and reclaims. Failures are logged; the next one makes up

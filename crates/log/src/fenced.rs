@@ -45,7 +45,7 @@ pub(crate) async fn look_up(shared: &Arc<Shared>, in_flight: &mut VecDeque<InFli
 
 /// Where our directory was closed.
 async fn closed_at(shared: &Arc<Shared>, ours: Place) -> Result<Option<Place>, ReplayError> {
-    let mut replay = Replay::new(shared.bucket.clone(), shared.state(), shared.broken);
+    let mut replay = Replay::new(shared.bucket.clone(), shared.state(), shared.broken, shared.seams.offload);
     replay.reach_beyond(Some(ours.directory.epoch)).await?;
     Ok(replay.state().takeover_of(ours.directory))
 }

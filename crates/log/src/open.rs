@@ -36,7 +36,8 @@ pub struct Options {
     pub address: String,
     /// Commits in flight at once. More hide the store's latency; each holds one flush in memory.
     pub in_flight_max: usize,
-    /// A checkpoint is written after so many commits, and more of them when the state is large.
+    /// A checkpoint is written after so many commits (1000), and up to 4 times as many when the state is large. More: fewer bytes written,
+    /// more commits to read when the log is opened.
     pub checkpoint_commits: u64,
     /// Flush ids remembered; `None` for the default of 4096.
     pub flushes_remembered_max: Option<usize>,
@@ -186,7 +187,7 @@ async fn take_over(
     nonce: Nonce,
     rng: &mut StdRng,
 ) -> Result<(State, Keeper), OpenError> {
-    let mut replay = Replay::new(bucket.clone(), empty, options.broken);
+    let mut replay = Replay::new(bucket.clone(), empty, options.broken, seams.offload);
     for _ in 0..TAKEOVERS_MAX {
         replay.reach_the_end().await?;
         let state = replay.state();

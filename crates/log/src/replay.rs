@@ -8,6 +8,7 @@ use lakebed_store::{ListError, ReadError};
 use crate::broken::Broken;
 use crate::bucket::{Bucket, CommitReadError, DamagedObject};
 use crate::checkpoint::{self, LoadError};
+use crate::seams::Offload;
 
 /// Commits that are read ahead at first, and at most.
 const READ_AHEAD_MIN: usize = 4;
@@ -55,6 +56,7 @@ pub(crate) struct Replay {
     state: State,
     kept: Option<(State, Manifest)>,
     broken: Broken,
+    offload: Offload,
 }
 
 /// What stopped a stretch of reading.
@@ -67,8 +69,8 @@ enum Stop {
 
 impl Replay {
     /// Begins at a state, usually the empty one.
-    pub(crate) fn new(bucket: Bucket, state: State, broken: Broken) -> Self {
-        Self { bucket, state, kept: None, broken }
+    pub(crate) fn new(bucket: Bucket, state: State, broken: Broken, offload: Offload) -> Self {
+        Self { bucket, state, kept: None, broken, offload }
     }
 
     /// Where it has come to.
@@ -168,7 +170,7 @@ impl Replay {
         let mut failure = None;
         let beyond = numbers.iter().rev().copied().take_while(|number| *number > self.state.number());
         for number in beyond.collect::<Vec<_>>() {
-            match checkpoint::load(&self.bucket, number).await {
+            match checkpoint::load(&self.bucket, number, self.offload).await {
                 Ok((state, manifest)) => {
                     tracing::debug!(%number, "checkpoint loaded");
                     self.kept = Some((state.clone(), manifest));

@@ -223,21 +223,40 @@ async fn commits_that_no_checkpoint_needs_are_reclaimed_and_takeovers_are_not() 
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn checkpoints_shorten_replay() {
+/// The most GETs that an opening of a log of 200 commits, or of a few more, takes, whatever the moment.
+async fn most_reads_to_open(partitions: u32) -> u64 {
     let store = store();
-    let log =
-        Log::open(store.clone(), Options { checkpoint_commits: 50, ..Options::default() }, seams(1)).await.unwrap();
-    create_topic(&log).await;
-    for _ in 0..200 {
+    let options = Options { checkpoint_commits: 10, ..Options::default() };
+    let log = Log::open(store.clone(), options, seams(1)).await.unwrap();
+    let name = TopicName::new("orders").unwrap();
+    let change = Change::CreateTopic { id: partition().topic, name, partitions, config: BTreeMap::new() };
+    log.change(change).await.unwrap();
+    let mut most = 0;
+    for turn in 1..=400_u64 {
         append(&log, &["x"]).await.unwrap();
+        if turn >= 200 && turn.is_multiple_of(7) {
+            // A copy is opened, so that the log itself is not taken over.
+            let copy = self::store();
+            for one in store.list(&Directory::root(), None, 100_000).await.unwrap().objects {
+                copy.create(&one.key, store.get(&one.key).await.unwrap()).await.unwrap();
+            }
+            let opened = open(&copy, 2).await;
+            most = most.max(copy.counts().get.requests());
+            assert_eq!(opened.state().partition(partition()).unwrap().high_watermark, Offset::new(turn));
+        }
     }
-    drop(log);
-    let before = store.counts().get.requests();
-    let log = open(&store, 2).await;
-    let reads = store.counts().get.requests() - before;
-    assert_eq!(log.state().partition(partition()).unwrap().high_watermark, Offset::new(200));
-    assert!(reads < 160, "{reads} reads to open a log of 200 commits");
+    most
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_opening_reads_is_bounded_by_the_cadence_of_checkpoints_however_large_the_state() {
+    // Footers that are read ahead, the parts of a checkpoint, the root.
+    let besides = 64 + 10;
+    let small = most_reads_to_open(1).await;
+    assert!(small <= 10 + 400 * 2 / 32 + besides, "{small} reads to open a small log");
+    let large = most_reads_to_open(20_000).await;
+    assert!(large <= 10 * 4 + besides, "{large} reads to open a log with many partitions");
+    assert!(large > small, "{large} reads and {small}: the large state was not worth waiting for");
 }
 
 #[tokio::test(start_paused = true)]

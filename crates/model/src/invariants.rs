@@ -54,7 +54,8 @@ impl State {
     /// Live runs cover `log_start..high_watermark` without gap or overlap, and belong to partitions that exist.
     fn runs_are_dense(&self) -> Result<(), Violation> {
         const NAME: &str = "1 (runs are dense)";
-        let mut ends: BTreeMap<PartitionKey, Offset> = BTreeMap::new();
+        // Ascending by partition, as runs are.
+        let mut ends: Vec<(PartitionKey, Offset)> = Vec::new();
         for (key, base, run) in self.runs() {
             let Some(bounds) = self.partition(key) else {
                 return broken(NAME, format!("a run of {key}, which does not exist"));
@@ -62,17 +63,19 @@ impl State {
             let Some(end) = base.checked_add(run.rows) else {
                 return broken(NAME, format!("run of {key} at {base} has no end"));
             };
-            let fits = match ends.get(&key) {
-                Some(previous) => *previous == base,
+            let previous = ends.pop_if(|(owner, _)| *owner == key);
+            let fits = match previous {
+                Some((_, previous)) => previous == base,
                 None => base <= bounds.log_start && bounds.log_start < end,
             };
             if !fits || run.rows == 0 || end > bounds.high_watermark {
                 return broken(NAME, format!("run {base}..{end} of {key} does not follow"));
             }
-            ends.insert(key, end);
+            ends.push((key, end));
         }
+        let mut ends = ends.into_iter().peekable();
         for (key, bounds) in &self.partitions {
-            let end = ends.get(key).copied().unwrap_or(bounds.log_start);
+            let end = ends.next_if(|(owner, _)| owner == key).map_or(bounds.log_start, |(_, end)| end);
             if end != bounds.high_watermark {
                 return broken(NAME, format!("runs of {key} end at {end}, not at {}", bounds.high_watermark));
             }

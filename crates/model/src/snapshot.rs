@@ -1,5 +1,6 @@
 //! A state as plain lists, the shape in which a checkpoint persists it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -9,7 +10,7 @@ use crate::ids::{
 };
 use crate::invariants::Violation;
 use crate::producer::Producer;
-use crate::state::{FlushOutcome, Partition, Run, RunOutcomes, State};
+use crate::state::{FlushOutcome, Object, ObjectId, Partition, Run, RunOutcomes, State};
 use crate::topic::Topic;
 
 /// A state as plain lists. Everything that can be derived (names, live objects) is left out.
@@ -111,17 +112,19 @@ impl State {
             let what = "the runs have more bytes than can be counted".to_owned();
             return Err(Violation { invariant: "2 (objects count their runs)", what });
         }
+        let mut objects: BTreeMap<ObjectId, Object> = BTreeMap::new();
         for partition in snapshot.partitions {
             let key = partition.key;
             state.partitions.insert(key, partition.bounds);
             for (base, run) in partition.runs {
-                state.name(&run);
+                objects.entry(run.object).or_default().count(&run);
                 state.runs.insert((key, base), run);
             }
             for (id, producer) in partition.producers {
                 state.producers.insert((key, id), producer);
             }
         }
+        state.objects = objects.into_iter().collect();
         state.check_invariants()?;
         Ok(state)
     }

@@ -154,24 +154,51 @@ pub fn encode(identity: &Identity, snapshot: &Snapshot, previous: Option<&Manife
     Checkpoint { parts: writer.new, manifest: manifest.encode() }
 }
 
-/// Decodes a checkpoint. `parts` are the bytes of [`Manifest::parts`], in their order.
+/// What one part of a checkpoint holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece(PieceKind);
+
+#[derive(Debug, Clone, PartialEq)]
+enum PieceKind {
+    Base(Box<Snapshot>),
+    Bucket(Vec<PartitionSnapshot>),
+}
+
+/// Decodes one part, the `index`-th of [`Manifest::parts`].
 ///
 /// # Errors
-/// [`FormatError`] if a part is damaged, or not one of this checkpoint.
+/// [`FormatError`] if it is damaged, or not that part.
 ///
 /// # Cost
-/// Parses every part; take it off the async threads when they are large.
-pub fn decode(manifest: &Manifest, parts: &[Bytes]) -> Result<Snapshot, FormatError> {
-    if parts.len() != manifest.parts.len() {
-        return Err(malformed(format!("{} parts of a checkpoint of {}", parts.len(), manifest.parts.len())));
+/// Parses the part, about a mebibyte: take it off the async threads.
+pub fn decode_part(manifest: &Manifest, index: usize, bytes: &[u8]) -> Result<Piece, FormatError> {
+    let part = manifest.parts.get(index).ok_or_else(|| malformed(format!("a checkpoint without part {index}")))?;
+    part.check(bytes)?;
+    if index == 0 {
+        return Ok(Piece(PieceKind::Base(Box::new(v1::decode_base(bytes)?))));
     }
-    for (part, bytes) in manifest.parts.iter().zip(parts) {
-        part.check(bytes)?;
+    let mut partitions = Vec::new();
+    v1::decode_bucket(bytes, &mut partitions)?;
+    Ok(Piece(PieceKind::Bucket(partitions)))
+}
+
+/// Puts the decoded parts of a checkpoint together, in the order of [`Manifest::parts`].
+///
+/// # Errors
+/// [`FormatError`] if they are not those of this checkpoint.
+pub fn assemble(manifest: &Manifest, pieces: Vec<Piece>) -> Result<Snapshot, FormatError> {
+    if pieces.len() != manifest.parts.len() {
+        return Err(malformed(format!("{} parts of a checkpoint of {}", pieces.len(), manifest.parts.len())));
     }
-    let (base, buckets) = parts.split_first().ok_or_else(|| malformed("a checkpoint without parts"))?;
-    let mut snapshot = v1::decode_base(base)?;
-    for bucket in buckets {
-        v1::decode_bucket(bucket, &mut snapshot.partitions)?;
+    let mut pieces = pieces.into_iter();
+    let Some(Piece(PieceKind::Base(mut snapshot))) = pieces.next() else {
+        return Err(malformed("a checkpoint without its base part"));
+    };
+    for piece in pieces {
+        match piece.0 {
+            PieceKind::Bucket(partitions) => snapshot.partitions.extend(partitions),
+            PieceKind::Base(_) => return Err(malformed("a checkpoint with two base parts")),
+        }
     }
     snapshot.partitions.sort_unstable_by_key(|partition| partition.key);
     if snapshot.partitions.windows(2).any(|pair| pair[0].key == pair[1].key) {
@@ -180,7 +207,19 @@ pub fn decode(manifest: &Manifest, parts: &[Bytes]) -> Result<Snapshot, FormatEr
     if snapshot.number != manifest.number {
         return Err(malformed(format!("state as of {} in a checkpoint of {}", snapshot.number, manifest.number)));
     }
-    Ok(snapshot)
+    Ok(*snapshot)
+}
+
+/// Decodes a checkpoint. `parts` are the bytes of [`Manifest::parts`], in their order.
+///
+/// # Errors
+/// [`FormatError`] if a part is damaged, or not one of this checkpoint.
+///
+/// # Cost
+/// Parses every part, one after another; with [`decode_part`] several can be parsed at once.
+pub fn decode(manifest: &Manifest, parts: &[Bytes]) -> Result<Snapshot, FormatError> {
+    let pieces = parts.iter().enumerate().map(|(index, bytes)| decode_part(manifest, index, bytes));
+    assemble(manifest, pieces.collect::<Result<_, _>>()?)
 }
 
 struct PartWriter<'a> {
