@@ -1,7 +1,6 @@
 //! The handle of the write path.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use lakebed_log::Log;
 use lakebed_model::PartitionKey;
@@ -13,6 +12,7 @@ use crate::chain::Chain;
 use crate::options::Options;
 use crate::pipeline::{Arrival, Gatherer, GathererParts, Route, acknowledge, submit_uploaded};
 use crate::seal::{Committed, Entry};
+use crate::throttle::Throttle;
 use crate::ticket::{Obstacle, Ticket};
 
 /// Requests that wait for the gatherer; more wait in [`Ingest::produce`]. Their bytes are bounded by the buffer.
@@ -30,9 +30,7 @@ pub struct Ingest {
 
 #[derive(Debug)]
 struct Shared {
-    log: Log,
-    live_runs_max: usize,
-    throttled: AtomicU64,
+    throttle: Throttle,
     arrivals: mpsc::Sender<Vec<Arrival>>,
     room: Arc<Semaphore>,
     buffer_bytes: usize,
@@ -66,7 +64,7 @@ impl Ingest {
         let (end, ended) = watch::channel(());
         let room = Arc::new(Semaphore::new(options.buffer_bytes));
         let buffer_bytes = options.buffer_bytes;
-        let (live_runs_max, state) = (options.live_runs_max, log.clone());
+        let throttle = Throttle::new(log.clone(), options.live_runs_max);
         let chain = Arc::new(Chain::default());
         let route = match store {
             None => Route::Inline(submit),
@@ -83,26 +81,17 @@ impl Ingest {
         });
         let parts = GathererParts { log, chain, options, arrivals: arrived, draining, room: Arc::clone(&room), route };
         tokio::spawn(Gatherer::new(parts).run());
-        let shared = Shared {
-            log: state,
-            live_runs_max,
-            throttled: AtomicU64::new(0),
-            arrivals,
-            room,
-            buffer_bytes,
-            drain,
-            ended,
-        };
+        let shared = Shared { throttle, arrivals, room, buffer_bytes, drain, ended };
         (Self { shared: Arc::new(shared) }, listener)
     }
 
-    /// Hands batches over, waiting while the buffer is full. Each has a [`Ticket`], in order.
+    /// Hands batches over, waiting while the buffer is full or merging lags behind. Each has a [`Ticket`], in order.
     ///
     /// # Order  Batches of one call, and of calls of which the earlier had returned before the later began, are appended in that order
     /// in each partition.
     /// # Cancel None of the batches was taken, unless together they are larger than the whole buffer: then some may have been.
     pub async fn produce(&self, batches: Vec<(PartitionKey, Admitted)>) -> Vec<Ticket> {
-        self.wait_for_merging().await;
+        let is_taking = self.shared.throttle.pass(self.shared.drain.subscribe()).await;
         let mut tickets = Vec::with_capacity(batches.len());
         let mut together = Together::default();
         for (key, admitted) in batches {
@@ -110,6 +99,10 @@ impl Ingest {
             tickets.push(ticket);
             let (bytes, buffer_bytes) = (admitted.cost_bytes(), self.shared.buffer_bytes);
             let entry = Entry { key, admitted, answer };
+            if !is_taking {
+                entry.turn_away(Obstacle::ShuttingDown);
+                continue;
+            }
             if bytes > buffer_bytes {
                 entry.turn_away(Obstacle::TooLarge { bytes, buffer_bytes });
                 continue;
@@ -135,26 +128,7 @@ impl Ingest {
 
     /// How often producers were made to wait because merging lagged behind.
     pub fn throttled(&self) -> u64 {
-        self.shared.throttled.load(Ordering::Relaxed)
-    }
-
-    /// Waits while the log has as many live runs as it may: merging goes first, or memory would.
-    async fn wait_for_merging(&self) {
-        let (log, max) = (&self.shared.log, self.shared.live_runs_max);
-        if log.state().run_count() < max {
-            return;
-        }
-        if self.shared.throttled.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(live_runs_max = max, "merging lags behind: producers wait for it");
-        }
-        let mut commits = log.watch();
-        while log.state().run_count() >= max {
-            tokio::select! {
-                biased;
-                _ = log.closed() => return,
-                changed = commits.changed() => if changed.is_err() { return },
-            }
-        }
+        self.shared.throttle.held()
     }
 
     /// Bytes of the buffer that are free.

@@ -18,6 +18,7 @@ mod options;
 mod pipeline;
 mod seal;
 mod spacing;
+mod throttle;
 mod ticket;
 
 #[cfg(test)]
