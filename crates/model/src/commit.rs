@@ -162,7 +162,7 @@ impl TimestampRange {
     }
 }
 
-/// Producer id, epoch and the sequence of a batch's first record.
+/// Producer id, epoch and the sequence of a batch's first record; none of them is below 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerStamp {
     /// Who.
@@ -171,6 +171,13 @@ pub struct ProducerStamp {
     pub epoch: ProducerEpoch,
     /// The first record's sequence.
     pub sequence: Sequence,
+}
+
+impl ProducerStamp {
+    /// Whether it is one: Kafka's -1 stands for none.
+    pub fn is_set(&self) -> bool {
+        self.id.get() >= 0 && self.epoch.get() >= 0 && self.sequence.get() >= 0
+    }
 }
 
 /// What came of a batch.

@@ -40,9 +40,10 @@ impl TopicName {
         &self.0
     }
 
-    /// The name of its table: every character outside `[A-Za-z0-9_-]` becomes `_`. Two topics of one table name can't both exist.
+    /// The name of its table: in lower case, with `_` for every character outside `[a-z0-9_-]`. Two topics of one table name can't both
+    /// exist: `docs/decisions/0008-table-names.md`.
     pub fn table_name(&self) -> String {
-        self.0.chars().map(|c| if c == '.' { '_' } else { c }).collect()
+        self.0.chars().map(|c| if c == '.' { '_' } else { c.to_ascii_lowercase() }).collect()
     }
 }
 

@@ -141,6 +141,9 @@ fn check_rows(flush: &FlushFacts<'_>) -> Result<(), Refusal> {
             if batch.rows == 0 {
                 return malformed("a batch without rows");
             }
+            if batch.producer.as_ref().is_some_and(|stamp| !stamp.is_set()) {
+                return malformed("a producer's stamp with an id, an epoch or a sequence below 0");
+            }
             next_row += u64::from(batch.rows);
             let Some(sum) = bytes.checked_add(batch.bytes) else {
                 return malformed("the batches of a flush have more bytes than can be counted");

@@ -225,7 +225,8 @@ impl History {
         let Some((producer, continuation)) = step.producer else { return facts };
         let id = ProducerId::new(i64::from(producer));
         let known = self.state().producers_of(partition).find(|(known, _)| *known == id).map(|(_, known)| known);
-        let epoch = known.map_or(0, |known| known.epoch.get());
+        // From 1 on, so that there is one before it.
+        let epoch = known.map_or(1, |known| known.epoch.get());
         let last = known.and_then(|known| known.recent.back());
         let next = last.map_or(0, |last| last.first.advance(last.rows).get());
         let (epoch, sequence) = match continuation {
@@ -236,7 +237,7 @@ impl History {
             }
             Continuation::Gap => (epoch, next + 7),
             Continuation::NewEpoch => (epoch + 1, 0),
-            Continuation::OldEpoch => (epoch - 1, next),
+            Continuation::OldEpoch => ((epoch - 1).max(0), next),
         };
         // The rows of a batch that is sent again differ here, so that a duplicate that is appended after all is noticed.
         facts.hash = batch(facts.rows, self.next_hash).hash;

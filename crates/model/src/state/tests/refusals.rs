@@ -1,8 +1,8 @@
 //! Flushes and the reclaim boundary: what is refused, and that it leaves nothing behind.
 
 use super::{
-    ALICE, append, batch, change, commit, flush, flush_id, key, offset, proposal, raw_commit, segment, topic_id,
-    with_topic,
+    ALICE, append, batch, change, commit, flush, flush_id, key, offset, proposal, raw_commit, segment, stamped,
+    topic_id, with_topic,
 };
 use crate::commit::{BatchFacts, BatchRefusal, FlushBody, Merge, MergedRun, Outcome};
 use crate::draft::{Change, Draft, FlushProposal};
@@ -22,7 +22,7 @@ fn a_flush_that_contradicts_itself_is_malformed() {
     let state = with_topic();
     let good = proposal(1, vec![(key(1, 0), vec![batch(2, 1)]), (key(1, 1), vec![batch(2, 1)])]);
     let mut spoiled = vec![FlushProposal { runs: vec![], ..good.clone() }];
-    let spoilers: [fn(&mut FlushProposal); 7] = [
+    let spoilers: [fn(&mut FlushProposal); 10] = [
         |flush| flush.runs[1].first_row += 1,
         |flush| flush.runs[0].first_row = 1,
         |flush| flush.runs[1].batches.clear(),
@@ -30,6 +30,9 @@ fn a_flush_that_contradicts_itself_is_malformed() {
         |flush| flush.runs[1].partition = key(1, 0),
         |flush| flush.runs[0].partition = key(1, 2),
         |flush| flush.runs[0].batches[0].bytes = u64::MAX,
+        |flush| flush.runs[0].batches[0] = stamped(2, 5, 0, -1),
+        |flush| flush.runs[0].batches[0] = stamped(2, 5, -1, 0),
+        |flush| flush.runs[0].batches[0] = stamped(2, -1, 0, 0),
     ];
     for spoil in spoilers {
         let mut flush = good.clone();

@@ -31,8 +31,15 @@ fn a_name_an_id_and_a_table_name_are_taken_once() {
     change(&mut state, create(2, "a.b", 1)).unwrap();
     let taken = Refusal::TableNameTaken { name: name("a_b"), other: name("a.b"), table: "a_b".to_owned() };
     assert_eq!(refused(&mut state, create(3, "a_b", 1)), taken);
+    for other in ["A.B", "A_b"] {
+        let taken = Refusal::TableNameTaken { name: name(other), other: name("a.b"), table: "a_b".to_owned() };
+        assert_eq!(refused(&mut state, create(3, other, 1)), taken, "readers of tables and of directories fold case");
+    }
     change(&mut state, Change::DeleteTopic { id: topic_id(2) }).unwrap();
-    change(&mut state, create(3, "a_b", 1)).unwrap();
+    change(&mut state, create(3, "A_b", 1)).unwrap();
+    assert_eq!(state.topic_id("A_b"), Some(topic_id(3)));
+    assert_eq!(state.topic_id("a_b"), None, "names of topics are Kafka's: their case counts");
+    assert_eq!(state.topic(topic_id(3)).unwrap().name.table_name(), "a_b");
 }
 
 #[test]
