@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::{ProduceResponse, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 use lakebed_broker::{Broker, Config, RunError, StartError};
 use lakebed_log::Closed;
 use lakebed_segment::batch::Codec;
-use lakebed_store::{MemoryBackend, Store, StoreOptions};
+use lakebed_store::{Directory, MemoryBackend, Store, StoreOptions};
 
 use crate::client::{Running, batch, produce_of};
 
@@ -38,6 +40,48 @@ async fn a_restart_keeps_topics_records_and_offsets() {
         assert!(records.windows(3).any(|window| window == value), "{value:?}");
     }
     assert_eq!(client.produce("t", 3, batch(Codec::None, &[b"three"])).await.base_offset, 2);
+    broker.stop().await;
+}
+
+/// How many commits and segments there are.
+async fn objects_with_rows(store: &Store) -> usize {
+    let listing = store.list(&Directory::root(), None, 1000).await.unwrap();
+    assert!(!listing.more);
+    let keys = listing.objects.iter().map(|object| object.key.as_str());
+    keys.filter(|key| key.contains("/log/") || key.contains("/segments/")).count()
+}
+
+#[tokio::test]
+async fn a_flush_of_ten_thousand_partitions_is_one_object_and_all_of_them_are_read_back() {
+    const PARTITIONS: i32 = 10_000;
+    let store = Store::new("memory://", Arc::new(MemoryBackend::default()), &StoreOptions::default());
+    let config = Config { default_partitions: PARTITIONS as u32, ..Config::default() };
+    let broker = Running::run(Broker::start_on(store.clone(), config).await.unwrap());
+    let mut client = broker.client().await;
+    assert_eq!(client.topic("wide").await.partitions.len(), PARTITIONS as usize);
+    let mut request = produce_of("wide", 0, -1, Bytes::new());
+    request.topic_data[0].partition_data = (0..PARTITIONS)
+        .map(|index| {
+            let value = format!("value {index}");
+            PartitionProduceData::default().with_index(index).with_records(Some(batch(Codec::None, &[value.as_bytes()])))
+        })
+        .collect();
+    let before = objects_with_rows(&store).await;
+    let answer = client.call(9, &request).await;
+    assert_eq!(objects_with_rows(&store).await - before, 1);
+    let answered = &answer.responses[0].partition_responses;
+    assert_eq!(answered.len(), PARTITIONS as usize);
+    assert!(answered.iter().all(|partition| partition.error_code == 0 && partition.base_offset == 0));
+    broker.stop().await;
+
+    // A broker that has the objects alone reads each of them.
+    let broker = Running::run(Broker::start_on(store, Config::default()).await.unwrap());
+    let mut client = broker.client().await;
+    for index in (0..PARTITIONS).step_by(97) {
+        let records = client.fetch("wide", index, 0).await.records.unwrap();
+        let value = format!("value {index}");
+        assert!(records.windows(value.len()).any(|window| window == value.as_bytes()), "partition {index}");
+    }
     broker.stop().await;
 }
 
