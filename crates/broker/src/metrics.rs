@@ -61,6 +61,9 @@ pub struct Metrics {
     store_bytes: Family<OperationLabels, Mirrored>,
     buffer_bytes: Gauge,
     merges: Mirrored,
+    flushes: Mirrored,
+    flush_bytes: Mirrored,
+    flush_seconds: Counter<f64, AtomicU64>,
     produce_throttled: Mirrored,
     live_runs: Gauge,
     live_objects: Gauge,
@@ -104,6 +107,9 @@ impl Metrics {
             store_bytes: Family::default(),
             buffer_bytes: Gauge::default(),
             merges: Counter::default(),
+            flushes: Counter::default(),
+            flush_bytes: Counter::default(),
+            flush_seconds: Counter::default(),
             produce_throttled: Counter::default(),
             live_runs: Gauge::default(),
             live_objects: Gauge::default(),
@@ -136,6 +142,10 @@ impl Metrics {
         registry.register("store_bytes", "Bytes of bodies sent to the store and received from it", bytes);
         let buffered = self.buffer_bytes.clone();
         registry.register("buffer_bytes", "Memory held by batches that are not durable yet", buffered);
+        registry.register("flushes", "Flushes that were committed", self.flushes.clone());
+        registry.register("flush_bytes", "Bytes of the flushes that were committed", self.flush_bytes.clone());
+        let seconds = self.flush_seconds.clone();
+        registry.register("flush_seconds", "Time that flushes took from sealing to durable, added up", seconds);
         registry.register("merges", "Merges of small objects that were committed", self.merges.clone());
         registry.register(
             "produce_throttled",
@@ -159,6 +169,11 @@ impl Metrics {
         self.commits.inner().store(state.number().get(), Ordering::Relaxed);
         self.merges.inner().store(rooms.merges.merges.load(Ordering::Relaxed), Ordering::Relaxed);
         self.produce_throttled.inner().store(rooms.ingest.throttled(), Ordering::Relaxed);
+        let flushes = rooms.ingest.counts();
+        self.flushes.inner().store(flushes.flushes.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.flush_bytes.inner().store(flushes.flush_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        let seconds = flushes.flush_micros.load(Ordering::Relaxed) as f64 / 1e6;
+        self.flush_seconds.inner().store(seconds.to_bits(), Ordering::Relaxed);
         self.mirror_store(&rooms.store.counts());
         let gauge = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         gauge(&self.live_runs, state.run_count());

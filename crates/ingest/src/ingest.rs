@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admit::Admitted;
 use crate::chain::Chain;
+use crate::counts::Counts;
 use crate::options::Options;
 use crate::pipeline::{Arrival, Gatherer, GathererParts, Route, acknowledge, submit_uploaded};
 use crate::seal::{Committed, Entry};
@@ -31,6 +32,7 @@ pub struct Ingest {
 #[derive(Debug)]
 struct Shared {
     throttle: Throttle,
+    counts: Arc<Counts>,
     arrivals: mpsc::Sender<Vec<Arrival>>,
     room: Arc<Semaphore>,
     buffer_bytes: usize,
@@ -66,6 +68,7 @@ impl Ingest {
         let buffer_bytes = options.buffer_bytes;
         let throttle = Throttle::new(log.clone(), options.live_runs_max);
         let chain = Arc::new(Chain::default());
+        let counts = Arc::new(Counts::default());
         let route = match store {
             None => Route::Inline(submit),
             Some(store) => {
@@ -74,14 +77,14 @@ impl Ingest {
                 Route::Upload(store, upload)
             }
         };
-        let acknowledger = acknowledge(log.clone(), Arc::clone(&chain), submitted, committed);
+        let acknowledger = acknowledge(log.clone(), Arc::clone(&chain), Arc::clone(&counts), submitted, committed);
         tokio::spawn(async move {
             acknowledger.await;
             drop(end);
         });
         let parts = GathererParts { log, chain, options, arrivals: arrived, draining, room: Arc::clone(&room), route };
         tokio::spawn(Gatherer::new(parts).run());
-        let shared = Shared { throttle, arrivals, room, buffer_bytes, drain, ended };
+        let shared = Shared { throttle, counts, arrivals, room, buffer_bytes, drain, ended };
         (Self { shared: Arc::new(shared) }, listener)
     }
 
@@ -129,6 +132,11 @@ impl Ingest {
     /// How often producers were made to wait because merging lagged behind.
     pub fn throttled(&self) -> u64 {
         self.shared.throttle.held()
+    }
+
+    /// What became of the flushes so far.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
     }
 
     /// Bytes of the buffer that are free.

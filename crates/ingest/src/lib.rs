@@ -13,6 +13,7 @@
 
 mod admit;
 mod chain;
+mod counts;
 mod ingest;
 mod options;
 mod pipeline;
@@ -25,6 +26,7 @@ mod ticket;
 mod tests;
 
 pub use admit::{AdmitError, Admitted, BatchLimits, admit};
+pub use counts::Counts;
 pub use ingest::Ingest;
 pub use options::Options;
 pub use seal::Committed;

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::chain::Chain;
+use crate::counts::Counts;
 use crate::options::Options;
 use crate::seal::{Committed, Entry, Load, Owed, Sealed};
 use crate::spacing::Spacing;
@@ -40,6 +41,9 @@ type Slot = OwnedSemaphorePermit;
 /// A flush that was submitted.
 pub(crate) struct Submitted {
     id: FlushId,
+    /// When it was sealed.
+    begun: Instant,
+    bytes: u64,
     pending: Pending,
     owed: Owed,
     _slot: Slot,
@@ -50,6 +54,8 @@ pub(crate) struct Submitted {
 /// A flush on its way into `segments/`.
 pub(crate) struct Uploading {
     upload: BoxFuture<'static, Result<(), String>>,
+    begun: Instant,
+    bytes: u64,
     proposal: FlushProposal,
     owed: Owed,
     slot: Slot,
@@ -149,7 +155,8 @@ impl Gatherer {
 
     /// Seals the oldest batches and sends them on their way.
     async fn flush(&mut self, slot: Slot) {
-        self.spacing.begin(Instant::now());
+        let begun = Instant::now();
+        self.spacing.begin(begun);
         let load = self.cut();
         let seams = self.log.seams();
         let now_ms = (seams.wall)().max(0);
@@ -158,7 +165,7 @@ impl Gatherer {
         let seal = move || load.seal(now_ms, &buffers);
         let sealed = if heavy { seams.offload.run(seal).await } else { seal() };
         if let Some(sealed) = sealed {
-            self.send(sealed, slot).await;
+            self.send(sealed, begun, slot).await;
         }
     }
 
@@ -180,22 +187,23 @@ impl Gatherer {
         load
     }
 
-    async fn send(&self, sealed: Sealed, slot: Slot) {
+    async fn send(&self, sealed: Sealed, begun: Instant, slot: Slot) {
         // The id is minted as late as possible: an id below the reclaim boundary is refused.
         let id = self.log.mint();
+        let bytes = sealed.body.bytes() as u64;
         match &self.route {
             Route::Inline(submitted) => {
                 let (mut proposal, body, owed) = sealed.propose(id, self.log.nonce(), FlushBody::Inline);
                 proposal.previous = self.chain.submit(id);
                 let pending = self.log.submit(proposal, Some(body)).await;
                 // SUBTLE: if the acknowledger is gone, dropping the answers tells each ticket that its fate is unknown.
-                drop(submitted.send(Submitted { id, pending, owed, _slot: slot, _hold: None }).await);
+                drop(submitted.send(Submitted { id, begun, bytes, pending, owed, _slot: slot, _hold: None }).await);
             }
             Route::Upload(store, uploading) => {
                 let hold = self.log.hold(SegmentId::from(id));
                 let (proposal, body, owed) = sealed.propose(id, self.log.nonce(), FlushBody::Segment);
                 let upload = spawn_upload(&self.log, store.clone(), SegmentId::from(id), body);
-                drop(uploading.send(Uploading { upload, proposal, owed, slot, hold }).await);
+                drop(uploading.send(Uploading { upload, begun, bytes, proposal, owed, slot, hold }).await);
             }
         }
     }
@@ -229,13 +237,15 @@ pub(crate) async fn submit_uploaded(
     mut uploading: mpsc::Receiver<Uploading>,
     submitted: mpsc::Sender<Submitted>,
 ) {
-    while let Some(Uploading { upload, mut proposal, owed, slot, hold }) = uploading.recv().await {
+    while let Some(Uploading { upload, begun, bytes, mut proposal, owed, slot, hold }) = uploading.recv().await {
         let id = proposal.id;
         match upload.await {
             Ok(()) => {
                 proposal.previous = chain.submit(id);
                 let pending = log.submit(proposal, None).await;
-                drop(submitted.send(Submitted { id, pending, owed, _slot: slot, _hold: Some(hold) }).await);
+                drop(
+                    submitted.send(Submitted { id, begun, bytes, pending, owed, _slot: slot, _hold: Some(hold) }).await,
+                );
             }
             Err(error) => {
                 tracing::warn!(%id, %error, "a segment could not be uploaded");
@@ -249,13 +259,15 @@ pub(crate) async fn submit_uploaded(
 pub(crate) async fn acknowledge(
     log: Log,
     chain: Arc<Chain>,
+    counts: Arc<Counts>,
     mut submitted: mpsc::Receiver<Submitted>,
     committed: mpsc::Sender<Vec<Committed>>,
 ) {
-    while let Some(Submitted { id, pending, owed, _slot, _hold }) = submitted.recv().await {
+    while let Some(Submitted { id, begun, bytes, pending, owed, _slot, _hold }) = submitted.recv().await {
         match pending.await {
             Ok(outcome) => {
                 chain.committed(id);
+                counts.committed(bytes, begun.elapsed());
                 let batches = owed.committed(&outcome);
                 if !batches.is_empty() {
                     // Nobody listens: the batches are durable all the same.

@@ -63,7 +63,9 @@ async fn a_flush_of_ten_thousand_partitions_is_one_object_and_all_of_them_are_re
     request.topic_data[0].partition_data = (0..PARTITIONS)
         .map(|index| {
             let value = format!("value {index}");
-            PartitionProduceData::default().with_index(index).with_records(Some(batch(Codec::None, &[value.as_bytes()])))
+            PartitionProduceData::default()
+                .with_index(index)
+                .with_records(Some(batch(Codec::None, &[value.as_bytes()])))
         })
         .collect();
     let before = objects_with_rows(&store).await;

@@ -40,6 +40,7 @@ async fn metrics_count_what_was_done() {
         format!("lakebed_produce_bytes_total {}", batch.len()),
         format!("lakebed_fetch_bytes_total {}", batch.len()),
         "lakebed_live_runs 1".to_owned(),
+        "lakebed_flushes_total 1".to_owned(),
         "lakebed_partitions 4".to_owned(),
         "lakebed_store_requests_total{operation=\"put\",outcome=\"succeeded\"}".to_owned(),
     ] {
