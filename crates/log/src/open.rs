@@ -1,5 +1,6 @@
 //! Opening a log: bootstrap, replay, take over.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use lakebed_model::{Cell, CommitNumber, Directory, Draft, Epoch, Nonce, Place, State, Takeover};
@@ -32,6 +33,8 @@ const TAKEOVERS_MAX: usize = 64;
 pub struct Options {
     /// Which cell.
     pub cell: Cell,
+    /// How many cells a store gets if it is empty (1). They never change afterwards.
+    pub cells: NonZeroU16,
     /// Where this broker can be reached by others; empty if nowhere.
     pub address: String,
     /// Commits in flight at once. More hide the store's latency; each holds one flush in memory.
@@ -49,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cell: Cell::ZERO,
+            cells: NonZeroU16::MIN,
             address: String::new(),
             in_flight_max: 4,
             checkpoint_commits: 1000,
@@ -121,7 +125,7 @@ impl Log {
     /// # Cost   GET root, LIST and GET of a checkpoint, a GET a commit behind it, PUT of the takeover, LIST.
     pub async fn open(store: Store, options: Options, seams: Seams) -> Result<Self, OpenError> {
         let mut rng = StdRng::seed_from_u64(seams.seed);
-        let root = bootstrap(&store, &mut rng).await?;
+        let root = bootstrap(&store, options.cells, &mut rng).await?;
         let cells = root.cells.len();
         let first = *root
             .cells
@@ -158,7 +162,7 @@ impl Drop for ClosedGuard {
 }
 
 /// Reads `lakebed.json`, creating it if the store is empty.
-async fn bootstrap(store: &Store, rng: &mut StdRng) -> Result<Root, OpenError> {
+async fn bootstrap(store: &Store, cells: NonZeroU16, rng: &mut StdRng) -> Result<Root, OpenError> {
     let root_key = key(layout::ROOT_KEY);
     loop {
         match store.get(&root_key).await {
@@ -169,8 +173,8 @@ async fn bootstrap(store: &Store, rng: &mut StdRng) -> Result<Root, OpenError> {
         let mut random = [0; 16];
         rng.fill_bytes(&mut random);
         let cluster_id = uuid::Builder::from_random_bytes(random).into_uuid();
-        let directory = Directory { epoch: Epoch::ZERO, nonce: Nonce::new(rng.next_u64()) };
-        let root = Root { cluster_id, cells: vec![directory] };
+        let directories = (0..cells.get()).map(|_| Directory { epoch: Epoch::ZERO, nonce: Nonce::new(rng.next_u64()) });
+        let root = Root { cluster_id, cells: directories.collect() };
         match store.create(&root_key, root.encode()).await {
             Ok(Created::New | Created::Mine | Created::Other) => {}
             Err(source) => return Err(OpenError::Write { source }),

@@ -1,11 +1,11 @@
-//! Topics come and go: two that stay, and others that are created and deleted all the time.
+//! Topics come and go: two that stay, get more partitions and lose old records, and others that are created and deleted all the time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lakebed_log::AppendError;
-use lakebed_model::{Change, Refusal, TopicId, TopicName};
+use lakebed_model::{Change, Offset, PartitionIndex, PartitionKey, Refusal, TopicId, TopicName};
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::{sleep, timeout};
@@ -14,6 +14,8 @@ use crate::climate::within;
 use crate::history::{Fate, TopicFate};
 use crate::world::World;
 
+/// Most partitions of a topic that stays.
+const PARTITIONS_MAX: u32 = 6;
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -38,6 +40,7 @@ pub(crate) async fn run(world: Arc<World>) {
             sleep(Duration::from_millis(50)).await;
         }
         world.offer_topic(id, partitions);
+        tokio::spawn(alter(Arc::clone(&world), id));
     }
     let mut number = 0;
     while !world.has_ended() {
@@ -61,6 +64,46 @@ pub(crate) async fn run(world: Arc<World>) {
         }
         sleep(Duration::from_millis(within(&mut rng, world.climate.produce_ms))).await;
         world.withdraw_topic(id);
+    }
+}
+
+/// Moves the log starts of a topic that stays, and adds partitions to it.
+async fn alter(world: Arc<World>, id: TopicId) {
+    let mut rng = world.rng("alterer", u64::from(id.uuid().as_bytes()[0]));
+    while !world.has_ended() {
+        sleep(Duration::from_millis(within(&mut rng, world.climate.admin_ms))).await;
+        let Some(partitions) = world.partitions_of(id) else { return };
+        if partitions < PARTITIONS_MAX && rng.random_range(0..4) == 0 {
+            let more = Change::AddPartitions { id, partitions: partitions + 1 };
+            if matches!(change(&world, &mut rng, more).await, Fate::Acked(_)) {
+                world.trace.count("partitions added");
+                world.history().partitions.insert(id, partitions + 1);
+                world.offer_topic(id, partitions + 1);
+            }
+        } else {
+            let partition = PartitionKey::new(id, PartitionIndex::new(rng.random_range(0..partitions)));
+            move_log_start(&world, &mut rng, partition).await;
+        }
+    }
+}
+
+async fn move_log_start(world: &World, rng: &mut StdRng, partition: PartitionKey) {
+    let offset = {
+        let mut history = world.history();
+        let end = history.acked_end.get(&partition).copied().unwrap_or(0);
+        let offset = rng.random_range(0..=end);
+        let tried = history.tried_start.entry(partition).or_default();
+        *tried = offset.max(*tried);
+        offset
+    };
+    if matches!(
+        change(world, rng, Change::MoveLogStart { partition, offset: Offset::new(offset) }).await,
+        Fate::Acked(_)
+    ) {
+        world.trace.count("log starts moved");
+        let mut history = world.history();
+        let acked = history.acked_start.entry(partition).or_default();
+        *acked = offset.max(*acked);
     }
 }
 

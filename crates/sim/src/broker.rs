@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lakebed_fetch::{Fetch, Published};
 use lakebed_ingest::{Committed, Ingest};
 use lakebed_log::{Closed, Log, OpenError, ReplayError};
 use lakebed_segment::batch;
@@ -12,10 +13,10 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::climate::within;
+use crate::climate::{chance, within};
 use crate::process::Gate;
 use crate::world::World;
-use crate::{consumer, merge};
+use crate::{consumer, fetcher, merge};
 
 /// How long a closed log's broker takes to exit.
 const EXIT_MS: u64 = 50;
@@ -30,6 +31,8 @@ pub(crate) struct Sequencer {
     pub log: Log,
     /// Its write path.
     pub ingest: Ingest,
+    /// Its read path, in worlds that have one.
+    pub fetch: Option<Fetch>,
 }
 
 /// Runs the lives of one broker.
@@ -64,11 +67,18 @@ async fn live(world: &Arc<World>, rng: &mut StdRng, slot: usize) {
         flushes_in_flight_max: rng.random_range(1..=4),
         ..lakebed_ingest::Options::default()
     };
-    let (ingest, committed) = Ingest::start(log.clone(), options);
-    let sequencer = Arc::new(Sequencer { gate: Arc::clone(&gate), store: process.store, log, ingest });
+    let (ingest, committed) = if chance(rng, world.climate.uploads) {
+        world.trace.count("sequencers that upload");
+        Ingest::start_uploading(log.clone(), process.store.clone(), options)
+    } else {
+        Ingest::start(log.clone(), options)
+    };
+    let fetch = world.climate.fetches.then(|| fetcher::open(&log, &process.store, rng));
+    let sequencer = Arc::new(Sequencer { gate: Arc::clone(&gate), store: process.store, log, ingest, fetch });
     world.announce(Arc::clone(&sequencer));
     tokio::spawn(listen(Arc::clone(world), Arc::clone(&sequencer), committed));
     tokio::spawn(consumer::run(Arc::clone(world), Arc::clone(&sequencer), rng.random()));
+    tokio::spawn(fetcher::run(Arc::clone(world), Arc::clone(&sequencer), rng.random()));
     tokio::spawn(merge::run(Arc::clone(world), Arc::clone(&sequencer), rng.random()));
     match gate.unless_dead(sequencer.log.closed()).await {
         None => {}
@@ -102,6 +112,15 @@ fn judge(world: &World, gate: &Gate, error: &OpenError) {
 /// A consumer at the tail: what the write path says was committed.
 async fn listen(world: Arc<World>, sequencer: Arc<Sequencer>, mut committed: mpsc::Receiver<Vec<Committed>>) {
     while let Some(Some(batches)) = sequencer.gate.unless_dead(committed.recv()).await {
+        if let Some(fetch) = &sequencer.fetch {
+            let published = batches.iter().map(|one| Published {
+                partition: one.partition,
+                base_offset: one.base_offset,
+                last_offset: one.last_offset,
+                batch: one.batch.clone(),
+            });
+            fetch.publish(&published.collect::<Vec<_>>());
+        }
         for one in batches {
             let limits = batch::Limits { max_decompressed_bytes: 1 << 20 };
             let rows = batch::decode(one.batch, &limits).expect("what was admitted decodes").rows;

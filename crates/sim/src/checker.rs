@@ -18,43 +18,104 @@ use crate::world::World;
 /// Rows by offset.
 type Rows = BTreeMap<u64, Row>;
 
+/// What the cells of a world come to, together.
+#[derive(Default)]
+struct Judged {
+    rows: BTreeMap<Partition, Rows>,
+    created: BTreeSet<String>,
+    topics: BTreeSet<String>,
+    bounds: BTreeMap<Partition, (u64, u64)>,
+}
+
 /// Judges a world that has ended.
 pub(crate) async fn check(world: &std::sync::Arc<World>) {
     let trace = &world.trace;
-    let log = match world.open_in_peace().await {
-        Ok((log, _)) => log,
-        Err(error) => return trace.anomaly("unopenable-log", error),
-    };
+    let mut logs = Vec::new();
+    for cell in 0..world.climate.cells {
+        match world.open_in_peace(cell).await {
+            Ok((log, _)) => logs.push(log),
+            Err(error) => return trace.anomaly("unopenable-log", error),
+        }
+    }
     let archive = world.bucket.archive();
     let first: Objects = archive.iter().map(|(key, objects)| (key.clone(), objects[0].clone())).collect();
     let standing: Objects = world.bucket.contents().await;
-    let written = match Reader::new(&first).fold(false) {
-        Ok(fold) => fold,
-        Err(error) => return trace.anomaly("contradictory-log", error),
-    };
-    let found = match Reader::new(&standing).fold(true) {
-        Ok(fold) => fold,
-        Err(error) => return trace.anomaly("unreadable-log", error),
-    };
-    count_void_takeovers(trace, &archive, &written);
-    trace.add("commits", written.number);
-    compare_folds(trace, &written, &found);
-    compare_state(trace, &log, &found, &standing);
-    let mut cache = RowCache::default();
-    let rows = match all_rows(&Reader::new(&first), &written.appended, &mut cache) {
-        Ok(rows) => rows,
-        Err(error) => return trace.anomaly("contradictory-log", error),
-    };
-    match all_rows(&Reader::new(&standing), &found.partitions, &mut cache) {
-        Ok(standing_rows) => compare_rows(trace, &written, &rows, &standing_rows),
-        Err(error) => trace.anomaly("lost-write", format!("a run can't be read: {error}")),
+    let mut judged = Judged::default();
+    for (cell, log) in (0..).zip(&logs) {
+        let written = match Reader::new(&first, cell).fold(false) {
+            Ok(fold) => fold,
+            Err(error) => return trace.anomaly("contradictory-log", error),
+        };
+        let found = match Reader::new(&standing, cell).fold(true) {
+            Ok(fold) => fold,
+            Err(error) => return trace.anomaly("unreadable-log", error),
+        };
+        count_void_takeovers(trace, &archive, &written);
+        count_late_commits(trace, &archive, &standing, &written);
+        trace.add("commits", written.number);
+        compare_folds(trace, &written, &found);
+        compare_state(trace, log, &found, &standing);
+        let mut cache = RowCache::default();
+        let rows = match all_rows(&Reader::new(&first, cell), &written.appended, &mut cache) {
+            Ok(rows) => rows,
+            Err(error) => return trace.anomaly("contradictory-log", error),
+        };
+        match all_rows(&Reader::new(&standing, cell), &found.partitions, &mut cache) {
+            Ok(standing_rows) => compare_rows(trace, &written, &rows, &standing_rows),
+            Err(error) => trace.anomaly("lost-write", format!("a run can't be read: {error}")),
+        }
+        check_flushes(trace, &written);
+        judged.rows.extend(rows);
+        judged.created.extend(written.created);
+        judged.topics.extend(written.topics.into_keys());
+        judged.bounds.extend(written.partitions.into_iter().map(|(key, one)| (key, (one.start, one.end))));
     }
-    check_flushes(trace, &written);
     let history = world.history();
-    check_topics(trace, &history, &written);
-    check_sent(trace, &history, &rows);
-    check_order(trace, &history, &rows);
-    check_seen(trace, &history, &rows);
+    check_topics(trace, &history, &judged);
+    check_bounds(trace, &history, &judged);
+    check_sent(trace, &history, &judged.rows);
+    check_order(trace, &history, &judged.rows);
+    check_seen(trace, &history, &judged.rows);
+}
+
+/// Where partitions begin and how many there are is what was acknowledged, and nothing that nobody tried.
+fn check_bounds(trace: &Trace, history: &History, judged: &Judged) {
+    for (key, tried) in &history.tried_start {
+        let acked = history.acked_start.get(key).copied().unwrap_or(0);
+        let Some((start, _)) = judged.bounds.get(&partition_of(*key)) else { continue };
+        if *start < acked || start > tried {
+            trace.anomaly("log-start", format!("{key} begins at {start}; acknowledged was {acked}, tried {tried}"));
+        }
+    }
+    for (topic, count) in &history.partitions {
+        let last = (topic.to_string(), u64::from(*count) - 1);
+        if !judged.bounds.contains_key(&last) {
+            trace.anomaly("lost-write", format!("{count} partitions of {topic} were acknowledged"));
+        }
+    }
+}
+
+/// Counts what landed beyond the takeover of a directory, and what of it was reclaimed.
+fn count_late_commits(
+    trace: &Trace,
+    archive: &BTreeMap<String, Vec<bytes::Bytes>>,
+    standing: &Objects,
+    written: &Fold,
+) {
+    let firsts: Vec<(u64, &String)> = written.directories.iter().map(|(first, name)| (*first, name)).collect();
+    for pair in firsts.windows(2) {
+        let prefix = format!("cells/{}/log/{}/", written.cell, pair[0].1);
+        let takeover = format!("{prefix}{:012}.parquet", pair[1].0 - pair[0].0 - 1);
+        for key in archive.keys().filter(|key| key.starts_with(&prefix) && **key > takeover) {
+            trace.count("commits that landed late");
+            if !standing.contains_key(key) {
+                trace.count("late commits reclaimed");
+            }
+        }
+        if !standing.contains_key(&takeover) {
+            trace.anomaly("missing-takeover", takeover);
+        }
+    }
 }
 
 fn all_rows(
@@ -65,7 +126,7 @@ fn all_rows(
     let mut all = BTreeMap::new();
     for (partition, contents) in partitions {
         let mut rows = Rows::new();
-        for (base, run) in &contents.runs {
+        for (base, run) in contents.runs.iter().filter(|(base, run)| **base + run.rows > contents.start) {
             rows.extend((*base..).zip(reader.rows(partition, run, cache)?));
         }
         all.insert(partition.clone(), rows);
@@ -75,7 +136,8 @@ fn all_rows(
 
 fn count_void_takeovers(trace: &Trace, archive: &BTreeMap<String, Vec<bytes::Bytes>>, written: &Fold) {
     let followed: BTreeSet<&String> = written.directories.values().collect();
-    for (key, objects) in archive.iter().filter(|(key, _)| key.starts_with("cells/0/log/")) {
+    let prefix = format!("cells/{}/log/", written.cell);
+    for (key, objects) in archive.iter().filter(|(key, _)| key.starts_with(&prefix)) {
         for object in objects {
             if takeover_of(object).is_some_and(|next| !followed.contains(&next)) {
                 trace.count("void takeovers");
@@ -116,8 +178,9 @@ fn compare_state(trace: &Trace, log: &Log, found: &Fold, standing: &Objects) {
     }
     for (partition, contents) in &found.partitions {
         let bounds = key_of(partition).and_then(|key| state.partition(key));
-        if bounds.is_none_or(|bounds| bounds.high_watermark.get() != contents.end) {
-            trace.anomaly("state-differs", format!("{partition:?} is {bounds:?}, the reader has {}", contents.end));
+        let found = (contents.start, contents.end);
+        if bounds.is_none_or(|bounds| (bounds.log_start.get(), bounds.high_watermark.get()) != found) {
+            trace.anomaly("state-differs", format!("{partition:?} is {bounds:?}, the reader has {found:?}"));
         }
     }
     if state.partition_count() != found.partitions.len() {
@@ -150,9 +213,11 @@ fn compare_state(trace: &Trace, log: &Log, found: &Fold, standing: &Objects) {
 }
 
 fn compare_rows(trace: &Trace, written: &Fold, rows: &BTreeMap<Partition, Rows>, standing: &BTreeMap<Partition, Rows>) {
-    for partition in written.partitions.keys() {
+    for (partition, contents) in &written.partitions {
         let empty = Rows::new();
-        let (before, now) = (rows.get(partition).unwrap_or(&empty), standing.get(partition).unwrap_or(&empty));
+        let from = |rows: &Rows| rows.range(contents.start..).map(|(offset, row)| (*offset, row.clone())).collect();
+        let before: Rows = from(rows.get(partition).unwrap_or(&empty));
+        let now: Rows = from(standing.get(partition).unwrap_or(&empty));
         if before != now {
             let differs = before.iter().find(|(offset, row)| now.get(offset) != Some(row));
             trace
@@ -170,10 +235,10 @@ fn check_flushes(trace: &Trace, written: &Fold) {
     }
 }
 
-fn check_topics(trace: &Trace, history: &History, written: &Fold) {
+fn check_topics(trace: &Trace, history: &History, judged: &Judged) {
     for (id, fate) in &history.topics {
         let id = id.to_string();
-        let (created, exists) = (written.created.contains(&id), written.topics.contains_key(&id));
+        let (created, exists) = (judged.created.contains(&id), judged.topics.contains(&id));
         let wrong = match (fate.created, fate.deleted) {
             (Fate::Acked(_), _) if !created => Some("lost-write"),
             (Fate::NotDone, _) if created => Some("aborted-read"),

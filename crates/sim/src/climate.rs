@@ -74,6 +74,14 @@ pub struct Climate {
     pub merge_ms: Range,
     /// Time between two changes of topics.
     pub admin_ms: Range,
+    /// Logs in the bucket.
+    pub cells: u16,
+    /// The one in which nearly everything happens; the others have one broker each.
+    pub cell: u16,
+    /// Whether consumers read by the read path of a broker, too.
+    pub fetches: bool,
+    /// Chance that a sequencer uploads its flushes instead of committing them inline.
+    pub uploads: u32,
 }
 
 impl Climate {
@@ -115,7 +123,18 @@ impl Climate {
             produce_ms: (5, rng.random_range(30..=200)),
             merge_ms: (200, rng.random_range(400..=2_000)),
             admin_ms: (500, 3_000),
+            cells: 1,
+            cell: 0,
+            fetches: rng.random_range(0..2) == 0,
+            uploads: rng.random_range(0..=500),
         }
+        .with_cells(rng)
+    }
+
+    /// Now and then there are several cells.
+    fn with_cells(self, rng: &mut StdRng) -> Self {
+        let cells = if rng.random_range(0..4) == 0 { rng.random_range(2..=3) } else { 1 };
+        Self { cells, cell: rng.random_range(0..cells), ..self }
     }
 }
 

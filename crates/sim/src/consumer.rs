@@ -49,7 +49,10 @@ async fn read_on(world: Arc<World>, broker: Arc<Sequencer>, mut rng: StdRng) {
 
 /// Whatever was acknowledged by anybody before the barrier began is in the state that it gives.
 async fn behind_barrier(world: &World, broker: &Sequencer) -> Option<State> {
-    let acked = world.history().acked_end.clone();
+    let (acked, starts) = {
+        let history = world.history();
+        (history.acked_end.clone(), history.acked_start.clone())
+    };
     broker.gate.pass().await;
     let state = broker.log.barrier().await.ok()?;
     world.trace.count("barriers");
@@ -60,6 +63,12 @@ async fn behind_barrier(world: &World, broker: &Sequencer) -> Option<State> {
                 "{key} ends at {} behind a barrier of {:?}, acknowledged up to {end}",
                 bounds.high_watermark, broker.gate
             );
+            world.trace.anomaly("stale-barrier", what);
+        }
+    }
+    for (key, start) in starts {
+        if state.partition(key).is_some_and(|bounds| bounds.log_start.get() < start) {
+            let what = format!("{key} begins below {start} behind a barrier of {:?}", broker.gate);
             world.trace.anomaly("stale-barrier", what);
         }
     }

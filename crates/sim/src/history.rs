@@ -69,6 +69,12 @@ pub(crate) struct History {
     pub seen_end: BTreeMap<PartitionKey, u64>,
     /// Topics by their ids.
     pub topics: BTreeMap<TopicId, TopicFate>,
+    /// The highest log start of each partition that anybody tried to move it to.
+    pub tried_start: BTreeMap<PartitionKey, u64>,
+    /// The highest log start of each partition that was acknowledged.
+    pub acked_start: BTreeMap<PartitionKey, u64>,
+    /// How many partitions topics have at least, by what was acknowledged.
+    pub partitions: BTreeMap<TopicId, u32>,
 }
 
 impl History {
@@ -81,6 +87,9 @@ impl History {
             acked_end: BTreeMap::new(),
             seen_end: BTreeMap::new(),
             topics: BTreeMap::new(),
+            tried_start: BTreeMap::new(),
+            acked_start: BTreeMap::new(),
+            partitions: BTreeMap::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! were told, and a checker that shares no code with what it judges. Never shipped.
 //!
 //! 1. A world follows from its seed: one thread, a paused clock, no chance but the seed's. Equal seeds give equal traces.
-//! 2. The code under test is the real one (`log`, `ingest`, `segment`, `store`); only the store's backend, the network between
+//! 2. The code under test is the real one (`log`, `ingest`, `fetch`, `compact`, `segment`, `store`); only the store's backend, the network between
 //!    brokers and the clients are the world's.
 //! 3. Leaving a rule of the log out ([`lakebed_log::broken::Broken`]) makes the checker complain; the tests hold it to that.
 
@@ -15,9 +15,11 @@ mod client;
 pub mod climate;
 mod consumer;
 mod faults;
+mod fetcher;
 mod history;
 pub mod many;
 mod merge;
+mod neighbour;
 mod network;
 mod process;
 mod reader;

@@ -10,10 +10,11 @@ use crate::climate::Climate;
 use crate::world::{Report, World};
 
 /// What must have been exercised by any run of many worlds: a run that was too tame proves nothing.
-pub const EXERCISED: [&str; 24] = [
+pub const EXERCISED: [&str; 33] = [
     "answers lost",
     "barriers",
     "batches acknowledged",
+    "batches fetched",
     "batches unknown",
     "bodies cut",
     "checkpoints damaged",
@@ -21,6 +22,7 @@ pub const EXERCISED: [&str; 24] = [
     "commits reclaimed",
     "crashes",
     "duplicates answered",
+    "fates looked up",
     "fenced sequencers",
     "flushes below the boundary",
     "flushes known when sent again",
@@ -28,11 +30,18 @@ pub const EXERCISED: [&str; 24] = [
     "flushes sent again",
     "late PUTs",
     "late PUTs declined",
+    "late commits reclaimed",
+    "log starts moved",
     "manifests read",
     "merges",
+    "merges of neighbours",
     "messages doubled",
+    "neighbours",
+    "offsets out of range",
+    "partitions added",
     "read-backs",
     "segments reclaimed",
+    "sequencers that upload",
     "takeovers",
     "void takeovers",
 ];

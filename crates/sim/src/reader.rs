@@ -35,6 +35,8 @@ pub(crate) struct Run {
 /// What stands in a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
+    /// The first offset that counts.
+    pub start: u64,
     /// The offset after the last.
     pub end: u64,
     /// Runs by base offset.
@@ -44,6 +46,8 @@ pub(crate) struct Contents {
 /// The fold of a log, by hand.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fold {
+    /// Which cell.
+    pub cell: u16,
     /// How many commits.
     pub number: u64,
     /// The directory of the next commit, and its place there.
@@ -65,23 +69,24 @@ pub(crate) struct Fold {
 /// Reads objects.
 pub(crate) struct Reader<'a> {
     objects: &'a Objects,
+    cell: u16,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of these objects.
-    pub(crate) fn new(objects: &'a Objects) -> Self {
-        Self { objects }
+    /// A reader of one cell in these objects.
+    pub(crate) fn new(objects: &'a Objects, cell: u16) -> Self {
+        Self { objects, cell }
     }
 
     /// Folds the log: from the newest readable checkpoint if `from_checkpoint`, else from its first commit.
     pub(crate) fn fold(&self, from_checkpoint: bool) -> Result<Fold, String> {
         let root = json(self.objects.get("lakebed.json").ok_or("no lakebed.json")?)?;
-        let first = text(&root["cells"][0]["directory"])?;
-        let mut fold = Fold { place: (first.clone(), 0), ..Fold::default() };
+        let first = text(&root["cells"][usize::from(self.cell)]["directory"])?;
+        let mut fold = Fold { cell: self.cell, place: (first.clone(), 0), ..Fold::default() };
         fold.directories.insert(0, first);
         if from_checkpoint {
             for (key, manifest) in self.objects.iter().rev() {
-                if key.starts_with("cells/0/checkpoints/")
+                if key.starts_with(&format!("cells/{}/checkpoints/", self.cell))
                     && key.ends_with("/manifest.json")
                     && let Ok(found) = self.checkpoint(manifest)
                 {
@@ -91,7 +96,7 @@ impl<'a> Reader<'a> {
             }
         }
         loop {
-            let key = format!("cells/0/log/{}/{:012}.parquet", fold.place.0, fold.place.1);
+            let key = format!("cells/{}/log/{}/{:012}.parquet", self.cell, fold.place.0, fold.place.1);
             let Some(object) = self.objects.get(&key) else { return Ok(fold) };
             let commit = commit_of(object).map_err(|error| format!("{key}: {error}"))?;
             fold.apply(&key, &commit).map_err(|error| format!("{key}: {error}"))?;
@@ -102,11 +107,13 @@ impl<'a> Reader<'a> {
         let manifest = json(manifest)?;
         let mut parts = Vec::new();
         for part in array(&manifest["parts"])? {
-            let key = format!("cells/0/checkpoints/{:020}/{}", number(&part["checkpoint"])?, text(&part["name"])?);
+            let (checkpoint, name) = (number(&part["checkpoint"])?, text(&part["name"])?);
+            let key = format!("cells/{}/checkpoints/{checkpoint:020}/{name}", self.cell);
             parts.push(json(self.objects.get(&key).ok_or(format!("no {key}"))?)?);
         }
         let (base, buckets) = parts.split_first().ok_or("no parts")?;
         let mut fold = Fold {
+            cell: self.cell,
             number: number(&base["number"])?,
             place: (text(&base["directory"])?, number(&base["index"])?),
             ..Fold::default()
@@ -119,10 +126,11 @@ impl<'a> Reader<'a> {
         }
         for bucket in buckets {
             for partition in array(bucket)? {
-                let mut contents = Contents { end: number(&partition["high_watermark"])?, runs: BTreeMap::new() };
+                let (start, end) = (number(&partition["log_start"])?, number(&partition["high_watermark"])?);
+                let mut contents = Contents { start, end, runs: BTreeMap::new() };
                 for run in array(&partition["runs"])? {
                     let object = match &run[2] {
-                        Value::String(id) => segment_key(id),
+                        Value::String(id) => fold.segment_key(id),
                         commit => fold.commit_key(number(commit)?)?,
                     };
                     let (rows, first_row) = (number(&run[1])?, number(&run[3])?);
@@ -151,7 +159,11 @@ impl<'a> Reader<'a> {
 impl Fold {
     fn commit_key(&self, commit: u64) -> Result<String, String> {
         let (first, directory) = self.directories.range(..=commit).next_back().ok_or("no directory")?;
-        Ok(format!("cells/0/log/{directory}/{:012}.parquet", commit - first))
+        Ok(format!("cells/{}/log/{directory}/{:012}.parquet", self.cell, commit - first))
+    }
+
+    fn segment_key(&self, id: &str) -> String {
+        format!("cells/{}/segments/{id}.parquet", self.cell)
     }
 
     fn apply(&mut self, key: &str, commit: &Value) -> Result<(), String> {
@@ -187,6 +199,22 @@ impl Fold {
                 self.partitions.retain(|(other, _), _| *other != topic);
                 self.topics.remove(&topic).ok_or("a topic that does not exist is deleted")?;
             }
+            "add_partitions" => {
+                let topic = text(&entry["topic"])?;
+                for partition in 0..number(&entry["partitions"])? {
+                    self.partitions.entry((topic.clone(), partition)).or_default();
+                }
+            }
+            "move_log_start" => {
+                let partition = (text(&entry["topic"])?, number(&entry["partition"])?);
+                let offset = number(&entry["offset"])?;
+                let contents = self.partitions.get_mut(&partition).ok_or(format!("{partition:?} does not exist"))?;
+                if offset <= contents.start || offset > contents.end {
+                    return Err(format!("{partition:?} of {}..{} begins at {offset}", contents.start, contents.end));
+                }
+                // Runs below it stay in the books, for a merge may name one of which a part counts; they are not read.
+                contents.start = offset;
+            }
             "flush" => self.apply_flush(key, entry)?,
             "merge" => self.apply_merge(entry)?,
             "move_reclaim_boundary" | "raise_feature_level" | "alter_topic" => {}
@@ -197,7 +225,7 @@ impl Fold {
 
     fn apply_flush(&mut self, key: &str, flush: &Value) -> Result<(), String> {
         let id = text(&flush["id"])?;
-        let object = if flush["body"] == "inline" { key.to_owned() } else { segment_key(&id) };
+        let object = if flush["body"] == "inline" { key.to_owned() } else { self.segment_key(&id) };
         self.flushes.entry(text(&flush["broker"])?).or_default().push(id);
         for topic in array(&flush["topics"])? {
             for run in array(&topic["runs"])? {
@@ -230,7 +258,7 @@ impl Fold {
     }
 
     fn apply_merge(&mut self, merge: &Value) -> Result<(), String> {
-        let object = segment_key(&text(&merge["segment"])?);
+        let object = self.segment_key(&text(&merge["segment"])?);
         for run in array(&merge["runs"])? {
             let partition = (text(&run["topic"])?, number(&run["partition"])?);
             let (base, rows) = (number(&run["base_offset"])?, number(&run["rows"])?);
@@ -244,10 +272,6 @@ impl Fold {
         }
         Ok(())
     }
-}
-
-fn segment_key(id: &str) -> String {
-    format!("cells/0/segments/{id}.parquet")
 }
 
 /// The next directory that an object names, if it is a takeover.

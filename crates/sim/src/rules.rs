@@ -90,6 +90,10 @@ fn holes(drawn: Climate) -> Climate {
         message_ms: (1, 10),
         produce_ms: (5, 25),
         merge_ms: (20, 80),
+        cells: 1,
+        cell: 0,
+        fetches: false,
+        uploads: 0,
         ..drawn
     }
 }

@@ -170,6 +170,9 @@ impl tracing::Subscriber for Listener {
         }
         let mut text = Text(String::new());
         event.record(&mut text);
+        if text.0.contains("commits that were in flight are in the log") {
+            self.trace.count("fates looked up");
+        }
         self.trace.note(format_args!("  log[{}]{}", event.metadata().target(), text.0));
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::climate::{Climate, chance, within};
 use crate::history::History;
 use crate::process::{Gate, GatedBackend};
 use crate::trace::{Listener, Trace};
-use crate::{admin, broker, checker, client, faults, uploader};
+use crate::{admin, broker, checker, client, faults, neighbour, uploader};
 
 /// The wall clock when a world begins.
 const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -148,6 +149,10 @@ impl World {
             tokio::spawn(client::run(Arc::clone(self), writer));
         }
         tokio::spawn(admin::run(Arc::clone(self)));
+        for cell in (0..self.climate.cells).filter(|cell| *cell != self.climate.cell) {
+            self.trace.count("neighbours");
+            tokio::spawn(neighbour::run(Arc::clone(self), cell));
+        }
         tokio::spawn(nemesis(Arc::clone(self)));
         if self.climate.hunts {
             tokio::spawn(hunter(Arc::clone(self)));
@@ -243,7 +248,8 @@ impl World {
     /// How a log is opened in this world.
     pub(crate) fn log_options(&self) -> Options {
         Options {
-            cell: Cell::ZERO,
+            cell: Cell::new(self.climate.cell),
+            cells: NonZeroU16::new(self.climate.cells).expect("a world has a cell"),
             address: String::new(),
             in_flight_max: self.climate.in_flight_max,
             checkpoint_commits: self.climate.checkpoint_commits,
@@ -306,6 +312,11 @@ impl World {
         lock(&self.topics).remove(&id);
     }
 
+    /// Where a topic that is offered ends.
+    pub(crate) fn partitions_of(&self, id: TopicId) -> Option<u32> {
+        lock(&self.topics).get(&id).copied()
+    }
+
     /// A partition to write to.
     pub(crate) fn partition(&self, rng: &mut StdRng) -> Option<PartitionKey> {
         let topics = lock(&self.topics);
@@ -317,9 +328,10 @@ impl World {
     }
 
     /// Opens the log in peace.
-    pub(crate) async fn open_in_peace(self: &Arc<Self>) -> Result<(Log, Store), String> {
+    pub(crate) async fn open_in_peace(self: &Arc<Self>, cell: u16) -> Result<(Log, Store), String> {
         let process = self.start("auditor");
-        let options = lakebed_log::Options { broken: lakebed_log::broken::Broken::Nothing, ..self.log_options() };
+        let broken = lakebed_log::broken::Broken::Nothing;
+        let options = lakebed_log::Options { cell: Cell::new(cell), broken, ..self.log_options() };
         let opened = Log::open(process.store.clone(), options, process.seams).await;
         opened.map(|log| (log, process.store)).map_err(|error| error.to_string())
     }
