@@ -238,6 +238,10 @@ fn read_headers(set: &mut RowSet, keys: &[Opened], values: &[Opened]) -> Result<
                 headers_end.push(headers.len() as u32);
             }
             if let Some(key) = key {
+                let start = key.start as usize;
+                let name = &page.payload[start..start + usize::try_from(key.length).map_err(|_| contradiction())?];
+                // A record batch holds no other keys.
+                std::str::from_utf8(name).map_err(|_| malformed("a header key is not UTF-8"))?;
                 headers.push((key, Span::NULL));
                 *headers_end.last_mut().ok_or_else(contradiction)? += 1;
             }
