@@ -60,7 +60,7 @@ impl Running {
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     correlation_id: i32,
-    /// What was sent: key and version.
+    /// Key and version of what was sent, as they stood in the bytes.
     pub(crate) sent: BTreeSet<(i16, i16)>,
 }
 
@@ -74,10 +74,15 @@ impl Client {
     /// Sends a request and returns its correlation id.
     pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
         self.correlation_id += 1;
-        let frame = frame(self.correlation_id, version, request);
-        self.stream.write_all(&frame).await.unwrap();
-        self.sent.insert((R::KEY, version));
+        self.send_frame(&frame(self.correlation_id, version, request)).await;
         self.correlation_id
+    }
+
+    /// Sends a whole frame, and notes the key and the version that stand behind its length.
+    pub(crate) async fn send_frame(&mut self, frame: &[u8]) {
+        self.stream.write_all(frame).await.unwrap();
+        let mut head = &frame[4..8];
+        self.sent.insert((head.get_i16(), head.get_i16()));
     }
 
     /// Receives the answer to a request of `R` in `version`: its correlation id and itself.
