@@ -25,16 +25,20 @@ use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::topics::Topics;
 
+mod parts;
+mod quiet;
+
+use parts::{Parts, part_ended};
+
 /// How long connections may take to end after what was accepted is durable.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+/// As long as that for gRPC and HTTP: shorter, since a stream that a client holds open, as a watch of health does, has no end.
+const HTTP_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// A merge holds about three times its bytes: one so many-th of the memory, within these bounds.
 const MERGE_SHARE: u64 = 64;
 const MERGE_BYTES_MIN: u64 = 2 << 20;
 const MERGE_BYTES_MAX: u64 = 64 << 20;
-
-/// A log without commits for so long is quiet (`takeover.after`).
-const QUIET: Duration = Duration::from_secs(1);
 
 /// A broker that serves.
 #[derive(Debug)]
@@ -46,8 +50,7 @@ pub struct Broker {
     connections: TaskTracker,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
     health: HealthReporter,
-    merging: AbortOnDropHandle<()>,
-    probing: AbortOnDropHandle<()>,
+    parts: Parts,
 }
 
 /// Why a broker does not start. Nothing is served.
@@ -157,18 +160,19 @@ impl Broker {
         let kafka = bind("Kafka", &config.kafka_listen).await?;
         let http = bind("HTTP", &config.http_listen).await?;
         let (kafka_address, http_address) = (address(&kafka), address(&http));
-        let (rooms, merging) = open(store, config).await?;
+        let (rooms, publishing, merging) = open(store, config).await?;
         let rooms = Arc::new(rooms);
         let (shutdown, connections) = (CancellationToken::new(), TaskTracker::new());
         let service = Arc::new(Service::new(Arc::clone(&rooms)));
-        tokio::spawn(listener::listen(kafka, service, shutdown.clone(), connections.clone()));
-        let prober = probe_when_quiet(rooms.log.clone(), connections.clone());
-        let probing = AbortOnDropHandle::new(tokio::spawn(prober));
+        let listener = listener::listen(kafka, service, shutdown.clone(), connections.clone());
+        let prober = quiet::probe_when_quiet(rooms.log.clone(), connections.clone());
+        let (listening, probing) = (spawn(listener), spawn(prober));
+        let parts = Parts { listening, publishing, merging, probing };
         let (services, health) = grpc::routes(Arc::clone(&rooms)).await;
         let router = http::router(Arc::clone(&rooms), services);
         let http = tokio::spawn(http::serve(http, router, shutdown.clone()));
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
-        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http, health, merging, probing })
+        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http, health, parts })
     }
 
     /// Where Kafka clients connect.
@@ -197,51 +201,43 @@ impl Broker {
     /// # Errors
     /// [`RunError`] if it ended before that.
     pub async fn run_until(mut self, asked_to_stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        let log = &self.rooms.log;
         let outcome = tokio::select! {
             biased;
-            closed = self.rooms.log.closed() => Err(RunError::LogClosed(closed)),
-            () = self.rooms.ingest.ended() => Err(self.part_ended("write path").await),
+            closed = log.closed() => Err(RunError::LogClosed(closed)),
+            () = self.rooms.ingest.ended() => Err(part_ended(log, "write path", Ok(()))),
             ended = &mut self.http => {
                 let why = format!("{ended:?}");
                 Err(RunError::PartEnded { part: "HTTP listener", why })
             }
-            // Merging ends with the log; on its own it would only be missed when producers are made to wait for it.
-            ended = &mut self.merging => Err(match self.rooms.log.is_closed() {
-                Some(closed) => RunError::LogClosed(closed),
-                None => RunError::PartEnded { part: "merging", why: format!("{ended:?}") },
-            }),
+            ended = self.parts.ended(log) => Err(ended),
             () = asked_to_stop => Ok(()),
         };
         grpc::stop_serving(&self.health).await;
         self.shutdown.cancel();
         self.connections.close();
+        // Readers that wait for records would wait on.
+        self.rooms.fetch.stop_waiting();
         if outcome.is_ok() {
             self.rooms.ingest.drain().await;
         }
         if tokio::time::timeout(CLOSE_MAX, self.connections.wait()).await.is_err() {
             tracing::warn!(connections = self.connections.len(), "connections were cut off");
         }
-        self.merging.abort();
-        self.probing.abort();
-        self.http.abort();
-        // Whatever comes of them, they are gone then, and with them their hold on the store.
-        if !self.merging.is_finished() {
-            drop(self.merging.await);
+        if !self.http.is_finished() {
+            drop(tokio::time::timeout(HTTP_CLOSE_MAX, &mut self.http).await);
         }
-        drop(self.probing.await);
+        self.http.abort();
         if !self.http.is_finished() {
             drop(self.http.await);
         }
+        self.parts.stop().await;
         outcome
     }
+}
 
-    /// The write path ends when the log closes, too; that is the better reason.
-    async fn part_ended(&self, part: &'static str) -> RunError {
-        match self.rooms.log.is_closed() {
-            Some(closed) => RunError::LogClosed(closed),
-            None => RunError::PartEnded { part, why: "it broke off".to_owned() },
-        }
-    }
+fn spawn(part: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(part))
 }
 
 async fn bind(purpose: &'static str, address: &str) -> Result<TcpListener, StartError> {
@@ -256,7 +252,11 @@ fn address(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn open(store: Store, config: Config) -> Result<(Rooms, AbortOnDropHandle<()>), StartError> {
+/// The rooms, and the tasks that publish and merge.
+async fn open(
+    store: Store,
+    config: Config,
+) -> Result<(Rooms, AbortOnDropHandle<()>, AbortOnDropHandle<()>), StartError> {
     let seams = seams();
     let log = Log::open(store.clone(), lakebed_log::Options::default(), seams.clone())
         .await
@@ -275,12 +275,12 @@ async fn open(store: Store, config: Config) -> Result<(Rooms, AbortOnDropHandle<
         ..lakebed_fetch::Options::default()
     };
     let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
-    tokio::spawn(publish(committed, fetch.clone()));
+    let publishing = spawn(publish(committed, fetch.clone()));
     let merge_bytes_max = (config.memory_bytes as u64 / MERGE_SHARE).clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
     let merge_options = lakebed_compact::Options { bytes_max: merge_bytes_max, ..lakebed_compact::Options::default() };
     let merger = Merger::new(log.clone(), store.clone(), merge_options);
     let merges = merger.counts();
-    let merging = AbortOnDropHandle::new(tokio::spawn(async move { merger.run().await }));
+    let merging = spawn(async move { merger.run().await });
     let topics = Topics::new(log.clone(), config.default_partitions, seams.seed);
     let rooms = Rooms {
         config,
@@ -295,27 +295,7 @@ async fn open(store: Store, config: Config) -> Result<(Rooms, AbortOnDropHandle<
         merges,
         turns: AtomicU32::new(0),
     };
-    Ok((rooms, merging))
-}
-
-/// Looks once whether another broker has taken over when clients are connected and nothing has been committed for [`QUIET`]: a broker
-/// that only serves readers would not notice otherwise. Liveness only; an idle broker without clients asks nothing.
-async fn probe_when_quiet(log: Log, connections: TaskTracker) {
-    let mut commits = log.watch();
-    let mut probed = false;
-    loop {
-        match tokio::time::timeout(QUIET, commits.changed()).await {
-            Ok(Ok(())) => probed = false,
-            Ok(Err(_)) => return,
-            Err(_) if probed || connections.is_empty() => {}
-            Err(_) => {
-                probed = true;
-                if log.barrier().await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
+    Ok((rooms, publishing, merging))
 }
 
 /// Hands what was committed to the readers. Ends with the write path.
@@ -358,6 +338,24 @@ mod tests {
             [("memory://", 0), ("file:///data", 2), ("s3://bucket/root", 250), ("gs://bucket", 250)]
         {
             assert_eq!(default_flush_interval(url), Duration::from_millis(expected_ms), "{url}");
+        }
+    }
+    #[tokio::test]
+    async fn a_part_that_ends_ends_the_broker_and_is_named() {
+        type Ends = fn(&Broker);
+        let parts: [(&str, Ends); 5] = [
+            ("Kafka listener", |broker| broker.parts.listening.abort()),
+            ("hand-over to readers", |broker| broker.parts.publishing.abort()),
+            ("merging", |broker| broker.parts.merging.abort()),
+            ("look for a takeover", |broker| broker.parts.probing.abort()),
+            ("HTTP listener", |broker| broker.http.abort()),
+        ];
+        for (name, end) in parts {
+            let broker = Broker::start(Config::default()).await.unwrap();
+            end(&broker);
+            let told = broker.run_until(std::future::pending()).await.unwrap_err();
+            assert!(matches!(told, RunError::PartEnded { part, .. } if part == name), "{name}: {told}");
+            assert_eq!(told.to_string().lines().count(), 1, "{told}");
         }
     }
 }

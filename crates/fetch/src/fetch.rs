@@ -96,7 +96,7 @@ impl Fetch {
 
     /// Reads partitions; the answers are in the order of the request.
     ///
-    /// Waits until there are `bytes_min` bytes or an error, at most `wait_max`. An offset that is durable but not visible yet waits.
+    /// Waits until there are `bytes_min` bytes or an error, at most `wait_max`, and not after [`Fetch::stop_waiting`]. An offset that is durable but not visible yet waits.
     ///
     /// # Cancel Nothing is left behind.
     /// # Cost   Nothing but a clone of handles for what is in the tail; otherwise requests for what is in no cache.
@@ -110,7 +110,7 @@ impl Fetch {
         let waiting = self.shared.waiters.register(request.partitions.iter().map(|partition| partition.key));
         loop {
             let answer = self.shared.read(&request).await;
-            if is_enough(&answer, &request) || Instant::now() >= deadline {
+            if is_enough(&answer, &request) || Instant::now() >= deadline || self.is_stopped() {
                 return answer;
             }
             tokio::select! {
@@ -121,8 +121,18 @@ impl Fetch {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
+    /// Answers all who wait with what there is, now and from now on: the broker is about to end.
+    pub fn stop_waiting(&self) {
+        self.shared.waiters.end();
+    }
+
+    /// Whether nobody waits any more.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.waiters.is_ended()
+    }
+
+    /// How many partitions are waited for, each as often as it is.
+    pub fn waiting(&self) -> usize {
         self.shared.waiters.count()
     }
 }

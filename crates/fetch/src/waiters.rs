@@ -18,6 +18,7 @@ pub(crate) struct Waiters {
 struct Registry {
     waiting: BTreeMap<(PartitionKey, u64), Arc<Notify>>,
     registered: u64,
+    is_ended: bool,
 }
 
 impl Waiters {
@@ -48,11 +49,23 @@ impl Waiters {
         }
     }
 
+    /// Wakes everybody, for good: nobody should wait any more.
+    pub(crate) fn end(&self) {
+        let mut registry = self.lock();
+        registry.is_ended = true;
+        registry.waiting.values().for_each(|woken| woken.notify_one());
+    }
+
+    /// Whether nobody should wait any more.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.lock().is_ended
+    }
+
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
+    /// How many partitions are waited for, each as often as it is.
     pub(crate) fn count(&self) -> usize {
         self.lock().waiting.len()
     }

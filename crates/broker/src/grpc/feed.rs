@@ -3,13 +3,14 @@
 //! 1. Nothing but heartbeats is sent without credit; a batch may take the credit below zero once.
 //! 2. At most [`READY_MAX`] messages wait for a slow client, each of about a mebibyte; then reading stops.
 //! 3. Partitions take turns: the one that was served last is asked last.
-//! 4. The task ends when either side ends the stream.
+//! 4. The task ends when either side ends the stream, or the broker ends.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use lakebed_fetch::{FetchPartition, FetchRequest};
+use lakebed_log::Closed;
 use lakebed_model::{Offset, PartitionIndex, PartitionKey, State};
 use lakebed_wire::v1;
 use tokio::sync::mpsc;
@@ -159,6 +160,9 @@ impl Feed {
                 () = sleep_until(silent_until) => self.heartbeat().await.map(|()| true),
                 fetched = fetch.fetch(request), if may_send => self.serve(fetched).await?,
             };
+            if fetch.is_stopped() {
+                return Err(status(Reason::ShuttingDown, Closed::ShuttingDown, []));
+            }
             match step {
                 Err(Gone) => return Ok(()),
                 Ok(true) => silent_until = Instant::now() + HEARTBEAT,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
-use kafka_protocol::messages::{ProduceResponse, ResponseHeader};
+use kafka_protocol::messages::{FetchRequest, ProduceResponse, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 use lakebed_broker::{Broker, Config, RunError, StartError};
 use lakebed_log::Closed;
 use lakebed_segment::batch::Codec;
 use lakebed_store::{Directory, MemoryBackend, Store, StoreOptions};
 
-use crate::client::{Running, batch, produce_of};
+use crate::client::{Running, batch, fetch_of, produce_of};
 
 fn on(directory: &tempfile::TempDir) -> Config {
     Config { store: format!("file://{}", directory.path().display()), ..Config::default() }
@@ -130,4 +130,39 @@ async fn wrong_settings_are_told_before_anything_is_touched() {
     let config = Config { memory_bytes: 0, default_partitions: 0, ..Config::default() };
     let error = Broker::start(config).await.unwrap_err();
     assert!(matches!(&error, StartError::Config { problems } if problems.len() == 2), "{error}");
+}
+
+#[tokio::test]
+async fn a_quiet_broker_that_was_taken_over_learns_it_while_a_client_is_connected() {
+    let backend = Arc::new(MemoryBackend::default());
+    let store = || Store::new("memory://", Arc::clone(&backend) as _, &StoreOptions::default());
+    let first = Running::run(Broker::start_on(store(), Config::default()).await.unwrap());
+    let mut client = first.client().await;
+    client.topic("t").await;
+    let second = Running::run(Broker::start_on(store(), Config::default()).await.unwrap());
+    // Nobody asks the first for anything.
+    let ended = first.ended.await.unwrap().unwrap_err();
+    assert!(matches!(ended, RunError::LogClosed(Closed::Fenced { .. })), "{ended}");
+    assert!(client.is_closed().await);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_stops_answers_who_waits_for_records() {
+    let broker = Broker::start(Config::default()).await.unwrap();
+    let rooms = Arc::clone(broker.rooms());
+    let broker = Running::run(broker);
+    let mut client = broker.client().await;
+    client.topic("t").await;
+    let sent = client.send(12, &fetch_of("t", 0, 0, i32::MAX)).await;
+    while rooms.fetch.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(rooms);
+    broker.stop().await;
+    let (received, answer) = client.receive::<FetchRequest>(12).await;
+    assert_eq!((received, answer.error_code), (sent, 0));
+    let partition = &answer.responses[0].partitions[0];
+    assert_eq!((partition.error_code, partition.high_watermark), (0, 0));
+    assert!(client.is_closed().await);
 }

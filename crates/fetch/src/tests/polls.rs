@@ -56,3 +56,16 @@ async fn an_error_is_answered_at_once_and_a_dropped_poll_leaves_nothing() {
     drop(waiting);
     assert_eq!(world.fetch.waiting(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_every_poll_is_answered_with_what_there_is() {
+    let world = World::new(Options::default()).await;
+    let start = Instant::now();
+    let mut waiting = Box::pin(world.fetch.fetch(poll(&[(0, 0)], 1)));
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+    world.fetch.stop_waiting();
+    for answers in [waiting.await, world.fetch.fetch(poll(&[(1, 0)], 1)).await] {
+        assert!(answers[0].as_ref().unwrap().batches.is_empty());
+    }
+    assert_eq!((start.elapsed(), world.fetch.waiting()), (Duration::ZERO, 0));
+}

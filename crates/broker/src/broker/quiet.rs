@@ -1,0 +1,77 @@
+//! The look for a takeover: a broker that only serves readers would not notice by itself that it has lost the log.
+
+use std::time::Duration;
+
+use lakebed_log::Log;
+use tokio_util::task::TaskTracker;
+
+/// A log without commits for so long is quiet (`takeover.after`).
+pub(super) const QUIET: Duration = Duration::from_secs(1);
+
+/// Looks once whether another broker has taken over when clients are connected and nothing has been committed for [`QUIET`]. Liveness
+/// only; an idle broker without clients asks nothing. Ends when the log is closed.
+pub(super) async fn probe_when_quiet(log: Log, connections: TaskTracker) {
+    let mut commits = log.watch();
+    let mut probed = false;
+    loop {
+        match tokio::time::timeout(QUIET, commits.changed()).await {
+            Ok(Ok(())) => probed = false,
+            Ok(Err(_)) => return,
+            Err(_) if probed || connections.is_empty() => {}
+            Err(_) => {
+                probed = true;
+                if log.barrier().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lakebed_log::{Closed, Offload, Options, Seams};
+    use lakebed_store::{MemoryBackend, Store, StoreOptions};
+
+    use super::*;
+
+    async fn log_on(backend: &Arc<MemoryBackend>) -> (Store, Log) {
+        let store = Store::new("memory://", Arc::clone(backend) as _, &StoreOptions::default());
+        let seams = Seams { wall: Arc::new(|| 0), seed: 1, offload: Offload::Inline };
+        let log = Log::open(store.clone(), Options::default(), seams).await.unwrap();
+        (store, log)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_log_is_looked_at_once_and_only_while_clients_are_connected() {
+        let (store, log) = log_on(&Arc::default()).await;
+        let connections = TaskTracker::new();
+        let probing = tokio::spawn(probe_when_quiet(log.clone(), connections.clone()));
+        let asked_before = store.counts().requests();
+        tokio::time::advance(10 * QUIET).await;
+        tokio::time::timeout(10 * QUIET, std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!(store.counts().requests(), asked_before, "nobody is connected");
+
+        let client = connections.token();
+        tokio::time::timeout(10 * QUIET, std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!(store.counts().requests(), asked_before + 1, "a client is connected");
+        drop(client);
+        assert!(!probing.is_finished());
+        probing.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_broker_that_was_taken_over_learns_it_while_a_client_is_connected() {
+        let backend = Arc::default();
+        let (_, first) = log_on(&backend).await;
+        let connections = TaskTracker::new();
+        let _client = connections.token();
+        let probing = tokio::spawn(probe_when_quiet(first.clone(), connections));
+        let (_, _second) = log_on(&backend).await;
+        assert_eq!(first.is_closed(), None, "nothing has told it yet");
+        probing.await.unwrap();
+        assert!(matches!(first.is_closed(), Some(Closed::Fenced { .. })));
+    }
+}
