@@ -102,7 +102,7 @@ fn banner(kafka: &str, http: &str, store: &str) -> String {
         "lakebed {version}\n  data   {store}  ({durable})\n  Kafka  {kafka}\n  gRPC   {http}\n  HTTP   http://{http}/readyz\n\nTry:\n  \
          echo hello | kcat -P -b {kafka} -t greetings\n  \
          lakebed consume greetings --from start --count 1{server}\n  \
-         duckdb -c \"SELECT value::VARCHAR FROM read_parquet('{path}/cells/0/**/*.parquet', union_by_name=true)\"\n\n"
+         duckdb -c \"SELECT decode(value) FROM read_parquet('{path}/cells/**/*.parquet')\"\n\n"
     )
 }
 

@@ -17,7 +17,8 @@ pub(crate) async fn run(args: TopicArgs) -> Result<(), Failure> {
             let made = client.create_topic(&name, partitions, config).await;
             let topic =
                 made.map_err(|error| Failure::call(format!("topic {name} was not created"), &server, &error))?;
-            eprintln!("created topic {} with {} partitions", topic.name, topic.partition_count);
+            let partitions = if topic.partition_count == 1 { "partition" } else { "partitions" };
+            eprintln!("created topic {} with {} {partitions}", topic.name, topic.partition_count);
         }
         TopicVerb::List => {
             let topics = client.list_topics().await;
