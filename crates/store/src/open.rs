@@ -102,8 +102,8 @@ fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
     let root = Directory::new(url.path().trim_matches('/')).map_err(|error| invalid(error.to_string()))?;
     let opened = match url.scheme() {
         "s3" => settings::s3(bucket, &settings::environment()),
-        "gs" => settings::gcs(bucket),
-        _ => settings::azure(bucket),
+        "gs" => settings::gcs(bucket, &settings::environment()),
+        _ => settings::azure(bucket, &settings::environment()),
     };
     let opened = opened.map_err(|source| OpenError::Settings { url: url.to_string(), source })?;
     Ok(Store::new(url.as_str().trim_end_matches('/'), Arc::new(CloudBackend::new(opened, root)), options))

@@ -2,7 +2,11 @@
 //!
 //! S3 follows the AWS tools: variables first, then the profile (`AWS_PROFILE`, or `default`), then what the machine or
 //! container provides. `AWS_ENDPOINT_URL_S3` goes before `AWS_ENDPOINT_URL`; an endpoint of our own means path style,
-//! and one that begins with `http://` means plain HTTP. GCS reads `GOOGLE_*`, Azure `AZURE_*`.
+//! and one that begins with `http://` means plain HTTP.
+//!
+//! GCS reads `GOOGLE_*`: `GOOGLE_APPLICATION_CREDENTIALS`, `GOOGLE_SERVICE_ACCOUNT`, `GOOGLE_BASE_URL`; and `STORAGE_EMULATOR_HOST`. Azure
+//! reads `AZURE_*`: `AZURE_STORAGE_ACCOUNT_NAME` and `…_KEY`, or `AZURE_STORAGE_ACCOUNT` and `AZURE_STORAGE_KEY`, the variables of its
+//! identities, `AZURE_STORAGE_ENDPOINT`, `AZURE_STORAGE_USE_EMULATOR`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{ClientConfigKey, ObjectStore, RetryConfig, StaticCredentialProvider};
 
 use super::profile::{self, Profile};
 use super::status::StatusConnector;
@@ -37,14 +41,75 @@ pub(crate) fn s3(bucket: &str, variables: &Variables) -> Result<Arc<dyn ObjectSt
     Ok(Arc::new(s3_builder(bucket, variables)?.build()?))
 }
 
-pub(crate) fn gcs(bucket: &str) -> Result<Arc<dyn ObjectStore>, SettingsError> {
-    let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-    Ok(Arc::new(builder.with_retry(no_retries()).with_http_connector(StatusConnector).build()?))
+pub(crate) fn gcs(bucket: &str, variables: &Variables) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+    Ok(Arc::new(gcs_builder(bucket, variables)?.build()?))
 }
 
-pub(crate) fn azure(container: &str) -> Result<Arc<dyn ObjectStore>, SettingsError> {
-    let builder = MicrosoftAzureBuilder::from_env().with_container_name(container);
-    Ok(Arc::new(builder.with_retry(no_retries()).with_http_connector(StatusConnector).build()?))
+pub(crate) fn azure(container: &str, variables: &Variables) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+    Ok(Arc::new(azure_builder(container, variables)?.build()?))
+}
+
+pub(super) fn gcs_builder(bucket: &str, variables: &Variables) -> Result<GoogleCloudStorageBuilder, SettingsError> {
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIME_MAX);
+    for (name, value) in variables.iter().filter(|(name, value)| name.starts_with("GOOGLE_") && !value.is_empty()) {
+        if let Ok(key) = name.to_ascii_lowercase().parse::<GoogleConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty());
+    if let Some(emulator) = variable("STORAGE_EMULATOR_HOST") {
+        // An emulator has no accounts. Google's own clients take it with and without a scheme.
+        let endpoint = if emulator.contains("://") { emulator.clone() } else { format!("http://{emulator}") };
+        builder = builder.with_skip_signature(true).with_config(GoogleConfigKey::BaseUrl, endpoint);
+    }
+    if builder.get_config_value(&GoogleConfigKey::SkipSignature).is_some_and(|skips| skips == "true") {
+        // SUBTLE: writes ask for a token even when nothing is signed, and without one here they would ask the machine's metadata
+        // service, which is not there, or gives a real one away.
+        let none = GcpCredential { bearer: "none".to_owned() };
+        builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(none)));
+    }
+    if let Some(endpoint) = builder.get_config_value(&GoogleConfigKey::BaseUrl) {
+        builder = builder
+            .with_config(GoogleConfigKey::BaseUrl, endpoint.trim_end_matches('/'))
+            .with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), allows_http(&endpoint)?);
+    }
+    Ok(builder.with_bucket_name(bucket).with_retry(no_retries()).with_http_connector(StatusConnector))
+}
+
+pub(super) fn azure_builder(container: &str, variables: &Variables) -> Result<MicrosoftAzureBuilder, SettingsError> {
+    let mut builder =
+        MicrosoftAzureBuilder::new().with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIME_MAX);
+    // What the Azure command line calls otherwise comes first, so that the longer names win.
+    let of_command_line =
+        [("AZURE_STORAGE_ACCOUNT", AzureConfigKey::AccountName), ("AZURE_STORAGE_KEY", AzureConfigKey::AccessKey)];
+    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty());
+    for (name, key) in of_command_line {
+        if let Some(value) = variable(name) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    for (name, value) in variables.iter().filter(|(name, value)| name.starts_with("AZURE_") && !value.is_empty()) {
+        if let Ok(key) = name.to_ascii_lowercase().parse::<AzureConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    if let Some(endpoint) = variable("IDENTITY_ENDPOINT") {
+        builder = builder.with_msi_endpoint(endpoint);
+    }
+    if let Some(endpoint) = builder.get_config_value(&AzureConfigKey::Endpoint) {
+        builder = builder.with_config(AzureConfigKey::Client(ClientConfigKey::AllowHttp), allows_http(&endpoint)?);
+    }
+    Ok(builder.with_container_name(container).with_retry(no_retries()).with_http_connector(StatusConnector))
+}
+
+/// Whether an endpoint of our own is one of plain HTTP.
+fn allows_http(endpoint: &str) -> Result<&'static str, SettingsError> {
+    match endpoint.split_once("://") {
+        Some(("http", _)) => Ok("true"),
+        Some(("https", _)) => Ok("false"),
+        _ => Err(format!("the endpoint '{endpoint}' begins with neither http:// nor https://").into()),
+    }
 }
 
 pub(super) fn s3_builder(bucket: &str, variables: &Variables) -> Result<AmazonS3Builder, SettingsError> {
@@ -76,10 +141,7 @@ pub(super) fn s3_builder(bucket: &str, variables: &Variables) -> Result<AmazonS3
     let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
     let endpoint = endpoints.iter().find_map(|name| variable(name)).or(of_profile("endpoint_url"));
     if let Some(endpoint) = endpoint {
-        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            return Err(format!("the endpoint '{endpoint}' begins with neither http:// nor https://").into());
-        }
-        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        builder = builder.with_endpoint(endpoint).with_allow_http(allows_http(endpoint)? == "true");
     } else if !bucket.contains('.') && variable("AWS_VIRTUAL_HOSTED_STYLE_REQUEST").is_none() {
         // What AWS asks for; a name with dots has no certificate there.
         builder = builder.with_virtual_hosted_style_request(true);

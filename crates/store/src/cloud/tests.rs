@@ -4,7 +4,11 @@ mod http;
 
 use object_store::aws::AmazonS3ConfigKey as Setting;
 
-use super::settings::{Variables, s3_builder};
+use object_store::ClientConfigKey;
+use object_store::azure::AzureConfigKey;
+use object_store::gcp::GoogleConfigKey;
+
+use super::settings::{Variables, azure, azure_builder, gcs, gcs_builder, s3_builder};
 use super::*;
 
 fn variables(pairs: &[(&str, &str)]) -> Variables {
@@ -77,4 +81,60 @@ fn a_profile_gives_what_the_variables_do_not() {
     assert_eq!(setting(&given, Setting::Token), None, "the token belongs to the profile's keys");
     given.insert("AWS_PROFILE".into(), "missing".into());
     assert!(s3_builder("bucket", &given).unwrap_err().to_string().contains("'missing'"));
+}
+
+#[test]
+fn gcs_takes_its_credentials_and_endpoint_from_the_variables() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key.json");
+    let setting = |given: &Variables, key| gcs_builder("bucket", given).unwrap().get_config_value(&key);
+    let mut given = variables(&[("GOOGLE_APPLICATION_CREDENTIALS", key.to_str().unwrap()), ("GOOGLE_BASE_URL", "")]);
+    assert_eq!(setting(&given, GoogleConfigKey::ApplicationCredentials).unwrap(), key.to_str().unwrap());
+    assert_eq!(setting(&given, GoogleConfigKey::BaseUrl), None, "an empty variable is none");
+    assert!(gcs("bucket", &given).unwrap_err().to_string().contains("key.json"), "a file that is missing is named");
+    std::fs::write(&key, r#"{"type":"authorized_user","client_id":"i","client_secret":"s","refresh_token":"r"}"#)
+        .unwrap();
+    gcs("bucket", &given).unwrap();
+    given.insert("GOOGLE_BASE_URL".into(), "https://storage.example:1/".into());
+    assert_eq!(setting(&given, GoogleConfigKey::BaseUrl).unwrap(), "https://storage.example:1");
+    assert_eq!(setting(&given, GoogleConfigKey::Client(ClientConfigKey::AllowHttp)).unwrap(), "false");
+    gcs("bucket", &given).unwrap();
+    given.insert("GOOGLE_BASE_URL".into(), "storage.example".into());
+    assert!(gcs("bucket", &given).unwrap_err().to_string().contains("'storage.example'"));
+}
+
+#[test]
+fn an_emulator_of_gcs_is_asked_without_credentials() {
+    for host in ["127.0.0.1:4443", "http://127.0.0.1:4443/"] {
+        let given = variables(&[("STORAGE_EMULATOR_HOST", host)]);
+        let builder = gcs_builder("bucket", &given).unwrap();
+        let setting = |key| builder.get_config_value(&key).unwrap();
+        assert_eq!(setting(GoogleConfigKey::BaseUrl), "http://127.0.0.1:4443");
+        assert_eq!(setting(GoogleConfigKey::SkipSignature), "true");
+        assert_eq!(setting(GoogleConfigKey::Client(ClientConfigKey::AllowHttp)), "true");
+        gcs("bucket", &given).unwrap();
+    }
+}
+
+#[test]
+fn azure_takes_its_credentials_and_endpoint_from_the_variables() {
+    let setting = |given: &Variables, key| azure_builder("container", given).unwrap().get_config_value(&key);
+    assert!(azure("container", &variables(&[])).unwrap_err().to_string().to_lowercase().contains("account"));
+    let mut given = variables(&[("AZURE_STORAGE_ACCOUNT", "short"), ("AZURE_STORAGE_KEY", "c2hvcnQ=")]);
+    assert_eq!(setting(&given, AzureConfigKey::AccountName).unwrap(), "short");
+    assert_eq!(setting(&given, AzureConfigKey::AccessKey).unwrap(), "c2hvcnQ=");
+    azure("container", &given).unwrap();
+    given.extend(variables(&[("AZURE_STORAGE_ACCOUNT_NAME", "long"), ("AZURE_STORAGE_ACCOUNT_KEY", "bG9uZw==")]));
+    assert_eq!(setting(&given, AzureConfigKey::AccountName).unwrap(), "long");
+    assert_eq!(setting(&given, AzureConfigKey::AccessKey).unwrap(), "bG9uZw==");
+    let http = AzureConfigKey::Client(ClientConfigKey::AllowHttp);
+    for (endpoint, plain) in [("http://127.0.0.1:10000/long", "true"), ("https://long.example", "false")] {
+        given.insert("AZURE_STORAGE_ENDPOINT".into(), endpoint.into());
+        assert_eq!(setting(&given, AzureConfigKey::Endpoint).unwrap(), endpoint);
+        assert_eq!(setting(&given, http).unwrap(), plain);
+        azure("container", &given).unwrap();
+    }
+    given.insert("AZURE_STORAGE_ENDPOINT".into(), "long.example".into());
+    assert!(azure("container", &given).unwrap_err().to_string().contains("'long.example'"));
+    azure("container", &variables(&[("AZURE_STORAGE_USE_EMULATOR", "true")])).unwrap();
 }

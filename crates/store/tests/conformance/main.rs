@@ -51,6 +51,29 @@ async fn an_s3_server_conforms() {
     assert_eq!(whole.list_directories(&Directory::new(root).unwrap()).await.unwrap(), ["below"]);
 }
 
+/// A server that stands for Google's or Azure's, if its variables say that there is one: `AZURE_STORAGE_USE_EMULATOR=true` for Azurite,
+/// `STORAGE_EMULATOR_HOST` for one of GCS that takes uploads of the XML API with `x-goog-if-generation-match` (fake-gcs-server does not).
+async fn conforms_if_there_is(scheme: &str, variable: &str) {
+    let Ok(bucket) = std::env::var(variable) else {
+        return say(&format!("NOT RUN: the suite on {scheme}://, for {variable} names no bucket of an emulator"));
+    };
+    let root = format!("conformance-{}", std::process::id());
+    conforms(&open(&format!("{scheme}://{bucket}/{root}/below/"))).await;
+    let whole = open(&format!("{scheme}://{bucket}"));
+    assert!(whole.exists(&Key::new(format!("{root}/below/big/a")).unwrap()).await.unwrap());
+    assert_eq!(whole.list_directories(&Directory::new(root).unwrap()).await.unwrap(), ["below"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gcs_server_conforms() {
+    conforms_if_there_is("gs", "LAKEBED_TEST_GCS_BUCKET").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_azure_server_conforms() {
+    conforms_if_there_is("az", "LAKEBED_TEST_AZURE_CONTAINER").await;
+}
+
 /// Prints past the capture of the test harness.
 fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "{message}");
