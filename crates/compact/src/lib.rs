@@ -15,4 +15,4 @@ mod tests;
 
 pub use merge::{MergeError, Merged, merge};
 pub use merger::{Counts, Merger};
-pub use plan::{Options, Plan, plan};
+pub use plan::{Options, Plan, RunKey, plan};

@@ -76,7 +76,7 @@ struct Piecework {
     rows: RowSet,
 }
 
-/// Merges the live rows of the planned objects into one segment.
+/// Merges the live rows of the planned objects, or those of the planned stretch, into one segment.
 ///
 /// # Errors
 /// [`MergeError`]
@@ -149,16 +149,22 @@ fn swapped_runs(work: &[Piecework]) -> Vec<MergedRun> {
 
 /// Reads and verifies the live runs of the planned objects.
 async fn read(log: &Log, store: &Store, state: &State, plan: &Plan) -> Result<Vec<Piecework>, MergeError> {
-    let mut live: BTreeMap<ObjectId, Vec<(PartitionKey, Offset, Run)>> =
-        plan.objects.iter().map(|object| (*object, Vec::new())).collect();
-    for (partition, base, run) in state.runs() {
-        if let Some(runs) = live.get_mut(&run.object) {
-            runs.push((partition, base, run));
-        }
-    }
+    let (visited, chosen) = (state.clone(), plan.clone());
+    let live = log.seams().offload.run(move || live_runs(&visited, &chosen)).await;
     let reads = live.into_iter().map(|(object, runs)| read_object(log, store, state, object, runs));
     let read: Vec<Vec<Piecework>> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
     Ok(read.into_iter().flatten().collect())
+}
+
+/// The runs that a plan takes, by their objects.
+fn live_runs(state: &State, plan: &Plan) -> BTreeMap<ObjectId, Vec<(PartitionKey, Offset, Run)>> {
+    let mut live: BTreeMap<ObjectId, Vec<(PartitionKey, Offset, Run)>> = BTreeMap::new();
+    for (partition, base, run) in state.runs() {
+        if plan.takes((partition, base), run.object) {
+            live.entry(run.object).or_default().push((partition, base, run));
+        }
+    }
+    live
 }
 
 async fn read_object(

@@ -85,7 +85,9 @@ impl Merger {
         if damaged.len() >= DAMAGED_MAX {
             return false;
         }
-        let Some(next) = plan(&state, &self.options, &damaged) else { return false };
+        let (visited, options) = (state.clone(), self.options.clone());
+        let planned = self.log.seams().offload.run(move || plan(&visited, &options, &damaged)).await;
+        let Some(next) = planned else { return false };
         match merge(&self.log, &self.store, &state, &next).await {
             Ok(merged) => {
                 self.counts.merges.fetch_add(1, Ordering::Relaxed);

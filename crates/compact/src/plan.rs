@@ -2,10 +2,16 @@
 //!
 //! Objects fall into tiers by what is still named in them; a tier with enough objects is merged, the smallest tier first. So a row is
 //! rewritten at most once a tier, and objects stay few: about `fan_in` a tier.
+//!
+//! Tiers bound the objects, not the runs: large objects of many partitions are left alone, each with a run of every partition. So when
+//! runs press, [`window`] merges a stretch of partitions out of many objects, however large those are.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-use lakebed_model::{ObjectId, State};
+use lakebed_model::{ObjectId, Offset, PartitionKey, State};
+
+mod window;
 
 /// Tiers differ by this factor in size.
 const TIER_FACTOR: u64 = 16;
@@ -41,13 +47,45 @@ impl Default for Options {
 /// Objects to merge into one segment; at least two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The objects, oldest first within commits and within segments.
+    /// The objects, ascending.
     pub objects: Vec<ObjectId>,
+    /// Only runs that begin in here; `None` for all of the objects.
+    pub within: Option<Range<RunKey>>,
+}
+
+/// Where a run begins: runs are in this order.
+pub type RunKey = (PartitionKey, Offset);
+
+impl Plan {
+    /// All live runs of some objects, which are in ascending order.
+    pub fn whole(objects: Vec<ObjectId>) -> Self {
+        Self { objects, within: None }
+    }
+
+    /// Whether a run is to be merged.
+    pub(crate) fn takes(&self, key: RunKey, object: ObjectId) -> bool {
+        self.within.as_ref().is_none_or(|within| within.contains(&key)) && self.objects.binary_search(&object).is_ok()
+    }
 }
 
 /// The next merge, if there is one worth doing. `without` are objects to leave alone.
+///
+/// # Cost
+/// Visits every object, and every run when runs press: take it off the async threads when they are many.
 pub fn plan(state: &State, options: &Options, without: &BTreeSet<ObjectId>) -> Option<Plan> {
     let pressed = state.run_count() >= options.runs_high;
+    let whole = whole_objects(state, options, without, pressed);
+    if !pressed {
+        return whole;
+    }
+    // Runs are what presses, so the merge that saves more of them goes first.
+    let window = window::best(state, options, without);
+    let saved = whole.as_ref().map_or(0, |plan| window::saving(state, plan));
+    window.filter(|(_, saving)| *saving > saved).map(|(plan, _)| plan).or(whole)
+}
+
+/// The objects of the smallest tier that is worth merging.
+fn whole_objects(state: &State, options: &Options, without: &BTreeSet<ObjectId>, pressed: bool) -> Option<Plan> {
     let enough = if pressed { 2 } else { options.fan_in.max(2) };
     let small_enough = options.bytes_max / if pressed { FIT_AT_LEAST_PRESSED } else { FIT_AT_LEAST };
     let mut tiers: Vec<Vec<(ObjectId, u64)>> = Vec::new();
@@ -75,7 +113,7 @@ pub fn plan(state: &State, options: &Options, without: &BTreeSet<ObjectId>) -> O
         }
         objects.push(*id);
     }
-    Some(Plan { objects })
+    Some(Plan::whole(objects))
 }
 
 fn tier_of(bytes: u64) -> usize {

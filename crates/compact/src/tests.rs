@@ -100,7 +100,7 @@ async fn many_flushes_leave_few_objects_and_every_record() {
     // What a fresh broker reads is what was written: merging everything once more verifies every row against its hash.
     let log = open(&store, 2).await;
     let state = log.state();
-    let all = Plan { objects: state.objects().map(|(id, _)| id).collect() };
+    let all = Plan::whole(state.objects().map(|(id, _)| id).collect());
     let merged = merge(&log, &store, &state, &all).await.unwrap();
     assert_eq!(merged.runs_after, 2);
 }
@@ -113,7 +113,7 @@ async fn a_merge_that_comes_too_late_changes_nothing() {
     append(&log, "a").await;
     append(&log, "b").await;
     let before = log.state();
-    let all = Plan { objects: before.objects().map(|(id, _)| id).collect() };
+    let all = Plan::whole(before.objects().map(|(id, _)| id).collect());
     log.change(Change::DeleteTopic { id: key(0).topic }).await.unwrap();
     let late = merge(&log, &store, &before, &all).await;
     assert!(matches!(late, Err(MergeError::Stale(_))), "{late:?}");
@@ -172,7 +172,7 @@ async fn a_fenced_merger_calls_nothing_damaged_that_its_successor_has_reclaimed(
     let old = log.state();
     let merger = Merger::new(log.clone(), store.clone(), options(4));
     let successor = open(&store, 2).await;
-    let all = Plan { objects: old.objects().map(|(id, _)| id).collect() };
+    let all = Plan::whole(old.objects().map(|(id, _)| id).collect());
     merge(&successor, &store, &successor.state(), &all).await.unwrap();
     // Two checkpoints later the commits that were merged are gone.
     for index in 0..60 {
@@ -205,4 +205,32 @@ async fn an_object_that_is_missing_though_it_is_named_is_damage_and_the_rest_is_
     assert_eq!(merger.damaged(), 1);
     assert!(log.state().object(victim).is_some());
     assert!(log.state().object_count() <= 2, "{} objects", log.state().object_count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_press_are_merged_out_of_objects_that_are_too_large_to_be_rewritten() {
+    let store = store();
+    let log = open(&store, 1).await;
+    create_topic(&log).await;
+    for index in 0..100 {
+        append(&log, &format!("record {index}")).await;
+    }
+    let (live, bytes) = (log.state().run_count(), log.state().objects().map(|(_, object)| object.live_bytes).max());
+    assert_eq!(live, 200);
+    // Each object is larger than half of a merge, so none is merged whole, but each run is much smaller.
+    let options = Options { fan_in: 4, objects_max: 64, bytes_max: 2 * bytes.unwrap() - 2, runs_high: 1 };
+    let small = Options { runs_high: usize::MAX, ..options.clone() };
+    assert_eq!(plan(&log.state(), &small, &BTreeSet::new()), None);
+    let merger = Merger::new(log.clone(), store.clone(), options);
+    while merger.step().await {}
+    let state = log.state();
+    assert!(state.run_count() <= 2 * live / 3, "{} runs are left of {live}", state.run_count());
+    let next = Options { bytes_max: 1 << 20, ..small };
+    let merger = Merger::new(log.clone(), store.clone(), Options { runs_high: 1, ..next });
+    while merger.step().await {}
+    assert_eq!(log.state().run_count(), 2, "one run a partition");
+    assert_eq!(merger.counts().failures.load(Ordering::Relaxed), 0);
+    for partition in 0..2 {
+        assert_eq!(log.state().partition(key(partition)).unwrap().high_watermark, Offset::new(100));
+    }
 }

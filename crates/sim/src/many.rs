@@ -10,7 +10,7 @@ use crate::climate::Climate;
 use crate::world::{Report, World};
 
 /// What must have been exercised by any run of many worlds: a run that was too tame proves nothing.
-pub const EXERCISED: [&str; 33] = [
+pub const EXERCISED: [&str; 34] = [
     "answers lost",
     "barriers",
     "batches acknowledged",
@@ -35,6 +35,7 @@ pub const EXERCISED: [&str; 33] = [
     "manifests read",
     "merges",
     "merges of neighbours",
+    "merges of stretches",
     "messages doubled",
     "neighbours",
     "offsets out of range",

@@ -25,6 +25,9 @@ async fn merge_on(world: Arc<World>, broker: Arc<Sequencer>, mut rng: StdRng) {
         sleep(Duration::from_millis(within(&mut rng, world.climate.merge_ms))).await;
         let state = broker.log.state();
         let Some(plan) = choose(&state, &mut rng) else { continue };
+        if plan.within.is_some() {
+            world.trace.count("merges of stretches");
+        }
         match merge(&broker.log, &broker.store, &state, &plan).await {
             Ok(merged) => {
                 world.trace.count("merges");
@@ -38,12 +41,16 @@ async fn merge_on(world: Arc<World>, broker: Arc<Sequencer>, mut rng: StdRng) {
 /// What the broker would merge, or anything.
 fn choose(state: &State, rng: &mut StdRng) -> Option<Plan> {
     if rng.random_range(0..2) == 0 {
-        let options =
-            Options { fan_in: rng.random_range(2..8), objects_max: rng.random_range(2..40), ..Options::default() };
+        let options = Options {
+            fan_in: rng.random_range(2..8),
+            objects_max: rng.random_range(2..40),
+            bytes_max: [1_000, 10_000, 1 << 20][rng.random_range(0..3)],
+            runs_high: rng.random_range(1..200),
+        };
         return plan(state, &options, &BTreeSet::new());
     }
-    let objects = state.objects().map(|(id, _)| id).take(rng.random_range(1..30)).collect();
-    (state.run_count() >= 2).then_some(Plan { objects })
+    let objects: Vec<_> = state.objects().map(|(id, _)| id).take(rng.random_range(1..30)).collect();
+    (state.run_count() >= 2).then_some(Plan::whole(objects))
 }
 
 /// A merge may fail for many reasons, but never because the rows differ, and only an old plan meets other objects.
