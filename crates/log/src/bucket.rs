@@ -1,6 +1,8 @@
 //! The objects of one cell in the bucket: commits, segments, checkpoints, by their keys. The only file of this crate that talks to
 //! the store.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use lakebed_model::{Commit, CommitNumber, Nonce, Place, SegmentId};
 use lakebed_segment::body::Body;
@@ -55,6 +57,23 @@ pub(crate) enum CommitReadError {
     Store(#[from] ReadError),
 }
 
+/// What passes between two tries at the same thing, beyond the store's own patience: a store that refuses, because its disk is
+/// full, say, refuses at once.
+#[derive(Default)]
+struct Pause {
+    last: Duration,
+}
+
+impl Pause {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    async fn wait(&mut self) {
+        self.last = (self.last * 2).clamp(Self::FIRST, Self::LONGEST);
+        tokio::time::sleep(self.last).await;
+    }
+}
+
 /// One cell's part of the bucket.
 #[derive(Debug, Clone)]
 pub(crate) struct Bucket {
@@ -90,6 +109,7 @@ impl Bucket {
     /// # Cancel Its fate is unknown.
     pub(crate) async fn put_commit(&self, place: Place, number: CommitNumber, object: Bytes) -> Landed {
         let key = commit_key(&self.identity, place);
+        let mut pause = Pause::default();
         loop {
             match self.store.create(&key, object.clone()).await {
                 Ok(Created::New) => return Landed::Durable,
@@ -98,6 +118,7 @@ impl Bucket {
                 Ok(Created::Other) => return Landed::Other { passed: self.may_have_passed(number).await },
                 Err(error @ (CreateError::NotDone { .. } | CreateError::Unknown { .. })) => {
                     tracing::warn!(%key, %error, "the store gives no answer; putting the same commit again");
+                    pause.wait().await;
                 }
             }
         }
@@ -119,13 +140,15 @@ impl Bucket {
 
     /// Looks whether a place is free, again and again, until the store answers.
     pub(crate) async fn probe(&self, place: Place) -> Probed {
+        let mut pause = Pause::default();
         loop {
             match self.read_commit(place).await {
                 Ok(None) => return Probed::Free,
                 Ok(Some(commit)) => return Probed::Taken { writer: commit.writer },
                 Err(CommitReadError::Damaged(damaged)) => return Probed::Damaged(damaged),
                 Err(CommitReadError::Store(error)) => {
-                    tracing::warn!(%place, %error, "the store gives no answer to a probe")
+                    tracing::warn!(%place, %error, "the store gives no answer to a probe");
+                    pause.wait().await;
                 }
             }
         }

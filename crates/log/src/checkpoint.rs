@@ -122,7 +122,7 @@ impl Keeper {
 
     /// Whether replaying what has come since the last one would cost more than writing one.
     pub(crate) fn is_due(&self, state: &State) -> bool {
-        let parts = state.run_count() + state.partition_count() + state.flush_count();
+        let parts = state.run_count() + state.partition_count() + state.flush_count() + state.outcome_count();
         let due = (self.commits + parts as u64 / PARTS_PER_COMMIT).min(self.commits * STRETCH_MAX);
         state.number().get().saturating_sub(self.attempted.get()) >= due
     }

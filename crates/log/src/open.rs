@@ -143,7 +143,7 @@ impl Log {
         let task = tokio::spawn(async move {
             // SUBTLE: the watch is set on every way out, a panic included, or nobody would notice that the task has ended.
             let mut guard = ClosedGuard { sender: closed_sender, reason: None };
-            guard.reason = Some(sequencer.run().await);
+            guard.reason = Some(sequencer.run(&guard.sender).await);
         });
         Ok(Self::new(shared, requests, closed, task.abort_handle()))
     }

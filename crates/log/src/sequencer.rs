@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use lakebed_model::{Change, Changed, Commit, CommitNumber, Draft, FlushOutcome, FlushProposal, SegmentId, State};
 use lakebed_segment::body::Body;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::append_error::{AppendError, BarrierError, ChangeError, Closed};
 use crate::bucket::{Landed, Probed};
@@ -26,10 +26,12 @@ use crate::handle::Shared;
 
 /// Most requests that one commit takes in; the rest goes into the next.
 const COMMIT_REQUESTS_MAX: usize = 4096;
-/// Flush ids are forgotten, oldest first, when more than this many are remembered.
+/// Flush ids are forgotten, oldest first, when more than this many are remembered; half are kept.
 const FLUSHES_REMEMBERED_MAX: usize = 4096;
-/// How many are kept then.
-const FLUSHES_REMEMBERED_MIN: usize = 2048;
+/// They are forgotten too when their outcomes are more than this many, each of some tens of bytes; half of these are kept.
+const OUTCOMES_REMEMBERED_MAX: usize = 128 * 1024;
+/// So many flushes are remembered whatever their outcomes: what other brokers have under way must not fall below the boundary.
+const FLUSHES_REMEMBERED_MIN: usize = 16;
 
 /// What can be asked of the sequencer.
 pub(crate) enum Request {
@@ -116,9 +118,10 @@ impl Sequencer {
 
     /// Serves requests until the log is fenced, damaged, or no handle is left and everything is answered.
     ///
+    /// # Order  `closed` says why before anybody is answered for that reason: whoever is told that the log is closed can ask why.
     /// # Cancel
     /// What is in flight is unknown to those who asked.
-    pub(crate) async fn run(mut self) -> Closed {
+    pub(crate) async fn run(mut self, closed: &watch::Sender<Option<Closed>>) -> Closed {
         let mut open = true;
         let reason = loop {
             if !open && self.queue.is_empty() && self.in_flight.is_empty() && self.waiters.is_empty() {
@@ -146,6 +149,7 @@ impl Sequencer {
             }
         };
         let reason = self.learn_fates(reason).await;
+        closed.send_replace(Some(reason.clone()));
         self.close(&reason);
         reason
     }
@@ -240,13 +244,8 @@ impl Sequencer {
 
     /// Moves the reclaim boundary along with a commit that is written anyway.
     fn forget_old_flushes(&self, draft: &mut Draft) {
-        let count = draft.state().flush_count();
-        if count <= self.shared.options.flushes_remembered_max.unwrap_or(FLUSHES_REMEMBERED_MAX) {
-            return;
-        }
-        let keep = self.shared.options.flushes_remembered_max.map_or(FLUSHES_REMEMBERED_MIN, |max| max / 2);
-        let oldest_kept = draft.state().flushes().nth(count - keep).map(|(id, _)| SegmentId::from(id));
-        let boundary = match (oldest_kept, self.shared.lowest_hold()) {
+        let flushes_max = self.shared.options.flushes_remembered_max.unwrap_or(FLUSHES_REMEMBERED_MAX);
+        let boundary = match (oldest_kept(draft.state(), flushes_max), self.shared.lowest_hold()) {
             (Some(oldest), Some(hold)) => oldest.min(hold),
             (Some(oldest), None) => oldest,
             (None, _) => return,
@@ -337,6 +336,23 @@ impl Sequencer {
             }
         }
     }
+}
+
+/// The oldest flush to remember if there is one to forget.
+fn oldest_kept(state: &State, flushes_max: usize) -> Option<SegmentId> {
+    let (flushes, outcomes) = (state.flush_count(), state.outcome_count());
+    if flushes <= flushes_max && (outcomes <= OUTCOMES_REMEMBERED_MAX || flushes <= FLUSHES_REMEMBERED_MIN) {
+        return None;
+    }
+    let (mut oldest, mut outcomes) = (None, 0);
+    for (kept, (id, outcome)) in state.flushes().rev().enumerate() {
+        outcomes += outcome.count();
+        if kept >= flushes_max / 2 || (outcomes > OUTCOMES_REMEMBERED_MAX / 2 && kept >= FLUSHES_REMEMBERED_MIN) {
+            break;
+        }
+        oldest = Some(SegmentId::from(id));
+    }
+    oldest
 }
 
 /// Polls the future in `slot`; pends for ever if there is none.

@@ -260,6 +260,32 @@ async fn what_opening_reads_is_bounded_by_the_cadence_of_checkpoints_however_lar
 }
 
 #[tokio::test(start_paused = true)]
+async fn flushes_of_many_partitions_are_forgotten_sooner() {
+    const PARTITIONS: u32 = 5000;
+    let log = open(&store(), 1).await;
+    let name = TopicName::new("wide").unwrap();
+    let id = partition().topic;
+    let change = Change::CreateTopic { id, name, partitions: PARTITIONS, config: BTreeMap::new() };
+    log.change(change).await.expect("the topic is created");
+    let (narrow, _) = flush(&log, &["value"]);
+    let mut last = narrow.id;
+    for _ in 0..20 {
+        let runs = (0..PARTITIONS).map(|index| ProposedRun {
+            partition: PartitionKey::new(id, PartitionIndex::new(index)),
+            first_row: index.into(),
+            batches: narrow.runs[0].batches.clone(),
+        });
+        last = log.mint();
+        let proposal = FlushProposal { id: last, body: FlushBody::Segment, runs: runs.collect(), ..narrow.clone() };
+        log.submit(proposal, None).await.await.unwrap();
+    }
+    let state = log.state();
+    assert!((16..=17).contains(&state.flush_count()), "{} flushes", state.flush_count());
+    assert_eq!(state.outcome_count(), state.flush_count() * 2 * PARTITIONS as usize);
+    assert!(state.flush(last).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_flush_ids_that_are_remembered_are_bounded() {
     let store = store();
     let log = Log::open(store.clone(), busy(), seams(1)).await.unwrap();

@@ -178,6 +178,10 @@ impl State {
         if self.flushes.keys().any(|id| SegmentId::from(*id) < self.boundary) {
             return broken(NAME, "a flush below the reclaim boundary is remembered".to_owned());
         }
+        let outcomes: usize = self.flushes.values().map(|outcome| outcome.count()).sum();
+        if outcomes != self.outcomes {
+            return broken(NAME, format!("{} outcomes are counted, {outcomes} remembered", self.outcomes));
+        }
         if self.boundary > self.highest || self.feature_level > FEATURE_LEVEL_MAX {
             return broken(NAME, format!("boundary {} or feature level {}", self.boundary, self.feature_level));
         }

@@ -98,6 +98,7 @@ impl State {
             objects: OrdMap::new(),
             producers: OrdMap::new(),
             flushes: OrdMap::new(),
+            outcomes: 0,
         };
         for (id, topic) in snapshot.topics {
             state.names.insert(topic.name.clone(), id);
@@ -105,7 +106,7 @@ impl State {
             state.topics.insert(id, topic);
         }
         for (id, number, runs) in snapshot.flushes {
-            state.flushes.insert(id, Arc::new(FlushOutcome { number, runs }));
+            state.remember(id, Arc::new(FlushOutcome { number, runs }));
         }
         let mut sizes = snapshot.partitions.iter().flat_map(|partition| &partition.runs).map(|(_, run)| run.bytes);
         if sizes.try_fold(0_u64, u64::checked_add).is_none() {

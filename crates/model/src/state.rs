@@ -89,6 +89,13 @@ pub struct FlushOutcome {
     pub runs: Vec<RunOutcomes>,
 }
 
+impl FlushOutcome {
+    /// How many things it remembers: its runs, and the outcomes of their batches.
+    pub fn count(&self) -> usize {
+        self.runs.iter().map(|(_, outcomes)| 1 + outcomes.len()).sum()
+    }
+}
+
 /// Why an entry is refused. The state is untouched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -278,6 +285,8 @@ pub struct State {
     pub(crate) objects: OrdMap<ObjectId, Object>,
     pub(crate) producers: OrdMap<(PartitionKey, ProducerId), Producer>,
     pub(crate) flushes: OrdMap<FlushId, Arc<FlushOutcome>>,
+    /// What the remembered flushes count together.
+    pub(crate) outcomes: usize,
 }
 
 impl State {
@@ -299,6 +308,7 @@ impl State {
             objects: OrdMap::new(),
             producers: OrdMap::new(),
             flushes: OrdMap::new(),
+            outcomes: 0,
         }
     }
 
@@ -498,9 +508,14 @@ impl State {
         let passed: Vec<FlushId> =
             self.flushes.keys().take_while(|flush| SegmentId::from(**flush) < id).copied().collect();
         for flush in passed {
-            self.flushes.remove(&flush);
+            self.outcomes -= self.flushes.remove(&flush).map_or(0, |outcome| outcome.count());
         }
         Ok(())
+    }
+
+    pub(crate) fn remember(&mut self, id: FlushId, outcome: Arc<FlushOutcome>) {
+        self.outcomes += outcome.count();
+        self.flushes.insert(id, outcome);
     }
 
     pub(crate) fn name(&mut self, run: &Run) {
@@ -666,8 +681,13 @@ impl State {
         self.flushes.len()
     }
 
+    /// How many outcomes they have together; see [`FlushOutcome::count`].
+    pub fn outcome_count(&self) -> usize {
+        self.outcomes
+    }
+
     /// The remembered flushes, by id.
-    pub fn flushes(&self) -> impl Iterator<Item = (FlushId, &Arc<FlushOutcome>)> {
+    pub fn flushes(&self) -> impl DoubleEndedIterator<Item = (FlushId, &Arc<FlushOutcome>)> {
         self.flushes.iter().map(|(id, outcome)| (*id, outcome))
     }
 

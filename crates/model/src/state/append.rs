@@ -44,7 +44,7 @@ impl State {
         }
         self.highest = self.highest.max(segment);
         let outcome = Arc::new(FlushOutcome { number: self.number, runs });
-        self.flushes.insert(flush.id, Arc::clone(&outcome));
+        self.remember(flush.id, Arc::clone(&outcome));
         Ok(outcome)
     }
 
