@@ -30,6 +30,8 @@ mod quiet;
 
 use parts::{Parts, part_ended};
 
+/// How long what was accepted may take to become durable when the broker stops: less than the 30 s that supervisors give it.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// How long connections may take to end after what was accepted is durable.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// As long as that for gRPC and HTTP: shorter, since a stream that a client holds open, as a watch of health does, has no end.
@@ -130,6 +132,12 @@ pub enum RunError {
         /// What is known of it.
         why: String,
     },
+    /// The store took nothing more while the broker was stopping.
+    #[error(
+        "what producers had sent could not be made durable within {} s of stopping, so its fate is unknown to them: see what the store says",
+        DRAIN_MAX.as_secs()
+    )]
+    NotDrained,
 }
 
 impl Broker {
@@ -202,7 +210,7 @@ impl Broker {
     /// [`RunError`] if it ended before that.
     pub async fn run_until(mut self, asked_to_stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let log = &self.rooms.log;
-        let outcome = tokio::select! {
+        let mut outcome = tokio::select! {
             biased;
             closed = log.closed() => Err(RunError::LogClosed(closed)),
             () = self.rooms.ingest.ended() => Err(part_ended(log, "write path", Ok(()))),
@@ -218,8 +226,8 @@ impl Broker {
         self.connections.close();
         // Readers that wait for records would wait on.
         self.rooms.fetch.stop_waiting();
-        if outcome.is_ok() {
-            self.rooms.ingest.drain().await;
+        if outcome.is_ok() && tokio::time::timeout(DRAIN_MAX, self.rooms.ingest.drain()).await.is_err() {
+            outcome = Err(RunError::NotDrained);
         }
         if tokio::time::timeout(CLOSE_MAX, self.connections.wait()).await.is_err() {
             tracing::warn!(connections = self.connections.len(), "connections were cut off");

@@ -31,7 +31,7 @@ mod response;
 mod topic_admin;
 
 use connection::Started;
-use frame::{FrameBudget, FrameLimits};
+use frame::{FrameBudgets, FrameLimits};
 use request::{Body, Request};
 use response::{Reply, ReplyTo};
 
@@ -49,7 +49,7 @@ pub(crate) struct Service {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) buffers: BufferPool,
-    pub(crate) frame_budget: FrameBudget,
+    pub(crate) frame_budgets: FrameBudgets,
     pub(crate) frame_limits: FrameLimits,
     /// Host and port that clients are told; `None` is where each reached us.
     advertise: Option<(String, u16)>,
@@ -70,7 +70,7 @@ impl Service {
         Self {
             metrics: Arc::clone(&rooms.metrics),
             buffers: BufferPool::new(budget.free_buffers_bytes),
-            frame_budget: FrameBudget::new(budget.requests_bytes),
+            frame_budgets: FrameBudgets::new(budget.requests_bytes),
             frame_limits: FrameLimits {
                 produce_bytes_max: config.request_bytes_max,
                 other_bytes_max: OTHER_REQUEST_BYTES_MAX.min(config.request_bytes_max),

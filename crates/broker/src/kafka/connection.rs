@@ -73,7 +73,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Ended> {
     let (read_half, write_half) = stream.split();
     let frames =
-        FrameReader::new(read_half, service.buffers.clone(), service.frame_budget.clone(), service.frame_limits);
+        FrameReader::new(read_half, service.buffers.clone(), service.frame_budgets.clone(), service.frame_limits);
     let (sender, receiver) = mpsc::channel(IN_FLIGHT_MAX);
     let mut writing = pin!(write_answers(write_half, receiver));
     let reading = read_requests(frames, reached_at, service, sender);

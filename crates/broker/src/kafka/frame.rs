@@ -35,10 +35,29 @@ pub(crate) struct FrameLimits {
 
 /// The memory that frames of all connections share.
 #[derive(Debug, Clone)]
-pub(crate) struct FrameBudget {
+struct FrameBudget {
     units: Arc<Semaphore>,
     /// The right to go beyond the budget, for one frame at a time.
     overdraft: Arc<Semaphore>,
+}
+
+/// The budgets of all frames: producers that wait, for whatever reason, leave room for everybody else.
+#[derive(Debug, Clone)]
+pub(crate) struct FrameBudgets {
+    produce: FrameBudget,
+    other: FrameBudget,
+}
+
+impl FrameBudgets {
+    /// Budgets of `bytes` together; most of it is for Produce.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let other = bytes / 4;
+        Self { produce: FrameBudget::new(bytes - other), other: FrameBudget::new(other) }
+    }
+
+    fn of(&self, api_key: i16) -> &FrameBudget {
+        if api_key == kafka::PRODUCE { &self.produce } else { &self.other }
+    }
 }
 
 /// A frame's share of the budget; given back when it is dropped.
@@ -50,7 +69,7 @@ pub(crate) struct FrameMemory {
 
 impl FrameBudget {
     /// A budget of `bytes`.
-    pub(crate) fn new(bytes: usize) -> Self {
+    fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         Self { units: Arc::new(Semaphore::new(units)), overdraft: Arc::new(Semaphore::new(1)) }
     }
@@ -127,14 +146,14 @@ pub(crate) enum FrameError {
 pub(crate) struct FrameReader<R> {
     source: BufReader<R>,
     pool: BufferPool,
-    budget: FrameBudget,
+    budgets: FrameBudgets,
     limits: FrameLimits,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads frames from `source`.
-    pub(crate) fn new(source: R, pool: BufferPool, budget: FrameBudget, limits: FrameLimits) -> Self {
-        Self { source: BufReader::with_capacity(READ_BUFFER_BYTES, source), pool, budget, limits }
+    pub(crate) fn new(source: R, pool: BufferPool, budgets: FrameBudgets, limits: FrameLimits) -> Self {
+        Self { source: BufReader::with_capacity(READ_BUFFER_BYTES, source), pool, budgets, limits }
     }
 
     /// The next frame; `None` if the peer closed between frames.
@@ -162,7 +181,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut allowed = 0;
         while buffer.len() < frame_bytes {
             let step = allowed.max(STEP_BYTES).min(frame_bytes - allowed);
-            self.budget.grow(&mut memory, step).await;
+            self.budgets.of(api_key).grow(&mut memory, step).await;
             allowed += step;
             buffer.reserve_exact(allowed - buffer.len());
             self.read_to(&mut buffer, allowed).await.map_err(|error| error.of_frame(0, frame_bytes))?;
@@ -209,7 +228,7 @@ mod tests {
     };
 
     fn reader(input: Vec<u8>) -> FrameReader<std::io::Cursor<Vec<u8>>> {
-        FrameReader::new(std::io::Cursor::new(input), BufferPool::new(1 << 20), FrameBudget::new(1 << 20), LIMITS)
+        FrameReader::new(std::io::Cursor::new(input), BufferPool::new(1 << 20), FrameBudgets::new(1 << 20), LIMITS)
     }
 
     fn framed(body: &[u8]) -> Vec<u8> {
@@ -261,14 +280,31 @@ mod tests {
         let soon = Duration::from_millis(1);
         let (mut peer, socket) = tokio::io::duplex(64);
         let limits = FrameLimits { idle_max: soon, stall_max: soon, ..LIMITS };
-        let mut reader = FrameReader::new(socket, BufferPool::new(0), FrameBudget::new(1 << 20), limits);
+        let mut reader = FrameReader::new(socket, BufferPool::new(0), FrameBudgets::new(1 << 20), limits);
         assert!(matches!(reader.next().await.unwrap_err(), FrameError::Idle { .. }));
         tokio::io::AsyncWriteExt::write_all(&mut peer, &[0, 0, 0, 90, 0, 0, 0]).await.unwrap();
         assert!(matches!(reader.next().await.unwrap_err(), FrameError::Stalled { received: 3, claimed: 90 }));
     }
 
+    /// Reads frames of which all are accounted in `budget`.
     fn read_with(budget: &FrameBudget, input: Vec<u8>) -> FrameReader<std::io::Cursor<Vec<u8>>> {
-        FrameReader::new(std::io::Cursor::new(input), BufferPool::new(0), budget.clone(), LIMITS)
+        let budgets = FrameBudgets { produce: budget.clone(), other: budget.clone() };
+        FrameReader::new(std::io::Cursor::new(input), BufferPool::new(0), budgets, LIMITS)
+    }
+
+    #[tokio::test]
+    async fn produce_frames_that_wait_leave_room_for_others() {
+        let budgets = FrameBudgets::new(256 * 1024);
+        let read = |input| FrameReader::new(std::io::Cursor::new(input), BufferPool::new(0), budgets.clone(), LIMITS);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(read(framed(&[0; 60_000])).next().await.unwrap().unwrap());
+        }
+        let mut fourth = read(framed(&[0; 60_000]));
+        assert!(futures::poll!(std::pin::pin!(fourth.next())).is_pending(), "no room for Produce is left");
+        let mut metadata = framed(&[0; 60_000]);
+        metadata[5] = 3;
+        assert!(read(metadata).next().await.unwrap().is_some());
     }
 
     #[tokio::test]
