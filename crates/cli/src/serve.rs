@@ -40,8 +40,10 @@ fn config(store: String, listen: ListenArgs) -> Config {
 async fn run(config: Config, verb: &str) -> Result<(), Failure> {
     start_logging();
     let broker = Broker::start(config).await.map_err(|error| start_failure(&error, verb))?;
+    // Before anybody knows that it runs, and may ask it to stop.
+    let asked_to_stop = stop_signal();
     announce(&broker);
-    let stopped = broker.run_until(stop_signal()).await;
+    let stopped = broker.run_until(asked_to_stop).await;
     stopped.map_err(|error| Failure::new("the broker has stopped").cause(error))
 }
 
@@ -106,18 +108,21 @@ fn banner(kafka: &str, http: &str, store: &str) -> String {
     )
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn stop_signal() {
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                biased;
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+/// Waits for SIGINT or SIGTERM, from the call on.
+fn stop_signal() -> impl Future<Output = ()> {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        match signals {
+            (Ok(mut interrupt), Ok(mut terminate)) => {
+                tokio::select! {
+                    biased;
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
             }
+            // Without handlers the process ends at the signal by itself.
+            _ => std::future::pending().await,
         }
-        // Without handlers the process ends at the signal by itself.
-        _ => std::future::pending().await,
     }
 }
 
