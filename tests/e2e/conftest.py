@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -26,6 +27,11 @@ OVERHEAD_MIB = 128
 
 # No proxy for what is on this machine, neither for clients here nor for the programs that are started.
 os.environ |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+
+
+def pytest_configure(config):
+    # What fails in a thread fails its test.
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 def read_line(process, seconds):
@@ -45,10 +51,11 @@ def read_line(process, seconds):
 class Broker:
     """One running `lakebed serve`. `kafka` and `http` are addresses as `host:port`."""
 
-    def __init__(self, store, environment, log, memory_mib=MEMORY_MIB, arguments=()):
+    def __init__(self, store, environment, log, memory_mib=MEMORY_MIB, arguments=(), within=()):
         self.store, self.environment, self.log, self.memory_mib = store, environment, log, memory_mib
-        self.arguments = list(arguments)
+        self.arguments, self.within = list(arguments), list(within)
         self.process = None
+        self.peak_mib = 0.0
         self.kafka = self.http = "127.0.0.1:0"
         self.start()
 
@@ -56,7 +63,7 @@ class Broker:
         """Starts the broker on its store, on free ports or those that it had, and waits for its ready line."""
         assert self.process is None, "it is running"
         kafka, http = (self.kafka, self.http) if same_ports else ("127.0.0.1:0", "127.0.0.1:0")
-        command = [BINARY, "serve", "--store", self.store, "--kafka-listen", kafka, "--listen", http,
+        command = [*self.within, BINARY, "serve", "--store", self.store, "--kafka-listen", kafka, "--listen", http,
                    "--memory", f"{self.memory_mib}MiB", *self.arguments]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, bufsize=0, env=self.environment)
@@ -68,19 +75,35 @@ class Broker:
         assert ready["event"] == "ready", ready
         self.kafka, self.http, self.ready = ready["kafka"], ready["http"], ready
 
-    def peak_mib(self):
-        """The peak resident size of the running broker."""
+    def look_at_memory(self):
+        """Notes the peak resident size of the process, if it still runs."""
+        if self.process is None or self.process.poll() is not None:
+            return
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+        peak = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")]
+        # A process that is about to end has no memory any more.
+        self.peak_mib = max(self.peak_mib, *(kib / 1024 for kib in peak), 0)
 
     def check_memory(self):
-        """Asserts that the broker never was larger than it may be."""
-        peak = self.peak_mib()
-        assert peak <= self.memory_mib + OVERHEAD_MIB, f"{peak:.0f} MiB resident with --memory {self.memory_mib}MiB"
+        """Asserts that none of the broker's processes was larger than it may be."""
+        self.look_at_memory()
+        assert self.peak_mib <= self.memory_mib + OVERHEAD_MIB, f"{self.peak_mib:.0f} MiB resident with --memory {self.memory_mib}MiB"
+
+    def resident_mib(self):
+        """The resident size of the running broker."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+
+    def metrics(self):
+        """What the broker counts, as {'name{labels}': number}."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=READY_SECONDS) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(number) for name, number in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
     def kill(self):
         """kill -9: what a power cut does to the process."""
         if self.process is not None:
+            self.look_at_memory()
             self.process.kill()
             self.process.wait()
             self.process.stdout.close()
@@ -108,7 +131,12 @@ class Broker:
 
     def wait_for_end(self, seconds=60):
         """Waits until the broker ends by itself. Returns its exit code and what it wrote to stderr."""
-        code = self.process.wait(timeout=seconds)
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"it did not end within {seconds} s"
+            self.look_at_memory()
+            time.sleep(0.05)
+        code = self.process.returncode
         self.process.stdout.close()
         self.process = None
         return code, Path(self.log).read_text(errors="replace")
@@ -224,6 +252,7 @@ def start_broker(tmp_path):
         yield start
         for broker in brokers:
             broker.stop()
+            broker.check_memory()
     finally:
         for broker in brokers:
             broker.kill()
@@ -266,8 +295,8 @@ def flights():
 def lakebed():
     """Runs the binary with arguments; returns the finished process with text output."""
 
-    def run(*arguments, **options):
+    def run(*arguments, within=(), **options):
         options = {"capture_output": True, "text": True, "timeout": 60, "env": dict(os.environ), **options}
-        return subprocess.run([BINARY, *arguments], **options)
+        return subprocess.run([*within, BINARY, *arguments], **options)
 
     return run

@@ -27,7 +27,7 @@ def create_topic(broker, name, partitions=1, config=None):
 def consumer(broker, **settings):
     """A consumer for assigned partitions that commits nothing."""
     return Consumer({"bootstrap.servers": broker.kafka, "group.id": "assigned", "enable.auto.commit": False,
-                     "auto.offset.reset": "error", "fetch.wait.max.ms": 100, "check.crcs": True, **settings})
+                     "auto.offset.reset": "error", "fetch.wait.max.ms": 5000, "check.crcs": True, **settings})
 
 
 def read(broker, topic, partition=0, start=0, **settings):

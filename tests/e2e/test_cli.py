@@ -1,5 +1,13 @@
 """The command line as a user meets it: what each verb prints, and one clear line when it can't."""
 
+import json
+import os
+import pty
+import subprocess
+
+import pytest
+from conftest import BINARY
+
 
 def told(result, code):
     """The lines of stderr of a verb that ended with `code`."""
@@ -30,6 +38,81 @@ def test_what_is_not_there_is_told_with_a_code_of_its_own(start_broker, tmp_buck
     assert "another process has that port" in busy.stderr
     broker.stop()
     assert told(lakebed("topic", "--server", broker.http, "list"), 5)[0].startswith("error: the broker can't be reached")
+
+
+def test_a_port_that_is_taken_is_told_with_the_flag_that_chose_it(start_broker, tmp_bucket, lakebed):
+    broker = start_broker(tmp_bucket)
+    free = "127.0.0.1:0"
+    for flag, kafka, http in [("--kafka-listen", broker.kafka, free), ("--listen", free, broker.http)]:
+        busy = lakebed("serve", "--store", "memory://", "--kafka-listen", kafka, "--listen", http)
+        assert told(busy, 1)[0] == "error: the broker can't start" and busy.stdout == ""
+        assert f"choose another with {flag} ADDR" in busy.stderr, busy.stderr
+
+
+def test_a_topic_is_not_made_twice(start_broker, tmp_bucket, lakebed):
+    at = ["--server", start_broker(tmp_bucket).http]
+    told(lakebed("topic", *at, "create", "orders", "--partitions", "2"), 0)
+    again = lakebed("topic", *at, "create", "orders", "--partitions", "3")
+    assert again.returncode != 0 and "orders" in again.stderr and "exists" in again.stderr
+    assert lakebed("topic", *at, "list").stdout == "orders\t2\n", "it is as it was"
+
+
+def test_consuming_begins_where_it_is_told_and_keys_are_shown(start_broker, tmp_bucket, lakebed):
+    at = ["--server", start_broker(tmp_bucket).http]
+    told(lakebed("topic", *at, "create", "keyed", "--partitions", "1"), 0)
+    told(lakebed("produce", "keyed", "--key-separator", "=>", *at, input="a=>1\nno key\nb=>2=>3\n=>empty\n"), 0)
+
+    def consumed(*arguments):
+        result = lakebed("consume", "keyed", *at, *arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.splitlines()
+
+    assert consumed("--from", "start", "--count", "4") == ["1", "no key", "2=>3", "empty"]
+    assert consumed("--count", "1") == ["1"], "start is the default"
+    assert consumed("--from", "2", "--count", "2") == ["2=>3", "empty"]
+    assert consumed("--from", "0", "--count", "4", "--key-separator", "|")[::2] == ["a|1", "b|2=>3"]
+    assert lakebed("consume", "keyed", *at, "--from", "middle", "--count", "1").returncode == 2
+    beyond = lakebed("consume", "keyed", *at, "--from", "99", "--count", "1")
+    assert beyond.returncode != 0 and "99" in beyond.stderr and beyond.stdout == ""
+
+
+def test_consuming_from_the_end_shows_only_what_comes_after(start_broker, tmp_bucket, lakebed):
+    broker = start_broker(tmp_bucket)
+    at = ["--server", broker.http]
+    told(lakebed("topic", *at, "create", "tail", "--partitions", "1"), 0)
+    told(lakebed("produce", "tail", *at, input="before\n"), 0)
+    command = [BINARY, "consume", "tail", *at, "--from", "end", "--count", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            # Where the end is, is asked once: each of these comes after it or before it, but "before" does not.
+            while following.poll() is None:
+                told(lakebed("produce", "tail", *at, input="after\n"), 0)
+            assert following.stdout.read() == "after\n" and following.returncode == 0
+        finally:
+            following.kill()
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_dev_says_where_it_serves(tmp_path, terminal):
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    command = [BINARY, "dev", "--kafka-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    os.close(theirs)
+    end, text = ("read_parquet" if terminal else "}\n"), ""
+    try:
+        while end not in text:
+            text += os.read(ours, 4096).decode()
+        if terminal:
+            assert f"file://{tmp_path}/lakebed-data" in text and "survives restart" in text
+            assert all(command in text for command in ("kcat -P -b 127.0.0.1:", "lakebed consume greetings --from start", "duckdb -c"))
+        else:
+            ready = json.loads(text)
+            assert set(ready) == {"event", "kafka", "http", "store", "version"} and ready["event"] == "ready"
+            assert ready["store"] == f"file://{tmp_path}/lakebed-data"
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        os.close(ours)
 
 
 def test_a_store_that_does_not_exist_is_refused(lakebed):

@@ -34,11 +34,11 @@ def test_acknowledged_offsets_are_the_offsets_that_are_read(client_broker, acks)
 def test_without_acknowledgement_records_arrive_in_order(client_broker):
     create_topic(client_broker, TOPIC)
     produce(client_broker, [{"value": b"%d" % n} for n in range(100)], {"acks": 0})
-    # One connection is served in order, so this answer comes after all that went before it.
+    # Of another producer: it says nothing about those before it, and they may come after it.
     produce(client_broker, [{"value": b"last"}])
     reader = consumer(client_broker)
     reader.assign([TopicPartition(TOPIC, 0, 0)])
-    # Another connection: wait for the records themselves.
+    # Nobody is told when they have arrived: wait for the records themselves.
     got = reader.consume(101, timeout=SECONDS_MAX)
     reader.close()
     assert sorted(m.value() for m in got) == sorted([b"%d" % n for n in range(100)] + [b"last"])

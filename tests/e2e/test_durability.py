@@ -24,6 +24,7 @@ class Writer(threading.Thread):
         super().__init__(name=f"writer-{partition}", daemon=True)
         self.partition, self.progress = partition, progress
         self.acknowledged, self.failed, self.sent, self.ended = {}, 0, 0, False
+        self.repeated, self.error = [], None
         self.producer = Producer({
             "bootstrap.servers": address, "acks": "all", "retries": 0, "linger.ms": 1, "enable.idempotence": False,
             "reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 100, "topic.metadata.refresh.interval.ms": 1000,
@@ -33,11 +34,19 @@ class Writer(threading.Thread):
         with self.progress:
             if error:
                 self.failed += 1
+            elif message.offset() in self.acknowledged:
+                self.repeated.append((message.offset(), self.acknowledged[message.offset()], int(message.value())))
             else:
                 self.acknowledged[message.offset()] = int(message.value())
             self.progress.notify_all()
 
     def run(self):
+        try:
+            self.write()
+        except BaseException as error:
+            self.error = error
+
+    def write(self):
         while not self.ended:
             if self.sent - self.failed - len(self.acknowledged) < IN_FLIGHT_MAX:
                 self.producer.produce(TOPIC, b"%d" % self.sent, partition=self.partition, on_delivery=self.answered)
@@ -51,13 +60,16 @@ class Writer(threading.Thread):
         self.ended = True
         self.join(SECONDS_MAX)
         assert not self.is_alive()
+        if self.error:
+            raise self.error
 
 
 def check(broker, writers, progress):
     """Everything acknowledged so far is there, at its offset; nothing is there twice or out of order."""
     for writer in writers:
         with progress:
-            acknowledged = dict(writer.acknowledged)
+            acknowledged, repeated = dict(writer.acknowledged), list(writer.repeated)
+        assert not repeated, f"two records were acknowledged with one offset, in partition {writer.partition}: {repeated}"
         messages = read(broker, TOPIC, writer.partition)
         assert [message.offset() for message in messages] == list(range(len(messages))), "offsets are dense"
         values = [int(message.value()) for message in messages]
