@@ -74,6 +74,12 @@ impl Pause {
     }
 }
 
+/// An error with its causes in one line: the last one says what a person can do about it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// One cell's part of the bucket.
 #[derive(Debug, Clone)]
 pub(crate) struct Bucket {
@@ -117,7 +123,7 @@ impl Bucket {
                 Ok(Created::Mine) => return Landed::Durable,
                 Ok(Created::Other) => return Landed::Other { passed: self.may_have_passed(number).await },
                 Err(error @ (CreateError::NotDone { .. } | CreateError::Unknown { .. })) => {
-                    tracing::warn!(%key, %error, "the store gives no answer; putting the same commit again");
+                    tracing::warn!(%key, error = with_causes(&error), "the store gives no answer; putting the same commit again");
                     pause.wait().await;
                 }
             }
@@ -147,7 +153,7 @@ impl Bucket {
                 Ok(Some(commit)) => return Probed::Taken { writer: commit.writer },
                 Err(CommitReadError::Damaged(damaged)) => return Probed::Damaged(damaged),
                 Err(CommitReadError::Store(error)) => {
-                    tracing::warn!(%place, %error, "the store gives no answer to a probe");
+                    tracing::warn!(%place, error = with_causes(&error), "the store gives no answer to a probe");
                     pause.wait().await;
                 }
             }
