@@ -42,6 +42,9 @@ const MERGE_SHARE: u64 = 64;
 const MERGE_BYTES_MIN: u64 = 2 << 20;
 const MERGE_BYTES_MAX: u64 = 64 << 20;
 
+/// From this part of the live runs that there may be on, merging no longer waits for what is worth it.
+const RUNS_HIGH_SHARE: usize = 5;
+
 /// A broker that serves.
 #[derive(Debug)]
 pub struct Broker {
@@ -274,6 +277,7 @@ async fn open(
         flush_bytes: config.flush_bytes,
         flush_interval: config.flush_interval.unwrap_or_else(|| default_flush_interval(store.url())),
         buffer_bytes: budget.ingest_bytes,
+        live_runs_max: budget.live_runs_max,
         ..lakebed_ingest::Options::default()
     };
     let (ingest, committed) = Ingest::start(log.clone(), ingest_options);
@@ -285,7 +289,11 @@ async fn open(
     let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
     let publishing = spawn(publish(committed, fetch.clone()));
     let merge_bytes_max = (config.memory_bytes as u64 / MERGE_SHARE).clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
-    let merge_options = lakebed_compact::Options { bytes_max: merge_bytes_max, ..lakebed_compact::Options::default() };
+    let merge_options = lakebed_compact::Options {
+        bytes_max: merge_bytes_max,
+        runs_high: budget.live_runs_max / RUNS_HIGH_SHARE,
+        ..lakebed_compact::Options::default()
+    };
     let merger = Merger::new(log.clone(), store.clone(), merge_options);
     let merges = merger.counts();
     let merging = spawn(async move { merger.run().await });

@@ -55,9 +55,16 @@ pub struct Budget {
     pub cache_bytes: usize,
     /// Backfills in flight.
     pub backfill_bytes: usize,
+    /// Live runs of the log at which producers wait for merging.
+    pub live_runs_max: usize,
     /// Largest response of one fetch.
     pub response_bytes_max: usize,
 }
+
+/// What the state holds for a live run, in bytes, about.
+const RUN_BYTES: usize = 160;
+/// More live runs than this make opening a log slow, however much memory there is.
+const LIVE_RUNS_MAX: usize = 1_000_000;
 
 /// The least memory with which a broker runs.
 pub const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -131,6 +138,7 @@ impl Config {
             tail_bytes: if self.tail { 2 * share } else { 0 },
             cache_bytes: share,
             backfill_bytes: share / 2,
+            live_runs_max: (self.memory_bytes / 8 / RUN_BYTES).min(LIVE_RUNS_MAX),
             response_bytes_max: (share / 2).clamp(1 << 20, 52 << 20),
         }
     }
