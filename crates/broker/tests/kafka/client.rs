@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 pub(crate) struct Running {
     pub(crate) kafka: std::net::SocketAddr,
     pub(crate) http: std::net::SocketAddr,
-    stop: oneshot::Sender<()>,
+    pub(crate) stop: oneshot::Sender<()>,
     pub(crate) ended: JoinHandle<Result<(), RunError>>,
 }
 

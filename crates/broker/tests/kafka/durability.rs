@@ -1,6 +1,7 @@
 //! What was acknowledged is there after a restart; a fenced broker says so and ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -10,6 +11,7 @@ use kafka_protocol::protocol::{Decodable, HeaderVersion};
 use lakebed_broker::{Broker, Config, RunError, StartError};
 use lakebed_log::Closed;
 use lakebed_segment::batch::Codec;
+use lakebed_store::faults::{Fault, FaultBackend, Operation, Outcome as Fate, Symptom};
 use lakebed_store::{Directory, MemoryBackend, Store, StoreOptions};
 
 use crate::client::{Running, batch, fetch_of, produce_of};
@@ -85,6 +87,34 @@ async fn a_flush_of_ten_thousand_partitions_is_one_object_and_all_of_them_are_re
         assert!(records.windows(value.len()).any(|window| window == value.as_bytes()), "partition {index}");
     }
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_whose_store_is_full_ends_in_bounded_time_and_says_that_it_did_not_drain() {
+    let (refused, mut was_refused) = tokio::sync::watch::channel(0);
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = Arc::clone(&full);
+    let faults = move |operation: &Operation<'_>| {
+        if !matches!(operation, Operation::Create { .. }) || !is_full.load(Ordering::SeqCst) {
+            return Fault::NONE;
+        }
+        refused.send_modify(|count| *count += 1);
+        Fault::at_once(Fate::LostWith(Symptom::Refused))
+    };
+    let backend = FaultBackend::new(Arc::new(MemoryBackend::default()), faults);
+    let store = Store::new("memory://", Arc::new(backend), &StoreOptions::default());
+    let broker = Running::run(Broker::start_on(store, Config::default()).await.unwrap());
+    let mut client = broker.client().await;
+    client.topic("t").await;
+    assert_eq!(client.produce("t", 0, batch(Codec::None, &[b"kept"])).await.error_code, 0);
+    full.store(true, Ordering::SeqCst);
+    client.send(9, &produce_of("t", 0, -1, batch(Codec::None, &[b"waits"]))).await;
+    was_refused.wait_for(|count| *count > 1).await.unwrap();
+    // From here on only the clock has to move.
+    tokio::time::pause();
+    broker.stop.send(()).unwrap();
+    let ended = broker.ended.await.unwrap().unwrap_err();
+    assert!(matches!(ended, RunError::NotDrained), "{ended}");
 }
 
 #[tokio::test]
