@@ -3,7 +3,8 @@
 //! [`plan`] (which objects, from the state alone) -> [`merge`] (read, verify, write, swap), over and over by a [`Merger`]. Invariants:
 //!
 //! 1. A merge only ever replaces whole runs by the same rows; the state checks that by their hashes.
-//! 2. What can't be verified is not rewritten: an object that is damaged is left out from then on, named once in the log.
+//! 2. What can't be verified is not rewritten: an object that is damaged is left out from then on, named once in the log. One
+//!    that can't be read is left out for a while.
 //! 3. A race that is lost, a crash, or a refusal leaves an orphan, which reclaim deletes; never a hole and never a double.
 //! 4. Memory is bounded by [`Options::bytes_max`], about three times as much.
 

@@ -54,12 +54,23 @@ pub enum MergeError {
     /// The objects are no longer what was planned: another change came first.
     #[error("another change came first: {0}")]
     Stale(Refusal),
-    /// An object could not be read now.
-    #[error(transparent)]
-    Read(#[from] ReadError),
+    /// An object could not be read now; others perhaps can.
+    #[error("an object can't be read now")]
+    Read {
+        /// Which object.
+        object: ObjectId,
+        /// Why.
+        source: ReadError,
+    },
     /// The segment could not be written now.
     #[error(transparent)]
     Write(#[from] CreateError),
+    /// Another object stands where the segment should. Ids have 64 random bits: a second one is a bug, and what stands there is not ours.
+    #[error("another object stands at {key}, where a merged segment should")]
+    Taken {
+        /// Its key.
+        key: String,
+    },
     /// The rows don't fit into one object.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -107,11 +118,7 @@ pub async fn merge(log: &Log, store: &Store, state: &State, plan: &Plan) -> Resu
     let key = key_of(&layout::segment_key(identity.cell, segment));
     match store.create(&key, object).await? {
         Created::New | Created::Mine => {}
-        // Ids are drawn with 64 random bits; a second one is a bug, and what stands there is not ours to name.
-        Created::Other => {
-            let what = "another object stands where the merged segment should".to_owned();
-            return Err(MergeError::Damaged { object: ObjectId::Segment(segment), key: key.to_string(), what });
-        }
+        Created::Other => return Err(MergeError::Taken { key: key.to_string() }),
     }
     let merged = Merged { objects: plan.objects.len(), runs_before, runs_after: runs.len(), bytes };
     match log.change(Change::Merge(Merge { segment, runs })).await {
@@ -185,7 +192,7 @@ async fn read_object(
     let damaged = |what: String| MergeError::Damaged { object, key: key.to_string(), what };
     let missing = |error| match error {
         ReadError::NotFound { .. } => damaged("nothing stands there".to_owned()),
-        error => MergeError::Read(error),
+        source => MergeError::Read { object, source },
     };
     let footer = read_footer(store, &key).await.map_err(missing)?.map_err(damaged)?;
     if footer.identity != log.identity() {

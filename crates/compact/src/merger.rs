@@ -1,13 +1,19 @@
 //! The background task that merges: woken by commits, one merge at a time.
+//!
+//! 1. One object that can't be merged stops no merge of others: what is damaged is left alone for good, what can't be read for a while.
+//! 2. It says up to which state nothing is left to merge, so that nobody waits for what it can't do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lakebed_log::Log;
-use lakebed_model::ObjectId;
+use lakebed_model::{CommitNumber, ObjectId};
 use lakebed_store::Store;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::merge::{MergeError, merge};
 use crate::plan::{Options, plan};
@@ -16,6 +22,10 @@ use crate::plan::{Options, plan};
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Most damaged objects that are remembered; with more, merging stops and says so.
 const DAMAGED_MAX: usize = 1000;
+/// An object that could not be read is left alone for so long.
+const UNREADABLE_FOR: Duration = Duration::from_secs(600);
+/// Most objects that are left alone for a while; with more, the one that has been for longest is tried again.
+const UNREADABLE_MAX: usize = 1000;
 
 /// What a merger has done so far.
 #[derive(Debug, Default)]
@@ -39,13 +49,46 @@ pub struct Merger {
     store: Store,
     options: Options,
     counts: Arc<Counts>,
-    damaged: Mutex<BTreeSet<ObjectId>>,
+    set_aside: Mutex<SetAside>,
+    exhausted: watch::Sender<Option<CommitNumber>>,
+}
+
+/// Objects that are left alone.
+#[derive(Debug, Default)]
+struct SetAside {
+    /// For good.
+    damaged: BTreeSet<ObjectId>,
+    /// Until then.
+    unreadable: BTreeMap<ObjectId, Instant>,
+}
+
+impl SetAside {
+    /// Those that a plan at `now` must do without.
+    fn at(&mut self, now: Instant) -> BTreeSet<ObjectId> {
+        self.unreadable.retain(|_, until| *until > now);
+        self.damaged.iter().chain(self.unreadable.keys()).copied().collect()
+    }
+
+    fn add_unreadable(&mut self, object: ObjectId, until: Instant) {
+        self.unreadable.insert(object, until);
+        if self.unreadable.len() > UNREADABLE_MAX
+            && let Some(oldest) = self.unreadable.iter().min_by_key(|(_, until)| **until).map(|(object, _)| *object)
+        {
+            self.unreadable.remove(&oldest);
+        }
+    }
+
+    /// When the first of them may be tried again.
+    fn next_try(&self) -> Option<Instant> {
+        self.unreadable.values().min().copied()
+    }
 }
 
 impl Merger {
     /// A merger of `log`, whose objects are in `store`.
     pub fn new(log: Log, store: Store, options: Options) -> Self {
-        Self { log, store, options, counts: Arc::default(), damaged: Mutex::default() }
+        let (exhausted, _) = watch::channel(None);
+        Self { log, store, options, counts: Arc::default(), set_aside: Mutex::default(), exhausted }
     }
 
     /// What it has done so far.
@@ -55,7 +98,16 @@ impl Merger {
 
     /// How many damaged objects it leaves alone.
     pub fn damaged(&self) -> usize {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.set_aside().damaged.len()
+    }
+
+    /// The number of the last state in which nothing was left to merge; `None` before the first.
+    pub fn exhausted(&self) -> watch::Receiver<Option<CommitNumber>> {
+        self.exhausted.subscribe()
+    }
+
+    fn set_aside(&self) -> MutexGuard<'_, SetAside> {
+        self.set_aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Merges whenever there is something worth merging, until the log closes.
@@ -71,7 +123,17 @@ impl Merger {
                 biased;
                 _ = self.log.closed() => return,
                 changed = commits.changed() => if changed.is_err() { return },
+                () = self.next_try() => {}
             }
+        }
+    }
+
+    /// Waits until an object that could not be read may be tried again.
+    async fn next_try(&self) {
+        let next = self.set_aside().next_try();
+        match next {
+            Some(next) => tokio::time::sleep_until(next).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -81,13 +143,18 @@ impl Merger {
             return false;
         }
         let state = self.log.state();
-        let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if damaged.len() >= DAMAGED_MAX {
+        let without = self.set_aside().at(Instant::now());
+        let planned = match self.damaged() < DAMAGED_MAX {
+            true => {
+                let (visited, options) = (state.clone(), self.options.clone());
+                self.log.seams().offload.run(move || plan(&visited, &options, &without)).await
+            }
+            false => None,
+        };
+        let Some(next) = planned else {
+            self.exhausted.send_replace(Some(state.number()));
             return false;
-        }
-        let (visited, options) = (state.clone(), self.options.clone());
-        let planned = self.log.seams().offload.run(move || plan(&visited, &options, &damaged)).await;
-        let Some(next) = planned else { return false };
+        };
         match merge(&self.log, &self.store, &state, &next).await {
             Ok(merged) => {
                 self.counts.merges.fetch_add(1, Ordering::Relaxed);
@@ -116,11 +183,22 @@ impl Merger {
                     return tracing::debug!(%error, "a merge came too late");
                 }
                 tracing::error!(%error, "a damaged object is left as it is");
-                self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(*object);
+                self.set_aside().damaged.insert(*object);
             }
             // A topic was deleted, or a log start moved: the next plan sees it.
             MergeError::Stale(_) => tracing::debug!(%error, "a merge came too late"),
             _ if self.log.is_closed().is_some() => {}
+            MergeError::Taken { .. } => {
+                tracing::error!(%error, "a merge failed: please report this bug; trying again later");
+                tokio::time::sleep(REST_AFTER_FAILURE).await;
+            }
+            MergeError::Read { object, source } => {
+                let (error, seconds) = (source as &(dyn Error + Send + Sync + 'static), UNREADABLE_FOR.as_secs());
+                tracing::warn!(error, seconds, "an object can't be read: merging leaves it alone for so long");
+                self.set_aside().add_unreadable(*object, Instant::now() + UNREADABLE_FOR);
+                // It may be the store that can't be read.
+                tokio::time::sleep(REST_AFTER_FAILURE).await;
+            }
             _ => {
                 tracing::warn!(%error, "a merge failed; trying again later");
                 tokio::time::sleep(REST_AFTER_FAILURE).await;

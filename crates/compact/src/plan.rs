@@ -4,7 +4,8 @@
 //! rewritten at most once a tier, and objects stay few: about `fan_in` a tier.
 //!
 //! Tiers bound the objects, not the runs: large objects of many partitions are left alone, each with a run of every partition. So when
-//! runs press, [`window`] merges a stretch of partitions out of many objects, however large those are.
+//! runs press and no tier is full, what saves most runs is merged: a tier that is not full, or a [`window`], which is a stretch of
+//! partitions out of many objects, however large those are.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -73,37 +74,63 @@ impl Plan {
 /// # Cost
 /// Visits every object, and every run when runs press: take it off the async threads when they are many.
 pub fn plan(state: &State, options: &Options, without: &BTreeSet<ObjectId>) -> Option<Plan> {
+    let full = Tiers::new(state, without, options.bytes_max / FIT_AT_LEAST).full(options);
     let pressed = state.run_count() >= options.runs_high;
-    let whole = whole_objects(state, options, without, pressed);
-    if !pressed {
-        return whole;
-    }
-    // Runs are what presses, so the merge that saves more of them goes first.
-    let window = window::best(state, options, without);
-    let saved = whole.as_ref().map_or(0, |plan| window::saving(state, plan));
-    window.filter(|(_, saving)| *saving > saved).map(|(plan, _)| plan).or(whole)
+    full.or_else(|| pressed.then(|| most_saving(state, options, without)).flatten())
 }
 
-/// The objects of the smallest tier that is worth merging.
-fn whole_objects(state: &State, options: &Options, without: &BTreeSet<ObjectId>, pressed: bool) -> Option<Plan> {
-    let enough = if pressed { 2 } else { options.fan_in.max(2) };
-    let small_enough = options.bytes_max / if pressed { FIT_AT_LEAST_PRESSED } else { FIT_AT_LEAST };
-    let mut tiers: Vec<Vec<(ObjectId, u64)>> = Vec::new();
-    for (id, object) in state.objects() {
-        if object.live_bytes > small_enough || without.contains(&id) {
-            continue;
+/// What saves most runs: a stretch, or the objects of a tier. It waits for no number of objects, so each flush that comes while runs press
+/// may make something worth merging: whatever saves more has to go before it, or a trickle of small flushes would be all that is merged.
+fn most_saving(state: &State, options: &Options, without: &BTreeSet<ObjectId>) -> Option<Plan> {
+    let tiers = Tiers::new(state, without, options.bytes_max / FIT_AT_LEAST_PRESSED);
+    let mut best: Option<(Plan, usize)> = None;
+    let whole = tiers.first_of_each(options).into_iter().filter_map(|plan| window::saving_of(state, plan));
+    for (plan, saving) in whole.chain(window::best(state, options, without)) {
+        // Of equals the smaller tier, which costs less.
+        if best.as_ref().is_none_or(|(_, most)| saving > *most) {
+            best = Some((plan, saving));
         }
-        let tier = tier_of(object.live_bytes);
-        if tiers.len() <= tier {
-            tiers.resize(tier + 1, Vec::new());
-        }
-        tiers[tier].push((id, object.live_bytes));
     }
-    let full = |tier: &&Vec<(ObjectId, u64)>| {
-        let bytes: u64 = tier.iter().map(|(_, bytes)| bytes).sum();
-        tier.len() >= enough || (tier.len() >= 2 && bytes >= options.bytes_max)
-    };
-    let tier = tiers.iter().find(full)?;
+    best.map(|(plan, _)| plan)
+}
+
+/// Objects by what is named in them, the smallest first.
+struct Tiers(Vec<Vec<(ObjectId, u64)>>);
+
+impl Tiers {
+    /// The objects of which at most `bytes_most` are live, but those in `without`.
+    fn new(state: &State, without: &BTreeSet<ObjectId>, bytes_most: u64) -> Self {
+        let mut tiers: Vec<Vec<(ObjectId, u64)>> = Vec::new();
+        for (id, object) in state.objects() {
+            if object.live_bytes > bytes_most || without.contains(&id) {
+                continue;
+            }
+            let tier = tier_of(object.live_bytes);
+            if tiers.len() <= tier {
+                tiers.resize(tier + 1, Vec::new());
+            }
+            tiers[tier].push((id, object.live_bytes));
+        }
+        Self(tiers)
+    }
+
+    /// The objects of the smallest tier that is full: of objects, or of bytes.
+    fn full(&self, options: &Options) -> Option<Plan> {
+        let full = |tier: &&Vec<(ObjectId, u64)>| {
+            let bytes: u64 = tier.iter().map(|(_, bytes)| bytes).sum();
+            tier.len() >= options.fan_in.max(2) || (tier.len() >= 2 && bytes >= options.bytes_max)
+        };
+        self.0.iter().find(full).map(|tier| first_of(tier, options))
+    }
+
+    /// One merge of each tier that has objects to merge.
+    fn first_of_each(&self, options: &Options) -> Vec<Plan> {
+        self.0.iter().filter(|tier| tier.len() >= 2).map(|tier| first_of(tier, options)).collect()
+    }
+}
+
+/// As many objects of a tier as one merge takes.
+fn first_of(tier: &[(ObjectId, u64)], options: &Options) -> Plan {
     let mut objects = Vec::new();
     let mut bytes = 0_u64;
     for (id, object_bytes) in tier {
@@ -113,7 +140,7 @@ fn whole_objects(state: &State, options: &Options, without: &BTreeSet<ObjectId>,
         }
         objects.push(*id);
     }
-    Some(Plan::whole(objects))
+    Plan::whole(objects)
 }
 
 fn tier_of(bytes: u64) -> usize {

@@ -1,6 +1,7 @@
 //! Merges on the real log over a memory store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,9 @@ use lakebed_store::{Directory, MemoryBackend, Store, StoreOptions};
 use uuid::Uuid;
 
 use crate::{MergeError, Merger, Options, Plan, merge, plan};
+
+mod obstacles;
+mod pressed;
 
 fn store() -> Store {
     Store::new("memory://", Arc::new(MemoryBackend::default()), &StoreOptions::default())
@@ -33,21 +37,30 @@ fn key(partition: u32) -> PartitionKey {
 }
 
 async fn create_topic(log: &Log) {
+    create_topic_of(log, 2).await;
+}
+
+async fn create_topic_of(log: &Log, partitions: u32) {
     let name = TopicName::new("orders").unwrap();
-    let change = Change::CreateTopic { id: key(0).topic, name, partitions: 2, config: BTreeMap::new() };
+    let change = Change::CreateTopic { id: key(0).topic, name, partitions, config: BTreeMap::new() };
     log.change(change).await.unwrap();
 }
 
 /// Appends one record to partitions 0 and 1 each.
 async fn append(log: &Log, value: &str) {
+    append_to(log, 0..2, value).await;
+}
+
+/// Appends one record to each of some partitions, in one flush.
+async fn append_to(log: &Log, partitions: Range<u32>, value: &str) {
     let fields =
         Fields { codec: Codec::None, timestamp_type: TimestampType::Create, producer: None, is_transactional: false };
-    let mut encoder = Encoder::new(fields, 256);
+    let mut encoder = Encoder::new(fields, 256 + value.len());
     let record = Record { offset: 0, timestamp_ms: 1, key: None, value: Some(value.as_bytes()) };
     encoder.push(record, std::iter::empty::<(&[u8], Option<&[u8]>)>()).unwrap();
     let limits = batch::Limits { max_decompressed_bytes: 1 << 20 };
     let decoded = batch::decode(encoder.finish().unwrap(), &limits).unwrap();
-    let batches: Vec<_> = (0..2)
+    let batches: Vec<_> = partitions
         .map(|index| BodyBatch { partition: key(index), rows: &decoded.rows, log_append_time_ms: None })
         .collect();
     let body = seal(&batches, 2).unwrap();
@@ -205,32 +218,4 @@ async fn an_object_that_is_missing_though_it_is_named_is_damage_and_the_rest_is_
     assert_eq!(merger.damaged(), 1);
     assert!(log.state().object(victim).is_some());
     assert!(log.state().object_count() <= 2, "{} objects", log.state().object_count());
-}
-
-#[tokio::test(start_paused = true)]
-async fn runs_that_press_are_merged_out_of_objects_that_are_too_large_to_be_rewritten() {
-    let store = store();
-    let log = open(&store, 1).await;
-    create_topic(&log).await;
-    for index in 0..100 {
-        append(&log, &format!("record {index}")).await;
-    }
-    let (live, bytes) = (log.state().run_count(), log.state().objects().map(|(_, object)| object.live_bytes).max());
-    assert_eq!(live, 200);
-    // Each object is larger than half of a merge, so none is merged whole, but each run is much smaller.
-    let options = Options { fan_in: 4, objects_max: 64, bytes_max: 2 * bytes.unwrap() - 2, runs_high: 1 };
-    let small = Options { runs_high: usize::MAX, ..options.clone() };
-    assert_eq!(plan(&log.state(), &small, &BTreeSet::new()), None);
-    let merger = Merger::new(log.clone(), store.clone(), options);
-    while merger.step().await {}
-    let state = log.state();
-    assert!(state.run_count() <= 2 * live / 3, "{} runs are left of {live}", state.run_count());
-    let next = Options { bytes_max: 1 << 20, ..small };
-    let merger = Merger::new(log.clone(), store.clone(), Options { runs_high: 1, ..next });
-    while merger.step().await {}
-    assert_eq!(log.state().run_count(), 2, "one run a partition");
-    assert_eq!(merger.counts().failures.load(Ordering::Relaxed), 0);
-    for partition in 0..2 {
-        assert_eq!(log.state().partition(key(partition)).unwrap().high_watermark, Offset::new(100));
-    }
 }

@@ -57,7 +57,9 @@ fn choose(state: &State, rng: &mut StdRng) -> Option<Plan> {
 async fn judge(world: &World, broker: &Sequencer, error: &MergeError) {
     world.trace.count("merges failed");
     match error {
-        MergeError::Stale(Refusal::MergeDiffers { .. } | Refusal::Malformed { .. }) | MergeError::Seal(_) => {
+        MergeError::Stale(Refusal::MergeDiffers { .. } | Refusal::Malformed { .. })
+        | MergeError::Taken { .. }
+        | MergeError::Seal(_) => {
             world.trace.anomaly("merge-refused", format!("{error} by {:?}", broker.gate));
         }
         MergeError::Damaged { object, .. } => {

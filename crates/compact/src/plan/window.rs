@@ -9,7 +9,7 @@ use lakebed_model::{ObjectId, Offset, State};
 
 use super::{Options, Plan, RunKey};
 
-/// A stretch is worth rewriting if it loses at least one run of so many.
+/// Runs are worth rewriting if they lose at least one of so many.
 const WORTH_ONE_OF: usize = 4;
 
 /// A stretch in the making.
@@ -41,6 +41,11 @@ impl Count {
     fn saving(&self) -> usize {
         self.runs - self.merged
     }
+
+    fn is_worth(&self) -> bool {
+        let saving = self.saving();
+        saving > 0 && saving * WORTH_ONE_OF >= self.runs
+    }
 }
 
 impl Stretch {
@@ -48,7 +53,7 @@ impl Stretch {
         let saving = self.count.saving();
         let within = self.start..(self.last.0, Offset::new(self.last.1.get() + 1));
         let plan = Plan { objects: self.objects.into_iter().collect(), within: Some(within) };
-        (saving > 0 && saving * WORTH_ONE_OF >= self.count.runs).then_some((plan, saving))
+        self.count.is_worth().then_some((plan, saving))
     }
 }
 
@@ -95,13 +100,13 @@ pub(super) fn best(state: &State, options: &Options, without: &BTreeSet<ObjectId
     best
 }
 
-/// How many runs a plan saves.
-pub(super) fn saving(state: &State, plan: &Plan) -> usize {
+/// A plan and how many runs it saves, if that is worth it.
+pub(super) fn saving_of(state: &State, plan: Plan) -> Option<(Plan, usize)> {
     let mut count = Count::default();
     for (partition, base, run) in state.runs() {
         if plan.takes((partition, base), run.object) {
             count.add((partition, base), run.rows);
         }
     }
-    count.saving()
+    count.is_worth().then(|| (plan, count.saving()))
 }
