@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::topics::Topics;
 
+mod merging;
 mod parts;
 mod quiet;
 
@@ -296,7 +297,7 @@ async fn open(
     };
     let merger = Merger::new(log.clone(), store.clone(), merge_options);
     let merges = merger.counts();
-    let merging = spawn(async move { merger.run().await });
+    let merging = spawn(merging::merge(merger, ingest.clone()));
     let topics = Topics::new(log.clone(), config.default_partitions, seams.seed);
     let rooms = Rooms {
         config,

@@ -113,7 +113,7 @@ pub const TABLE: &[Row] = &[
     row(Reason::InvalidPartitionCount, "INVALID_PARTITION_COUNT", K::InvalidPartitions, Code::InvalidArgument),
     row(Reason::Fenced, "FENCED", K::NotLeaderOrFollower, Code::Unavailable),
     row(Reason::ShuttingDown, "SHUTTING_DOWN", K::NotLeaderOrFollower, Code::Unavailable),
-    row(Reason::Overloaded, "OVERLOADED", K::RequestTimedOut, Code::ResourceExhausted),
+    row(Reason::Overloaded, "OVERLOADED", K::KafkaStorageError, Code::ResourceExhausted),
     row(Reason::StoreUnavailable, "STORE_UNAVAILABLE", K::KafkaStorageError, Code::Unavailable),
     row(Reason::OutcomeUnknown, "OUTCOME_UNKNOWN", K::RequestTimedOut, Code::Unknown),
     row(Reason::DamagedObject, "DAMAGED_OBJECT", K::CorruptMessage, Code::DataLoss),
@@ -212,6 +212,7 @@ impl From<&ProduceError> for Reason {
             ProduceError::NotDone { why: Obstacle::Log(closed) } => Self::from(closed),
             ProduceError::NotDone { why: Obstacle::ShuttingDown } => Self::ShuttingDown,
             ProduceError::NotDone { why: Obstacle::TooLarge { .. } } => Self::MessageTooLarge,
+            ProduceError::NotDone { why: Obstacle::RunsExhausted { .. } } => Self::Overloaded,
             ProduceError::NotDone { .. } => Self::StoreUnavailable,
             ProduceError::Unknown { .. } => Self::OutcomeUnknown,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lakebed_log::Log;
-use lakebed_model::PartitionKey;
+use lakebed_model::{CommitNumber, PartitionKey};
 use lakebed_store::Store;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -88,13 +88,14 @@ impl Ingest {
         (Self { shared: Arc::new(shared) }, listener)
     }
 
-    /// Hands batches over, waiting while the buffer is full or merging lags behind. Each has a [`Ticket`], in order.
+    /// Hands batches over, waiting while the buffer is full or merging lags behind; if merging has nothing left to do, they are turned
+    /// away instead ([`Obstacle::RunsExhausted`]). Each has a [`Ticket`], in order.
     ///
     /// # Order  Batches of one call, and of calls of which the earlier had returned before the later began, are appended in that order
     /// in each partition.
     /// # Cancel None of the batches was taken, unless together they are larger than the whole buffer: then some may have been.
     pub async fn produce(&self, batches: Vec<(PartitionKey, Admitted)>) -> Vec<Ticket> {
-        let is_taking = self.shared.throttle.pass(self.shared.drain.subscribe()).await;
+        let passed = self.shared.throttle.pass(self.shared.drain.subscribe()).await;
         let mut tickets = Vec::with_capacity(batches.len());
         let mut together = Together::default();
         for (key, admitted) in batches {
@@ -102,8 +103,8 @@ impl Ingest {
             tickets.push(ticket);
             let (bytes, buffer_bytes) = (admitted.cost_bytes(), self.shared.buffer_bytes);
             let entry = Entry { key, admitted, answer };
-            if !is_taking {
-                entry.turn_away(Obstacle::ShuttingDown);
+            if let Err(obstacle) = &passed {
+                entry.turn_away(obstacle.clone());
                 continue;
             }
             if bytes > buffer_bytes {
@@ -127,6 +128,11 @@ impl Ingest {
     pub async fn drain(&self) {
         self.shared.drain.send_replace(true);
         self.ended().await;
+    }
+
+    /// Takes note that there was nothing to merge in the state of that number, so that no producer waits for a merge of it.
+    pub fn merging_exhausted(&self, at: CommitNumber) {
+        self.shared.throttle.merging_exhausted(at);
     }
 
     /// How often producers were made to wait because merging lagged behind.

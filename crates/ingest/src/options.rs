@@ -18,8 +18,8 @@ pub struct Options {
     /// Flushes that are sealed and not durable yet (4). More hide the store's latency and give smaller flushes; records gather in
     /// the buffer while so many are in flight.
     pub flushes_in_flight_max: usize,
-    /// Live runs of the log at which [`produce`](crate::Ingest::produce) waits for merging (1,000,000), until they are an eighth fewer. More takes more memory, about
-    /// 150 bytes a run, and longer checkpoints.
+    /// Live runs of the log at which [`produce`](crate::Ingest::produce) waits for merging (1,000,000), until they are an eighth fewer, or refuses if
+    /// nothing is left to merge. More takes more memory, about 150 bytes a run, and longer checkpoints.
     pub live_runs_max: usize,
 }
 

@@ -64,6 +64,16 @@ pub enum Obstacle {
         /// What there is.
         buffer_bytes: usize,
     },
+    /// So many runs are live that no more fit into memory, and merging has nothing left to do that would make them fewer.
+    #[error(
+        "{live_runs} runs are live of at most {live_runs_max}, and nothing is left to merge: delete topics that are not needed, then send it again"
+    )]
+    RunsExhausted {
+        /// How many are live.
+        live_runs: usize,
+        /// From how many on batches are turned away.
+        live_runs_max: usize,
+    },
     /// The write path is shutting down and takes no more batches.
     #[error("the broker is shutting down")]
     ShuttingDown,
