@@ -76,14 +76,13 @@ impl Backend for CloudBackend {
             Span::Range(range) => Some(GetRange::Bounded(range.clone())),
             Span::Last(length) => Some(GetRange::Suffix(*length)),
         };
+        let range_was_asked = range.is_some();
         let error = match self.get_part(&path, range).await {
             Ok(body) => return Ok(body),
             Err(error) => error,
         };
         // No byte of the object is in the range, or so it may be: it is empty, or the range begins behind its end.
-        // Some say so by an answer that the client does not believe (Azurite sends the last byte for the range right behind it).
-        let disbelieved = in_chain::<HttpError>(&error).is_none();
-        let unsatisfiable = disbelieved || matches!(answered(&error), Some(200 | 416));
+        let unsatisfiable = range_was_asked && may_be_unsatisfiable(&error);
         // Azure knows no ranges from the end.
         let unsupported = matches!(error, object_store::Error::NotSupported { .. });
         if !unsatisfiable && !unsupported {
@@ -148,6 +147,15 @@ impl Backend for CloudBackend {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a GET of a range may have failed because no byte of the object is in it; only then the size is worth a request of its own.
+fn may_be_unsatisfiable(error: &object_store::Error) -> bool {
+    match answered(error) {
+        Some(status) => matches!(status, 200 | 416),
+        // Some say so by an answer that the client does not believe (Azurite sends the last byte for the range right behind it).
+        None => !matches!(error, object_store::Error::NotFound { .. }) && in_chain::<HttpError>(error).is_none(),
     }
 }
 

@@ -163,3 +163,27 @@ async fn a_store_that_ignores_ranges_gives_no_wrong_bytes() {
     let (read, _) = against(script, async |store| store.get_range(&key(), 0..4).await).await;
     assert!(read.is_err(), "{read:?}");
 }
+
+#[tokio::test]
+async fn an_object_that_is_absent_or_refused_costs_one_request() {
+    for script in [ABSENT, error(403)] {
+        let (read, methods) = against(vec![script.clone()], async |store| store.get(&key()).await.map(|_| ())).await;
+        assert_eq!(methods, "get", "{read:?}");
+        let part = against(vec![script.clone()], async |store| store.get_range(&key(), 0..4).await.map(|_| ())).await;
+        assert_eq!(part.1, "get", "{:?}", part.0);
+        let end = against(vec![script], async |store| store.get_suffix(&key(), 4).await.map(|_| ())).await;
+        assert_eq!(end.1, "get", "{:?}", end.0);
+        for read in [read, part.0, end.0] {
+            assert!(matches!(read, Err(ReadError::NotFound { .. } | ReadError::Refused { .. })), "{read:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_range_behind_the_end_costs_a_look_at_the_size() {
+    const SIZE: Reply = Answer(200, "ETag: \"1\"\r\nLast-Modified: Mon, 23 Nov 2026 01:00:00 GMT\r\n", "ours");
+    let script = vec![Answer(416, "", "<Error><Code>InvalidRange</Code></Error>"), SIZE];
+    let (read, methods) = against(script, async |store| store.get_range(&key(), 9..12).await).await;
+    assert!(matches!(read, Err(ReadError::OutOfRange { size_bytes: 4, .. })), "{read:?}");
+    assert_eq!(methods, "get head");
+}
