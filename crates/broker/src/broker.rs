@@ -125,7 +125,7 @@ impl StartError {
 /// How a broker ended without having been asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The log closed: this broker acknowledges nothing more.
+    /// The log closed: this broker commits nothing more.
     #[error("{0}")]
     LogClosed(Closed),
     /// A part of the broker ended that must not.

@@ -38,7 +38,7 @@ pub struct BarrierError {
 pub enum Closed {
     /// Another broker has taken over.
     #[error(
-        "another broker has taken over the log: its takeover stands at {at}, so this broker acknowledges nothing more"
+        "another broker has taken over the log: what stands at {at} is not of this broker, which commits nothing more"
     )]
     Fenced {
         /// Where the other's commit stands.

@@ -21,7 +21,7 @@ use crate::sequencer::{Answer, InFlight};
 /// Returns whether the fate of what is left is known: it did not happen.
 ///
 /// # Cost
-/// A LIST, and a GET of a checkpoint or of the commits up to the takeover.
+/// A LIST, and the GETs of a checkpoint (its manifest and its parts) or of the commits up to the takeover.
 pub(crate) async fn look_up(shared: &Arc<Shared>, in_flight: &mut VecDeque<InFlight>) -> Result<bool, Closed> {
     let Some(first) = in_flight.front().map(|one| one.commit.place) else { return Ok(true) };
     let takeover = match closed_at(shared, first).await {
