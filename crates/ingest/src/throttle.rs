@@ -107,7 +107,7 @@ impl Throttle {
             tracing::error!(
                 live_runs,
                 live_runs_max = max,
-                "nothing is left to merge: producers are refused while so many runs are live; delete topics that are not needed"
+                "nothing is left to merge: producers are refused while so many runs are live; delete topics that are not needed, or give the broker more memory"
             );
         }
         match (live_runs < max, nothing_helps) {

@@ -66,7 +66,7 @@ pub enum Obstacle {
     },
     /// So many runs are live that no more fit into memory, and merging has nothing left to do that would make them fewer.
     #[error(
-        "{live_runs} runs are live of at most {live_runs_max}, and nothing is left to merge: delete topics that are not needed, then send it again"
+        "{live_runs} runs are live of at most {live_runs_max}, and nothing is left to merge: delete topics that are not needed, or give the broker more memory"
     )]
     RunsExhausted {
         /// How many are live.
