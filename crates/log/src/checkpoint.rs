@@ -21,6 +21,8 @@ use crate::seams::Offload;
 
 /// Parts of the state that weigh as much as one commit to replay: a large state is written less often.
 const PARTS_PER_COMMIT: u64 = 32;
+/// Remembered outcomes that weigh as much as a run.
+const OUTCOMES_PER_PART: usize = 8;
 /// However large the state, a checkpoint is written after so many times the least number of commits: the bound on what opening reads.
 const STRETCH_MAX: u64 = 4;
 /// Parts that are read at once; each is about a mebibyte.
@@ -122,7 +124,7 @@ impl Keeper {
 
     /// Whether replaying what has come since the last one would cost more than writing one.
     pub(crate) fn is_due(&self, state: &State) -> bool {
-        let parts = state.run_count() + state.partition_count() + state.flush_count() + state.outcome_count();
+        let parts = state.run_count() + state.partition_count() + state.outcome_count() / OUTCOMES_PER_PART;
         let due = (self.commits + parts as u64 / PARTS_PER_COMMIT).min(self.commits * STRETCH_MAX);
         state.number().get().saturating_sub(self.attempted.get()) >= due
     }
