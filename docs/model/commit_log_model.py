@@ -106,6 +106,7 @@ class Rules(NamedTuple):
     failed_list_is_no_ownership: bool = True
     list_before_following: bool = True
     list_when_fenced: bool = True
+    only_below_takeover_happened: bool = True
     acknowledge_in_order: bool = True
     nothing_in_flight_in_checkpoint: bool = True
     answer_after_durable: bool = True
@@ -119,6 +120,7 @@ class Rules(NamedTuple):
     reclaim_unnamed_only: bool = True
     reclaim_below_older: bool = True
     reclaim_below_boundary: bool = True
+    reclaim_beyond_takeovers_only: bool = True
 
 
 # --- the state: fold of the log -------------------------------------------------------------------------------------------------------------
@@ -164,6 +166,12 @@ def flushes_of(log):
 def covered_by(log):
     """The objects that `log` consists of, each with its entry."""
     return tuple((fold(log[:n]).next, log[n]) for n in range(len(log)))
+
+
+@lru_cache(maxsize=None)
+def closed_by(log):
+    """The directories that `log` has closed, each with the place of its takeover."""
+    return {key.number: key.place for key, entry in covered_by(log) if entry.kind == TAKEOVER and key != ROOT_KEY}
 
 
 # --- small helpers --------------------------------------------------------------------------------------------------------------------------
@@ -306,9 +314,16 @@ def fenced(world, broker, index, rules):
     world = world._replace(acknowledged=acknowledge(world, below))
     lost = frozenset(e.number for e, _ in broker.pending[index:] if e.kind == INLINE) - world.sent
     if rules.list_when_fenced and beyond(world, len(log)):
-        # The place was covered, so it may have held this broker's commit before it was reclaimed: only the state tells.
+        # The place was covered, so it may have held this broker's commit before it was reclaimed: only the log tells.
         unknown = with_broker(world, broker, Broker(FOLLOWER, reload_log(world), ()))
         yield unknown, ("LIST shows a checkpoint that covers the place: fate unknown, replays again",)
+        newer = load_beyond(world, len(log))
+        place = None if newer is None else closed_by(replay(dict(world.store), newer)).get(pending_key(broker, 0).number)
+        if place is not None:
+            happened = [e for i, (e, _) in enumerate(broker.pending) if pending_key(broker, i).place < place or not rules.only_below_takeover_happened]
+            failed = lost - {e.number for e in happened}
+            told = unknown._replace(acknowledged=acknowledge(unknown, happened), failed=unknown.failed | failed)
+            yield told, ("LIST shows a checkpoint that covers the place, and the log where its directory was closed: acknowledges", tuple(happened), "and fails the rest")
         return
     after = with_broker(world, broker, Broker(FOLLOWER, log, ()))
     yield after._replace(failed=world.failed | lost), ("fenced, fails what was in flight",)
@@ -435,6 +450,11 @@ def reclaim_commits(world, store, rules):
     for key, entry in covered_by(limit):
         if entry.kind != ROOT and key in store and key not in named and not (rules.keep_takeovers and entry.kind == TAKEOVER):
             yield world._replace(store=world.store - {(key, store[key])}), ("reclaim deletes", key)
+    closed, read = closed_by(limit), dict(covered_by(limit))
+    for key, entry in world.store:
+        late = key.place > closed.get(key.number, key.place) if rules.reclaim_beyond_takeovers_only else key not in read
+        if key.kind == TAKEOVER and late:
+            yield world._replace(store=world.store - {(key, entry)}), ("reclaim deletes", key, "which landed late")
 
 
 def reclaim_segments(world, broker, rules):
@@ -616,6 +636,7 @@ BITES = {
     "failed_list_is_no_ownership": ("rows in commits",),
     "list_before_following": ("rows in commits",),
     "list_when_fenced": ("a takeover lands late",),
+    "only_below_takeover_happened": ("checkpoints",),
     "acknowledge_in_order": ("append and take over",),
     "nothing_in_flight_in_checkpoint": ("checkpoints",),
     "answer_after_durable": ("flushes of others",),
@@ -629,6 +650,7 @@ BITES = {
     "reclaim_unnamed_only": ("rows in commits", "boundary"),
     "reclaim_below_older": ("rows in commits", "unreadable checkpoint"),
     "reclaim_below_boundary": ("boundary",),
+    "reclaim_beyond_takeovers_only": ("checkpoints",),
 }
 assert set(BITES) == set(Rules._fields), "each rule names the worlds in which it bites"
 
