@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(false)
         .build_client(true)
         .extern_path(".lakebed.v1", "::lakebed_wire::v1")
+        .extern_path(".google.rpc", "::lakebed_wire::rpc")
         .emit_rerun_if_changed(false)
         .compile_fds(protox::compile(FILES, [&proto])?)?;
     Ok(())

@@ -20,13 +20,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out_dir.join("lakebed.v1.descriptors"), compiler.encode_file_descriptor_set())?;
 
-    tonic_prost_build::configure()
-        .build_client(false)
-        .build_server(false)
+    // On its own, for the messages of Lakebed name it by its place in this crate.
+    messages().compile_fds(protox::compile(["google/rpc/status.proto"], [&proto])?)?;
+    messages()
+        .extern_path(".google.rpc", "crate::rpc")
         // Payloads are slices of the buffer that arrived, never copies; maps have one order.
         .bytes(".lakebed.v1")
         .btree_map(".lakebed.v1")
-        .emit_rerun_if_changed(false)
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
+}
+
+fn messages() -> tonic_prost_build::Builder {
+    tonic_prost_build::configure().build_client(false).build_server(false).emit_rerun_if_changed(false)
 }

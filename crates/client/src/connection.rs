@@ -104,7 +104,13 @@ impl Client {
         records: Vec<v1::Record>,
     ) -> Result<v1::ProduceResponse, ClientError> {
         let payload = Some(v1::produce_request::Payload::Records(v1::Records { records }));
-        self.produce_request(v1::ProduceRequest { topic: topic.to_owned(), partition, payload }).await
+        self.produce_request(v1::ProduceRequest {
+            topic: topic.to_owned(),
+            partition,
+            payload,
+            ..v1::ProduceRequest::default()
+        })
+        .await
     }
 
     /// Sends a Produce request as it is.

@@ -81,6 +81,7 @@ impl Consumer {
                 .collect(),
             start: Some(position(options.start)),
             format: options.format as i32,
+            ..v1::ConsumeInit::default()
         };
         let init = v1::ConsumeRequest { request: Some(v1::consume_request::Request::Init(init)) };
         let window = credit(options.window_bytes, u64::from(u32::MAX));

@@ -11,6 +11,12 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/lakebed.v1.rs"));
 }
 
+/// `google.rpc.Status`, generated.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod rpc {
+    include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));
+}
+
 /// The compiled `proto/` with everything that it imports, as an encoded `google.protobuf.FileDescriptorSet`: what
 /// gRPC reflection serves.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lakebed.v1.descriptors"));

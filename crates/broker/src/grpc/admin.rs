@@ -17,6 +17,27 @@ const PAGE_SIZE_MAX: usize = 1000;
 
 #[tonic::async_trait]
 impl AdminService for Services {
+    async fn alter_topic(
+        &self,
+        _request: Request<v1::AlterTopicRequest>,
+    ) -> Result<Response<v1::AlterTopicResponse>, Status> {
+        Err(status(Reason::Unsupported, "AlterTopic is not there yet", []))
+    }
+
+    async fn list_segments(
+        &self,
+        _request: Request<v1::ListSegmentsRequest>,
+    ) -> Result<Response<v1::ListSegmentsResponse>, Status> {
+        Err(status(Reason::Unsupported, "ListSegments is not there yet", []))
+    }
+
+    async fn get_cluster_info(
+        &self,
+        _request: Request<v1::GetClusterInfoRequest>,
+    ) -> Result<Response<v1::GetClusterInfoResponse>, Status> {
+        Err(status(Reason::Unsupported, "GetClusterInfo is not there yet", []))
+    }
+
     async fn create_topic(
         &self,
         request: Request<v1::CreateTopicRequest>,

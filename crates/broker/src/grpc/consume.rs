@@ -81,6 +81,7 @@ pub(super) fn check_format(format: i32) -> Result<Format, Status> {
     match v1::Format::try_from(format) {
         Ok(v1::Format::Unspecified | v1::Format::Records) => Ok(Format::Records),
         Ok(v1::Format::KafkaBatches) => Ok(Format::Batches),
+        Ok(v1::Format::ArrowIpc) => Err(status(Reason::Unsupported, "FORMAT_ARROW_IPC is not there yet", [])),
         Err(_) => Err(invalid(format_args!("format {format} is unknown"))),
     }
 }

@@ -193,7 +193,7 @@ impl Feed {
                 Ok(())
             }
             Some(v1::consume_request::Request::Init(_)) => Err(invalid("a Consume stream has one init")),
-            None => Err(invalid("a message of a Consume stream says nothing that this broker knows")),
+            _ => Err(invalid("a message of a Consume stream says nothing that this broker knows")),
         }
     }
 
@@ -226,6 +226,7 @@ impl Feed {
                 payload: Some(payload),
                 next_offset: wire_offset(part.next),
                 high_watermark: wire_offset(fetched.high_watermark),
+                ..v1::ConsumeBatch::default()
             };
             if self.send(v1::consume_response::Response::Batch(batch)).await.is_err() {
                 return Ok(Err(Gone));
@@ -244,7 +245,7 @@ impl Feed {
             next_offset: wire_offset(one.next),
             high_watermark: wire_offset(one.high_watermark.max(self.services.rooms.fetch.visible(one.key))),
         });
-        let heartbeat = v1::ConsumeHeartbeat { tails: tails.collect() };
+        let heartbeat = v1::ConsumeHeartbeat { tails: tails.collect(), ..v1::ConsumeHeartbeat::default() };
         self.send(v1::consume_response::Response::Heartbeat(heartbeat)).await
     }
 

@@ -1,10 +1,13 @@
 //! `ProduceService`.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
+use futures::Stream;
 use lakebed_ingest::{Admitted, BatchLimits, admit};
 use lakebed_model::{PartitionIndex, PartitionKey};
 use lakebed_wire::v1;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
 use super::records;
@@ -19,6 +22,15 @@ const INFLATION_MAX: usize = 16;
 
 #[tonic::async_trait]
 impl ProduceService for Services {
+    type ProduceStreamStream = Pin<Box<dyn Stream<Item = Result<v1::ProduceStreamResponse, Status>> + Send>>;
+
+    async fn produce_stream(
+        &self,
+        _request: Request<Streaming<v1::ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        Err(status(Reason::Unsupported, "ProduceStream is not there yet", []))
+    }
+
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let request = request.into_inner();
         let topic = self.find_topic(&request.topic).await?;

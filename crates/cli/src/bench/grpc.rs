@@ -87,7 +87,12 @@ async fn produce(job: Job, deadline: Instant, written: Arc<AtomicU64>) -> Result
     loop {
         if sent < job.batches && Instant::now() < deadline && calls.len() < job.in_flight {
             let payload = Some(v1::produce_request::Payload::KafkaBatch(job.pool.batch(0).clone()));
-            let request = v1::ProduceRequest { topic: job.topic.clone(), partition: Some(job.partition), payload };
+            let request = v1::ProduceRequest {
+                topic: job.topic.clone(),
+                partition: Some(job.partition),
+                payload,
+                ..Default::default()
+            };
             let client = client.clone();
             calls.push(async move {
                 let begun = Instant::now();
