@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import uuid
@@ -26,6 +27,8 @@ MEMORY_MIB = 256
 OVERHEAD_MIB = 128
 
 # No proxy for what is on this machine, neither for clients here nor for the programs that are started.
+# What `dev` notes of itself, and what client verbs find there, is not this user's.
+os.environ |= {"LAKEBED_PROFILE_DIR": tempfile.mkdtemp(prefix="lakebed-profiles-")}
 os.environ |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
 

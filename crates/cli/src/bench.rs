@@ -16,15 +16,17 @@ use hdrhistogram::Histogram;
 
 use crate::args::{BenchArgs, BenchTarget};
 use crate::failure::Failure;
+use crate::output::{Format, Output};
 
-pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: BenchArgs, output: Output) -> Result<(), Failure> {
     let report = match args.what {
         BenchTarget::Kafka => kafka::run(&args).await?,
         BenchTarget::Grpc => grpc::run(&args).await?,
         BenchTarget::Disk => disk::run(&args)?,
     };
-    report.print(args.json);
-    Ok(())
+    // The flag is older than `-o`.
+    let output = if args.json { Output { format: Format::Jsonl } } else { output };
+    report.print(output)
 }
 
 /// What was measured.
@@ -39,32 +41,24 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn print(&self, json: bool) {
+    fn print(&self, output: Output) -> Result<(), Failure> {
         let seconds = self.elapsed.as_secs_f64().max(1e-9);
         let (records_per_s, megabytes_per_s) = (self.records as f64 / seconds, self.bytes as f64 / 1e6 / seconds);
         let quantile = |q: f64| self.latency_us.value_at_quantile(q) as f64 / 1e3;
-        if json {
-            let line = serde_json::json!({
-                "what": self.what, "records": self.records, "bytes": self.bytes, "seconds": seconds,
-                "records_per_s": records_per_s, "megabytes_per_s": megabytes_per_s,
-                "p50_ms": quantile(0.5), "p90_ms": quantile(0.9), "p99_ms": quantile(0.99),
-                "max_ms": self.latency_us.max() as f64 / 1e3, "verified_bytes": self.verified_bytes,
-            });
-            println!("{line}");
-            return;
-        }
-        println!("what          {}", self.what);
-        println!("records       {} ({} bytes) in {seconds:.2} s", self.records, self.bytes);
-        println!("rate          {records_per_s:.0} records/s");
-        println!("throughput    {megabytes_per_s:.1} MB/s");
-        println!(
-            "latency       p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-            quantile(0.5),
-            quantile(0.9),
-            quantile(0.99),
-            self.latency_us.max() as f64 / 1e3
-        );
-        println!("verified      {} bytes read back and compared", self.verified_bytes);
+        let (p50, p90, p99, max) = (quantile(0.5), quantile(0.9), quantile(0.99), self.latency_us.max() as f64 / 1e3);
+        let facts = serde_json::json!({
+            "what": self.what, "records": self.records, "bytes": self.bytes, "seconds": seconds,
+            "records_per_s": records_per_s, "megabytes_per_s": megabytes_per_s,
+            "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": max, "verified_bytes": self.verified_bytes,
+        });
+        output.one(&facts, || {
+            format!(
+                "what          {}\nrecords       {} ({} bytes) in {seconds:.2} s\nrate          {records_per_s:.0} records/s\n\
+                 throughput    {megabytes_per_s:.1} MB/s\nlatency       p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms\n\
+                 verified      {} bytes read back and compared\n",
+                self.what, self.records, self.bytes, self.verified_bytes
+            )
+        })
     }
 }
 

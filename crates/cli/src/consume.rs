@@ -3,19 +3,18 @@
 use std::io::Write;
 
 use futures::StreamExt;
-use lakebed_client::{Client, ConsumeOptions, Start};
+use lakebed_client::{ConsumeOptions, Start};
 use lakebed_wire::v1;
 
 use crate::args::{ConsumeArgs, From};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
 
-pub(crate) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: ConsumeArgs, _output: Output) -> Result<(), Failure> {
     if args.count == Some(0) {
         return Ok(());
     }
-    let server = &args.server.server;
-    let connected = Client::connect(server).await;
-    let client = connected.map_err(|error| Failure::call("the broker can't be reached", server, &error))?;
+    let (client, server) = args.server.connect().await?;
     let start = match args.from {
         From::Start => Start::Earliest,
         From::End => Start::Latest,
@@ -23,7 +22,7 @@ pub(crate) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     };
     let mut options = ConsumeOptions::new(&args.topic, start);
     options.partitions.extend(args.partition);
-    let failed = |error: &_| Failure::call(format!("topic {} can't be read", args.topic), server, error);
+    let failed = |error: &_| Failure::call(format!("topic {} can't be read", args.topic), &server, error);
     let mut consumer = client.consume(options).await.map_err(|error| failed(&error))?;
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut output = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
@@ -46,7 +45,9 @@ pub(crate) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
             return closed(error);
         }
     }
-    Err(Failure::new("the broker ended the stream").remedy("start again from the last offset that you have").code(5))
+    Err(Failure::new("the broker ended the stream")
+        .remedy("start again from the last offset that you have")
+        .code("STREAM_ENDED", Exit::Unavailable))
 }
 
 fn write_record(output: &mut impl Write, record: &v1::Record, key_separator: Option<&str>) -> std::io::Result<()> {

@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 
 use crate::args::ProduceArgs;
 use crate::failure::Failure;
+use crate::output::Output;
+use crate::server::Server;
 
 /// A batch is sent when it has this many bytes or records, or when no line has come for [`LINGER`].
 const BATCH_BYTES_MAX: usize = 512 * 1024;
@@ -22,10 +24,8 @@ const LINGER: Duration = Duration::from_millis(5);
 /// Lines that wait to be sent.
 const LINES_MAX: usize = 4096;
 
-pub(crate) async fn run(args: ProduceArgs) -> Result<(), Failure> {
-    let server = args.server.server.clone();
-    let connected = Client::connect(&server).await;
-    let client = connected.map_err(|error| Failure::call("the broker can't be reached", &server, &error))?;
+pub(crate) async fn run(args: ProduceArgs, output: Output) -> Result<(), Failure> {
+    let (client, server) = args.server.connect().await?;
     let described = client.describe_topic(&args.topic).await;
     let described =
         described.map_err(|error| Failure::call(format!("topic {} can't be written", args.topic), &server, &error))?;
@@ -58,13 +58,13 @@ pub(crate) async fn run(args: ProduceArgs) -> Result<(), Failure> {
         }
     }
     sender.flush().await?;
-    eprintln!("produced {} records to {}", sender.sent, sender.topic);
-    Ok(())
+    output.notice(format!("produced {} records to {}", sender.sent, sender.topic));
+    output.one(&serde_json::json!({ "topic": sender.topic, "records": sender.sent }), String::new)
 }
 
 struct Sender {
     client: Client,
-    server: String,
+    server: Server,
     topic: String,
     buffers: BTreeMap<u32, Vec<v1::Record>>,
     bytes: usize,
@@ -108,9 +108,8 @@ fn open_lines(args: &ProduceArgs) -> Result<mpsc::Receiver<std::io::Result<Bytes
         None => Box::new(std::io::stdin()),
         Some(path) => {
             let opened = std::fs::File::open(path);
-            Box::new(opened.map_err(|error| {
-                Failure::new(format!("{} (from --file) can't be opened", path.display())).cause(error).code(3)
-            })?)
+            let what = || format!("{} (from --file) can't be opened", path.display());
+            Box::new(opened.map_err(|error| Failure::file(what(), &error))?)
         }
     };
     let (sender, receiver) = mpsc::channel(LINES_MAX);

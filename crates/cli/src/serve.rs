@@ -8,20 +8,21 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{DevArgs, ListenArgs, ServeArgs};
 use crate::failure::Failure;
+use crate::output::Output;
 
 /// Partitions of topics that `dev` makes.
 const DEV_PARTITIONS: u32 = 4;
 
-pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
+pub(crate) async fn dev(args: DevArgs, output: Output) -> Result<(), Failure> {
     let config =
         Config { auto_create_topics: true, default_partitions: DEV_PARTITIONS, ..config(args.store, args.listen) };
-    run(config, "dev").await
+    run(config, "dev", output).await
 }
 
-pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
+pub(crate) async fn serve(args: ServeArgs, output: Output) -> Result<(), Failure> {
     let auto_create_topics = args.auto_create_topics;
     let config = Config { auto_create_topics, default_partitions: 1, ..config(args.store, args.listen) };
-    run(config, "serve").await
+    run(config, "serve", output).await
 }
 
 fn config(store: String, listen: ListenArgs) -> Config {
@@ -37,12 +38,12 @@ fn config(store: String, listen: ListenArgs) -> Config {
     }
 }
 
-async fn run(config: Config, verb: &str) -> Result<(), Failure> {
+async fn run(config: Config, verb: &str, output: Output) -> Result<(), Failure> {
     start_logging();
     let broker = Broker::start(config).await.map_err(|error| start_failure(&error, verb))?;
     // Before anybody knows that it runs, and may ask it to stop.
     let asked_to_stop = stop_signal();
-    announce(&broker);
+    announce(&broker, output);
     let stopped = broker.run_until(asked_to_stop).await;
     stopped.map_err(|error| Failure::new("the broker has stopped").cause(error))
 }
@@ -79,10 +80,10 @@ fn start_logging() {
 }
 
 /// Says that the broker serves: a banner on a terminal, one JSON line elsewhere.
-fn announce(broker: &Broker) {
+fn announce(broker: &Broker, output: Output) {
     let (kafka, http, store) = (broker.kafka_address(), broker.http_address(), broker.store_url());
     let mut stdout = std::io::stdout().lock();
-    let text = if stdout.is_terminal() {
+    let text = if stdout.is_terminal() && output.is_table() {
         banner(&kafka.to_string(), &http.to_string(), store)
     } else {
         let version = env!("CARGO_PKG_VERSION");
@@ -98,7 +99,7 @@ fn announce(broker: &Broker) {
 fn banner(kafka: &str, http: &str, store: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let durable = if store.starts_with("memory:") { "lost on exit" } else { "survives restart" };
-    let server = if http == crate::args::DEFAULT_SERVER { String::new() } else { format!(" --server {http}") };
+    let server = if http == crate::server::DEFAULT { String::new() } else { format!(" --server {http}") };
     let path = store.strip_prefix("file://").unwrap_or(store).trim_end_matches('/');
     format!(
         "lakebed {version}\n  data   {store}  ({durable})\n  Kafka  {kafka}\n  gRPC   {http}\n  HTTP   http://{http}/readyz\n\nTry:\n  \

@@ -15,6 +15,7 @@ use super::pool::Pool;
 use super::{Report, histogram, micros};
 use crate::args::BenchArgs;
 use crate::failure::Failure;
+use crate::server::Server;
 
 pub(super) async fn run(args: &BenchArgs) -> Result<Report, Failure> {
     let pool = Arc::new(Pool::new(args.record, args.batch)?);
@@ -25,7 +26,7 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Report, Failure> {
     let (mut producers, mut consumers) = (Vec::new(), Vec::new());
     for (partition, start) in (0_i32..).zip(starts) {
         let job = Job {
-            server: args.server.server.clone(),
+            server: args.server.find()?,
             topic: args.topic.clone(),
             in_flight: args.in_flight.max(1),
             pool: Arc::clone(&pool),
@@ -63,7 +64,7 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Report, Failure> {
 
 #[derive(Clone)]
 struct Job {
-    server: String,
+    server: Server,
     topic: String,
     in_flight: usize,
     pool: Arc<Pool>,
@@ -73,8 +74,7 @@ struct Job {
 }
 
 async fn connect(job: &Job) -> Result<Client, Failure> {
-    let connected = Client::connect(&job.server).await;
-    connected.map_err(|error| Failure::call("the broker can't be reached", &job.server, &error))
+    job.server.connect().await
 }
 
 /// Calls Produce with `in_flight` calls outstanding. Calls of one connection may overtake one another, so which batch got which

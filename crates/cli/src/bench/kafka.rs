@@ -13,7 +13,6 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::RecordBatchDecoder;
-use lakebed_client::Client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -70,17 +69,15 @@ fn joined<T>(result: Result<Result<T, Failure>, tokio::task::JoinError>) -> Resu
 
 /// Makes the topic if it is not there; answers where each partition ends.
 pub(super) async fn make_topic(args: &BenchArgs) -> Result<Vec<i64>, Failure> {
-    let server = &args.server.server;
-    let connected = Client::connect(server).await;
-    let client = connected.map_err(|error| Failure::call("the broker can't be reached", server, &error))?;
+    let (client, server) = args.server.connect().await?;
     let partitions = i32::try_from(args.partitions).unwrap_or(i32::MAX);
     match client.create_topic(&args.topic, Some(partitions), Default::default()).await {
         Ok(_) => {}
         Err(error) if error.reason() == "TOPIC_ALREADY_EXISTS" => {}
-        Err(error) => return Err(Failure::call(format!("topic {} can't be made", args.topic), server, &error)),
+        Err(error) => return Err(Failure::call(format!("topic {} can't be made", args.topic), &server, &error)),
     }
     let described = client.describe_topic(&args.topic).await;
-    let described = described.map_err(|error| Failure::call("the topic can't be described", server, &error))?;
+    let described = described.map_err(|error| Failure::call("the topic can't be described", &server, &error))?;
     let starts: Vec<i64> = described.partitions.iter().map(|partition| partition.latest_offset).collect();
     if starts.len() == args.partitions as usize {
         Ok(starts)
