@@ -129,6 +129,7 @@ def test_a_root_of_a_newer_format_is_refused_and_left_alone(start_broker, tmp_bu
     start_broker(tmp_bucket).stop()
     root = tmp_path / "root"
     (root / "lakebed.json").write_text(json.dumps(json.loads((root / "lakebed.json").read_text()) | {"format": 7}))
+    (root / ".staging/17").write_text("half written by a newer broker")
     before = snapshot(root)
     refused = lakebed("serve", "--store", tmp_bucket.url, *LISTEN)
     assert refused.returncode == 1 and refused.stdout == ""

@@ -357,6 +357,7 @@ mod tests {
             assert_eq!(default_flush_interval(url), Duration::from_millis(expected_ms), "{url}");
         }
     }
+
     #[tokio::test]
     async fn a_part_that_ends_ends_the_broker_and_is_named() {
         type Ends = fn(&Broker);

@@ -10,11 +10,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use lakebed_log::BarrierError;
 use lakebed_model::State;
+use lakebed_store::BufferPool;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
-use lakebed_store::BufferPool;
 
 mod api_versions;
 mod connection;

@@ -12,8 +12,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
@@ -48,6 +48,7 @@ pub(crate) struct LocalBackend {
 struct Files {
     root: PathBuf,
     staging: PathBuf,
+    is_staging_clear: Mutex<bool>,
     staged: AtomicU64,
     stages: Stages,
     durable: Durable,
@@ -57,7 +58,8 @@ struct Files {
 }
 
 impl LocalBackend {
-    /// Takes the directory, creating it if it is absent, and clears what an earlier process left half written.
+    /// Takes the directory, creating it if it is absent. What an earlier process left half written is cleared before the first write,
+    /// so that a root which turns out not to be ours to write is left as it was.
     pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
         if root.exists() && !root.is_dir() {
             return Err(OpenError::NotADirectory { path: root.to_path_buf() });
@@ -65,15 +67,11 @@ impl LocalBackend {
         let not_writable = |source| OpenError::NotWritable { directory: root.to_path_buf(), source };
         fs::create_dir_all(root).map_err(not_writable)?;
         let lock = take_lock(root)?;
-        let staging = root.join(STAGING_NAME);
-        let cleared = match fs::remove_dir_all(&staging) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => fs::create_dir(&staging),
-        };
-        cleared.and_then(|()| durable::sync_with_parents(root)).map_err(not_writable)?;
+        durable::sync_with_parents(root).map_err(not_writable)?;
         let files = Files {
             root: root.to_path_buf(),
-            staging,
+            staging: root.join(STAGING_NAME),
+            is_staging_clear: Mutex::new(false),
             staged: AtomicU64::new(0),
             stages: Stages::default(),
             durable: Durable::new(root),
@@ -135,12 +133,27 @@ impl Files {
     fn create(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
         self.check_disk()?;
         let path = self.path(key)?;
+        self.clear_staging().map_err(refused)?;
         let staged = self.staging.join(self.staged.fetch_add(1, Ordering::Relaxed).to_string());
         let written = self.stages.write_synced(&staged, payload);
         let linked = written.map_err(refused).and_then(|()| self.link(&staged, &path));
         // What stays behind costs space until the next start, and is seen by nobody.
         let _ = fs::remove_file(&staged);
         linked
+    }
+
+    /// Makes the place for files that are being written, once, without what an earlier process left there.
+    fn clear_staging(&self) -> std::io::Result<()> {
+        let mut is_clear = self.is_staging_clear.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_clear {
+            return Ok(());
+        }
+        match fs::remove_dir_all(&self.staging) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir(&self.staging)?,
+        }
+        *is_clear = true;
+        Ok(())
     }
 
     /// Gives the staged file its name for good.

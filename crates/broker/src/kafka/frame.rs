@@ -2,7 +2,8 @@
 //!
 //! 1. Nothing is allocated for a claim: a buffer grows with what arrives.
 //! 2. The bytes of frames that are being read or worked on are accounted broker-wide before they are read, step by step as they
-//!    arrive; when there is no room, their sockets are not read. A claim alone takes one step from the others.
+//!    arrive; when there is no room, their sockets are not read. A claim alone takes one step from the others. Produce has a budget of
+//!    its own, so that producers who wait leave room for everybody else.
 //! 3. Only Produce may be large: decoding inflates the other messages many times over.
 
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub(crate) struct FrameLimits {
     pub(crate) stall_max: Duration,
 }
 
-/// The memory that frames of all connections share.
+/// Memory that frames of all connections share.
 #[derive(Debug, Clone)]
 struct FrameBudget {
     units: Arc<Semaphore>,

@@ -37,6 +37,8 @@ async fn objects_outlive_the_store_and_half_written_ones_do_not() {
     assert_eq!(&store.get(&key("x/y")).await.unwrap()[..], b"body");
     let listed = store.list(&Directory::root(), None, 10).await.unwrap().objects;
     assert_eq!(listed, [Listed { key: key("x/y"), size_bytes: 4 }]);
+    assert!(root.join(".staging/17").exists(), "reading changes nothing");
+    assert_eq!(store.create(&key("x/z"), "body").await.unwrap(), Created::New);
     assert_eq!(fs::read_dir(root.join(".staging")).unwrap().count(), 0);
 }
 
