@@ -12,14 +12,13 @@ use lakebed_log::{Closed, Log, Offload, Seams};
 use lakebed_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::AbortOnDropHandle;
 use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
 use crate::damage::DamageLog;
 use crate::grpc;
-use crate::http;
+use crate::http::{self, listener::Lifetime};
 use crate::kafka::{Service, listener};
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
@@ -52,9 +51,7 @@ pub struct Broker {
     rooms: Arc<Rooms>,
     kafka_address: SocketAddr,
     http_address: SocketAddr,
-    shutdown: CancellationToken,
-    connections: TaskTracker,
-    http: tokio::task::JoinHandle<std::io::Result<()>>,
+    lifetime: Lifetime,
     health: HealthReporter,
     parts: Parts,
 }
@@ -174,17 +171,22 @@ impl Broker {
         let (kafka_address, http_address) = (address(&kafka), address(&http));
         let (rooms, publishing, merging) = open(store, config).await?;
         let rooms = Arc::new(rooms);
-        let (shutdown, connections) = (CancellationToken::new(), TaskTracker::new());
+        let lifetime = Lifetime::default();
         let service = Arc::new(Service::new(Arc::clone(&rooms)));
-        let listener = listener::listen(kafka, service, shutdown.clone(), connections.clone());
-        let prober = quiet::probe_when_quiet(rooms.log.clone(), connections.clone());
-        let (listening, probing) = (spawn(listener), spawn(prober));
-        let parts = Parts { listening, publishing, merging, probing };
+        let listener = listener::listen(kafka, service, lifetime.shutdown.clone(), lifetime.clients.clone());
+        let prober = quiet::probe_when_quiet(rooms.log.clone(), lifetime.clients.clone());
         let (services, health) = grpc::routes(Arc::clone(&rooms)).await;
-        let router = http::router(Arc::clone(&rooms), services);
-        let http = tokio::spawn(http::serve(http, router, shutdown.clone()));
+        let options = http::listener::Options {
+            router: http::router(Arc::clone(&rooms), services),
+            config: rooms.config.clone(),
+            metrics: Arc::clone(&rooms.metrics),
+            seed: rooms.seams.seed,
+        };
+        let http_listener = http::listener::listen(http, options, lifetime.clone());
+        let (listening, listening_http, probing) = (spawn(listener), spawn(http_listener), spawn(prober));
+        let parts = Parts { listening, listening_http, publishing, merging, probing };
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
-        Ok(Self { rooms, kafka_address, http_address, shutdown, connections, http, health, parts })
+        Ok(Self { rooms, kafka_address, http_address, lifetime, health, parts })
     }
 
     /// Where Kafka clients connect.
@@ -218,30 +220,24 @@ impl Broker {
             biased;
             closed = log.closed() => Err(RunError::LogClosed(closed)),
             () = self.rooms.ingest.ended() => Err(part_ended(log, "write path", Ok(()))),
-            ended = &mut self.http => {
-                let why = format!("{ended:?}");
-                Err(RunError::PartEnded { part: "HTTP listener", why })
-            }
             ended = self.parts.ended(log) => Err(ended),
             () = asked_to_stop => Ok(()),
         };
         grpc::stop_serving(&self.health).await;
-        self.shutdown.cancel();
-        self.connections.close();
+        let Lifetime { shutdown, cut, connections, clients } = &self.lifetime;
+        shutdown.cancel();
+        connections.close();
+        clients.close();
         // Readers that wait for records would wait on.
         self.rooms.fetch.stop_waiting();
         if outcome.is_ok() && tokio::time::timeout(DRAIN_MAX, self.rooms.ingest.drain()).await.is_err() {
             outcome = Err(RunError::NotDrained);
         }
-        if tokio::time::timeout(CLOSE_MAX, self.connections.wait()).await.is_err() {
-            tracing::warn!(connections = self.connections.len(), "connections were cut off");
-        }
-        if !self.http.is_finished() {
-            drop(tokio::time::timeout(HTTP_CLOSE_MAX, &mut self.http).await);
-        }
-        self.http.abort();
-        if !self.http.is_finished() {
-            drop(self.http.await);
+        // Those of HTTP that have said what they had to say are gone by then.
+        drop(tokio::time::timeout(HTTP_CLOSE_MAX, connections.wait()).await);
+        cut.cancel();
+        if tokio::time::timeout(CLOSE_MAX, async { (connections.wait().await, clients.wait().await) }).await.is_err() {
+            tracing::warn!(connections = clients.len(), "connections were cut off");
         }
         self.parts.stop().await;
         outcome
@@ -366,7 +362,7 @@ mod tests {
             ("hand-over to readers", |broker| broker.parts.publishing.abort()),
             ("merging", |broker| broker.parts.merging.abort()),
             ("look for a takeover", |broker| broker.parts.probing.abort()),
-            ("HTTP listener", |broker| broker.http.abort()),
+            ("HTTP listener", |broker| broker.parts.listening_http.abort()),
         ];
         for (name, end) in parts {
             let broker = Broker::start(Config::default()).await.unwrap();

@@ -30,12 +30,17 @@ pub struct Config {
     pub request_bytes_max: usize,
     /// Whether fresh batches are served from memory as they came. Off costs a read of the store per fetch; for tests.
     pub tail: bool,
-    /// Most Kafka connections; one more is closed at once.
+    /// Most connections of each of the two ports; one more is closed at once.
     pub connections_max: usize,
-    /// Most Kafka connections from one address.
+    /// Most connections from one address, of each of the two ports.
     pub connections_per_address_max: usize,
-    /// A connection without a request for this long is closed.
+    /// A Kafka connection without a request for this long is closed.
     pub connection_idle_max: Duration,
+    /// Age at which a connection for gRPC and HTTP takes no more calls, give or take a tenth. Less moves clients sooner to brokers that
+    /// have come later; more saves connecting again.
+    pub connection_age_max: Duration,
+    /// How long calls may go on after that before streams are ended.
+    pub connection_age_grace: Duration,
 }
 
 /// Where the memory goes.
@@ -47,6 +52,8 @@ pub struct Budget {
     pub free_buffers_bytes: usize,
     /// Used buffers of objects that wait for the next object.
     pub free_bodies_bytes: usize,
+    /// What clients of HTTP/2 may send before it is read, beyond 64 KiB of each connection.
+    pub windows_bytes: usize,
     /// Batches that are not durable yet.
     pub ingest_bytes: usize,
     /// Fresh batches as they came.
@@ -86,6 +93,8 @@ impl Default for Config {
             connections_max: 10_000,
             connections_per_address_max: 5_000,
             connection_idle_max: Duration::from_secs(600),
+            connection_age_max: Duration::from_secs(1800),
+            connection_age_grace: Duration::from_secs(300),
         }
     }
 }
@@ -113,6 +122,9 @@ impl Config {
         if self.connections_max == 0 || self.connections_per_address_max == 0 {
             problems.push("at least one connection must be allowed".to_owned());
         }
+        if self.connection_age_max.is_zero() {
+            problems.push("connections of no age: the maximum must be more than 0".to_owned());
+        }
         if let Some(advertise) = &self.advertise
             && let Err(problem) = split_address(advertise)
         {
@@ -134,6 +146,7 @@ impl Config {
             requests_bytes: share,
             free_buffers_bytes: share / 4,
             free_bodies_bytes: share / 2,
+            windows_bytes: share / 2,
             ingest_bytes: share,
             tail_bytes: if self.tail { 2 * share } else { 0 },
             cache_bytes: share,
@@ -168,10 +181,11 @@ mod tests {
             flush_bytes: 0,
             request_bytes_max: 1,
             connections_max: 0,
+            connection_age_max: Duration::ZERO,
             advertise: Some("nowhere".to_owned()),
             ..Config::default()
         };
-        assert_eq!(wrong.validate().len(), 6);
+        assert_eq!(wrong.validate().len(), 7);
     }
 
     #[test]
@@ -181,6 +195,7 @@ mod tests {
             let sum = budget.requests_bytes
                 + budget.free_buffers_bytes
                 + budget.free_bodies_bytes
+                + budget.windows_bytes
                 + budget.ingest_bytes
                 + budget.tail_bytes
                 + budget.cache_bytes

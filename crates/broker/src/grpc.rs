@@ -8,7 +8,7 @@ mod consume;
 mod feed;
 mod produce;
 mod records;
-mod status;
+pub(crate) mod status;
 
 use std::sync::Arc;
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::rooms::Rooms;
+
+pub(crate) mod ending;
+mod last_words;
+pub(crate) mod listener;
+mod windows;
 
 /// `/livez`, `/readyz` and `/metrics`, with `services` beside them (a tonic `Routes` by its `into_axum_router`).
 pub fn router(rooms: Arc<Rooms>, services: Router) -> Router {
@@ -21,20 +24,7 @@ pub fn router(rooms: Arc<Rooms>, services: Router) -> Router {
         .route("/metrics", get(metrics))
         .with_state(rooms)
         .merge(services)
-}
-
-/// Serves until shutdown, then lets what was begun end.
-///
-/// # Errors
-/// The listener's.
-pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> std::io::Result<()> {
-    // A small message waits for the acknowledgement of the one before it otherwise: stalls of 40 ms.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY can't be set");
-        }
-    });
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+        .layer(from_fn(last_words::end_streams))
 }
 
 /// The process runs.

@@ -12,6 +12,7 @@
 
 mod broker;
 pub mod config;
+mod connections;
 mod damage;
 mod grpc;
 pub mod http;

@@ -50,6 +50,9 @@ pub struct Metrics {
     requests: Family<ApiLabels, Counter>,
     connections: Gauge,
     connections_closed: Family<CauseLabels, Counter>,
+    http_connections: Gauge,
+    http_connections_accepted: Counter,
+    http_connections_closed: Family<CauseLabels, Counter>,
     produce_bytes: Counter,
     produce_batches: Counter,
     produce_refused: Family<CauseLabels, Counter>,
@@ -96,6 +99,9 @@ impl Metrics {
             requests: Family::default(),
             connections: Gauge::default(),
             connections_closed: Family::default(),
+            http_connections: Gauge::default(),
+            http_connections_accepted: Counter::default(),
+            http_connections_closed: Family::default(),
             produce_bytes: Counter::default(),
             produce_batches: Counter::default(),
             produce_refused: Family::default(),
@@ -126,6 +132,15 @@ impl Metrics {
         registry.register("kafka_connections", "Kafka connections now", self.connections.clone());
         let closed = self.connections_closed.clone();
         registry.register("kafka_connections_closed", "Kafka connections closed by the broker, by cause", closed);
+        registry.register("http_connections", "Connections of the HTTP port now", self.http_connections.clone());
+        let accepted = self.http_connections_accepted.clone();
+        registry.register("http_connections_accepted", "Connections of the HTTP port that were accepted", accepted);
+        let closed = self.http_connections_closed.clone();
+        registry.register(
+            "http_connections_closed",
+            "Connections of the HTTP port closed by the broker, by cause",
+            closed,
+        );
         registry.register("produce_bytes", "Bytes of record batches acknowledged", self.produce_bytes.clone());
         registry.register("produce_batches", "Record batches acknowledged", self.produce_batches.clone());
         let refused = self.produce_refused.clone();
@@ -221,6 +236,19 @@ impl Metrics {
 
     pub(crate) fn connection_closed_by_us(&self, cause: &'static str) {
         self.connections_closed.get_or_create(&CauseLabels { cause }).inc();
+    }
+
+    pub(crate) fn http_connection_opened(&self) {
+        self.http_connections.inc();
+        self.http_connections_accepted.inc();
+    }
+
+    pub(crate) fn http_connection_ended(&self) {
+        self.http_connections.dec();
+    }
+
+    pub(crate) fn http_connection_closed_by_us(&self, cause: &'static str) {
+        self.http_connections_closed.get_or_create(&CauseLabels { cause }).inc();
     }
 
     pub(crate) fn produced(&self, bytes: usize) {

@@ -70,6 +70,8 @@ pub enum Reason {
     OutOfOrderSequence,
     /// A producer epoch below one that has been seen.
     InvalidProducerEpoch,
+    /// The connection has reached its age; the broker goes on.
+    ConnectionAged,
     /// A bug in the broker.
     Internal,
 }
@@ -120,6 +122,7 @@ pub const TABLE: &[Row] = &[
     row(Reason::Unsupported, "UNSUPPORTED", K::UnsupportedVersion, Code::Unimplemented),
     row(Reason::OutOfOrderSequence, "INVALID_REQUEST", K::OutOfOrderSequenceNumber, Code::FailedPrecondition),
     row(Reason::InvalidProducerEpoch, "INVALID_REQUEST", K::InvalidProducerEpoch, Code::FailedPrecondition),
+    row(Reason::ConnectionAged, "CONNECTION_AGED", K::NotLeaderOrFollower, Code::Unavailable),
     row(Reason::Internal, "INTERNAL", K::UnknownServerError, Code::Internal),
 ];
 
@@ -252,8 +255,11 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_retriable_for_kafka_clients_and_nothing_else_is_but_a_missing_topic() {
-        use Reason::{CorruptBatch, DamagedObject, Fenced, OutcomeUnknown, Overloaded, ShuttingDown, StoreUnavailable};
-        let passing = [Fenced, ShuttingDown, Overloaded, StoreUnavailable, OutcomeUnknown];
+        use Reason::{
+            ConnectionAged, CorruptBatch, DamagedObject, Fenced, OutcomeUnknown, Overloaded, ShuttingDown,
+            StoreUnavailable,
+        };
+        let passing = [Fenced, ShuttingDown, Overloaded, StoreUnavailable, OutcomeUnknown, ConnectionAged];
         // Kafka marks CORRUPT_MESSAGE and the topics' codes retriable: a checksum may have broken on the way, metadata may lag.
         let kafkas =
             [CorruptBatch, DamagedObject, Reason::TopicNotFound, Reason::TopicIdNotFound, Reason::PartitionNotFound];

@@ -14,6 +14,8 @@ type Part = AbortOnDropHandle<()>;
 pub(super) struct Parts {
     /// Accepts Kafka's connections.
     pub(super) listening: Part,
+    /// Accepts the connections of gRPC and HTTP.
+    pub(super) listening_http: Part,
     /// Hands what was committed to the readers.
     pub(super) publishing: Part,
     /// Merges small objects. On its own it would only be missed when producers are made to wait for it.
@@ -28,6 +30,7 @@ impl Parts {
         let (part, ended) = tokio::select! {
             biased;
             ended = &mut self.listening => ("Kafka listener", ended),
+            ended = &mut self.listening_http => ("HTTP listener", ended),
             ended = &mut self.publishing => ("hand-over to readers", ended),
             ended = &mut self.merging => ("merging", ended),
             ended = &mut self.probing => ("look for a takeover", ended),
@@ -37,7 +40,7 @@ impl Parts {
 
     /// Ends them all, and waits until they are gone, and with them their hold on the store.
     pub(super) async fn stop(self) {
-        for part in [self.listening, self.publishing, self.merging, self.probing] {
+        for part in [self.listening, self.listening_http, self.publishing, self.merging, self.probing] {
             part.abort();
             if !part.is_finished() {
                 // Whatever comes of it.

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::client::{Running, batch};
 
-async fn get(broker: &Running, path: &str) -> String {
+pub(crate) async fn get(broker: &Running, path: &str) -> String {
     let mut stream = TcpStream::connect(broker.http).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

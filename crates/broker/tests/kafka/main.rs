@@ -6,6 +6,7 @@ mod client;
 mod durability;
 mod hostile;
 mod http;
+mod http_connections;
 mod records;
 mod topics;
 mod versions;
