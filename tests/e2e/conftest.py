@@ -1,6 +1,6 @@
 """Fixtures of the end-to-end suites: real servers from the release binary, on free loopback ports, stopped by their process id.
 
-Every suite runs on a local directory and on an S3 server (moto). A server that is left running fails its test, and the peak
+Every suite runs on a local directory and on an S3 server (moto); failures of a bucket are made by one of our own. A server that is left running fails its test, and the peak
 resident size of every broker is checked against its `--memory` when it is stopped.
 """
 
@@ -21,6 +21,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("LAKEBED_BINARY", ROOT / "target/release/lakebed"))
+# Never shipped, so a debug build will do.
+S3_SERVER = Path(os.environ.get("LAKEBED_S3_SERVER", Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/s3-server"))
 READY_SECONDS = 30
 MEMORY_MIB = 256
 # What a broker may need besides its memory budget: code, stacks and the allocator's slack.
@@ -184,6 +186,49 @@ def s3():
         server.kill()
         server.wait()
     drain.wait()
+
+
+class S3Server:
+    """An S3 server of our own (`lakebed_sim::s3`), which can be told to misbehave. `endpoint` is its address as `host:port`."""
+
+    def __init__(self, log, arguments=()):
+        assert S3_SERVER.exists(), f"{S3_SERVER} is missing: cargo build --workspace --bins"
+        with open(log, "ab") as errors:
+            self.process = subprocess.Popen([S3_SERVER, *arguments], stdout=subprocess.PIPE, stderr=errors, bufsize=0)
+        self.ready = json.loads(read_line(self.process, READY_SECONDS))
+        self.endpoint = self.ready["endpoint"].removeprefix("http://")
+
+    def control(self, method, path, body=None):
+        """Asks the control endpoint. Returns the JSON of its answer."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.ready["control"] + path, data=data, method=method)
+        with urllib.request.urlopen(request, timeout=READY_SECONDS) as answer:
+            return json.load(answer)
+
+    def conduct(self, **conduct):
+        """Changes how it behaves; it is in force when this returns. Without arguments it behaves again."""
+        self.control("PUT", "/conduct", conduct)
+
+    def met(self):
+        """How many requests each rule of its conduct has met."""
+        return self.control("GET", "/conduct")["met"]
+
+    def counts(self):
+        """What was asked of it, by kind of request."""
+        return self.control("GET", "/counts")["operations"]
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def s3_server(tmp_path):
+    """An S3 server of the test's own, that can be told to misbehave."""
+    server = S3Server(tmp_path / "s3-server.log")
+    yield server
+    server.kill()
 
 
 class Bucket:

@@ -5,6 +5,8 @@
 //! 2. The code under test is the real one (`log`, `ingest`, `fetch`, `compact`, `segment`, `store`); only the store's backend, the network between
 //!    brokers and the clients are the world's.
 //! 3. Leaving a rule of the log out ([`lakebed_log::broken::Broken`]) makes the checker complain; the tests hold it to that.
+//!
+//! Beside the worlds, and in real time: [`s3`], a server for clients that are other processes.
 
 mod admin;
 mod batches;
@@ -25,6 +27,7 @@ mod process;
 mod reader;
 mod rows;
 pub mod rules;
+pub mod s3;
 pub mod trace;
 mod uploader;
 mod world;

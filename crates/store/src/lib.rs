@@ -39,4 +39,4 @@ pub use open::OpenError;
 pub use payload::Payload;
 pub use read::{DeleteError, ListError, Listing, ReadError, Suffix};
 pub use retry::RetryPolicy;
-pub use store::{Store, StoreOptions};
+pub use store::{Store, StoreOptions, Variables};

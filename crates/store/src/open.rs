@@ -100,10 +100,11 @@ fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
     let bucket =
         url.host_str().filter(|bucket| !bucket.is_empty()).ok_or_else(|| invalid("it names no bucket".to_owned()))?;
     let root = Directory::new(url.path().trim_matches('/')).map_err(|error| invalid(error.to_string()))?;
+    let variables = options.variables.as_ref().map_or_else(settings::environment, |variables| variables.0.clone());
     let opened = match url.scheme() {
-        "s3" => settings::s3(bucket, &settings::environment()),
-        "gs" => settings::gcs(bucket, &settings::environment()),
-        _ => settings::azure(bucket, &settings::environment()),
+        "s3" => settings::s3(bucket, &variables),
+        "gs" => settings::gcs(bucket, &variables),
+        _ => settings::azure(bucket, &variables),
     };
     let opened = opened.map_err(|source| OpenError::Settings { url: url.to_string(), source })?;
     Ok(Store::new(url.as_str().trim_end_matches('/'), Arc::new(CloudBackend::new(opened, root)), options))

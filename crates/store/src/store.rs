@@ -1,5 +1,6 @@
 //! The store: a root, a backend, and the policy by which it is asked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,6 +18,18 @@ pub struct StoreOptions {
     pub seed: u64,
     /// Most bytes of used buffers that lie ready for the next objects. More spares fresh pages when large objects are written.
     pub free_buffers_bytes: usize,
+    /// Where a cloud store's settings come from (`AWS_ACCESS_KEY_ID` and so on). `None`: the process's environment.
+    pub variables: Option<Variables>,
+}
+
+/// Variables that stand in for the process's environment. What they say is not shown by `Debug`: secrets are among it.
+#[derive(Clone, Default)]
+pub struct Variables(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// The bucket, or what stands for it. Cloning is cheap; all clones share one connection pool, or one lock.

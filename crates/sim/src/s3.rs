@@ -1,0 +1,215 @@
+//! An S3 server for tests and measurements: real HTTP on loopback, everything in memory, and misconduct on demand.
+//!
+//! 1. As it starts it keeps what S3 promises: conditional writes are decided and applied in one step, what was answered is read and listed
+//!    at once, signatures (version 4) and the clock of a request are checked.
+//! 2. What it does otherwise is what its [`Conduct`] says, which can be changed while it runs (by [`S3Server::set_conduct`] or
+//!    over HTTP, see [`control`]). Chance is drawn from a seed, in the order in which requests arrive.
+//! 3. Memory is bounded: objects and bodies on their way together by [`Options::memory_bytes_max`], connections by their number.
+//! 4. It binds loopback addresses only.
+//!
+//! Unlike the worlds of this crate it runs in real time, for clients that are other processes. It has no multipart uploads, versions,
+//! access rules or regions.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+pub mod bill;
+pub mod conduct;
+pub mod control;
+
+mod access;
+mod body;
+mod front;
+mod listener;
+mod objects;
+mod protocol;
+
+use bill::Bill;
+use conduct::{Conduct, Demeanour, Problem};
+use front::Front;
+use listener::Change;
+use objects::Objects;
+
+/// Changes of conduct that wait to be put into force.
+const CHANGES_MAX: usize = 16;
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Loopback address of the S3 endpoint; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Loopback address of the control endpoint; port 0 takes a free one.
+    pub control: SocketAddr,
+    /// Buckets that exist from the start.
+    pub buckets: Vec<String>,
+    /// The one access key that is known.
+    pub access_key: String,
+    /// Its secret.
+    pub secret_key: String,
+    /// Bytes of objects and of bodies on their way that are held at most (1 GiB). A PUT beyond is answered 403 `QuotaExceeded`.
+    pub memory_bytes_max: usize,
+    /// Seed of latencies and of what is done with a probability.
+    pub seed: u64,
+    /// How it behaves at first.
+    pub conduct: Conduct,
+    /// Serve this directory with crate `s3s-fs` instead of memory: it looks whether a key is free and writes in two steps, so that of
+    /// several rivals more than one creates. The real store that a check must refuse.
+    pub filesystem: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            listen: free,
+            control: free,
+            buckets: vec!["test".to_owned()],
+            access_key: "test".to_owned(),
+            secret_key: "test".to_owned(),
+            memory_bytes_max: 1 << 30,
+            seed: 0,
+            conduct: Conduct::default(),
+            filesystem: None,
+        }
+    }
+}
+
+/// Why a server does not start, or does not behave as it is told.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address is not on loopback: it has a well-known password and serves everyone.
+    #[error("{address} is not a loopback address")]
+    NotLoopback {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A port can't be bound.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The conduct can't be followed.
+    #[error(transparent)]
+    Conduct(#[from] Problem),
+    /// The directory can't be served.
+    #[error("can't serve '{}': {reason}", directory.display())]
+    Filesystem {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The server has ended.
+    #[error("the server has ended")]
+    Ended,
+}
+
+/// A running server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct S3Server {
+    address: SocketAddr,
+    control_address: SocketAddr,
+    handle: Handle,
+    _serving: AbortOnDropHandle<()>,
+    _controlling: AbortOnDropHandle<()>,
+}
+
+/// What tells the server how to behave, and asks it what it did.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    demeanour: Arc<Demeanour>,
+    bill: Arc<Bill>,
+    changes: mpsc::Sender<Change>,
+}
+
+impl Handle {
+    /// Returns when `conduct` is in force: of an outage, when all connections have ended.
+    pub(crate) async fn set_conduct(&self, conduct: Conduct) -> Result<(), ServerError> {
+        let (done, in_force) = oneshot::channel();
+        let outage = conduct.outage;
+        self.demeanour.set(conduct)?;
+        self.changes.send(Change { outage, done }).await.map_err(|_| ServerError::Ended)?;
+        in_force.await.map_err(|_| ServerError::Ended)
+    }
+}
+
+impl S3Server {
+    /// Starts a server in the current runtime.
+    ///
+    /// # Errors
+    /// [`ServerError`]; nothing is served.
+    pub async fn start(options: Options) -> Result<Self, ServerError> {
+        let listener = bind(options.listen).await?;
+        let control = bind(options.control).await?;
+        let (address, control_address) = (local(&listener), local(&control));
+        let demeanour = Arc::new(Demeanour::new(options.seed));
+        let bill = Arc::new(Bill::default());
+        let service = match &options.filesystem {
+            None => {
+                let objects = Objects::new(options.memory_bytes_max, Arc::clone(&demeanour));
+                for bucket in &options.buckets {
+                    objects.create_bucket(bucket);
+                }
+                access::guarded(protocol::Protocol::new(Arc::new(objects)), &options)
+            }
+            Some(directory) => {
+                let unusable = |reason: String| ServerError::Filesystem { directory: directory.clone(), reason };
+                for bucket in &options.buckets {
+                    std::fs::create_dir_all(directory.join(bucket)).map_err(|error| unusable(error.to_string()))?;
+                }
+                let files = s3s_fs::FileSystem::new(directory).map_err(|error| unusable(format!("{error:?}")))?;
+                access::guarded(files, &options)
+            }
+        };
+        let (changes, changing) = mpsc::channel(CHANGES_MAX);
+        let handle = Handle { demeanour: Arc::clone(&demeanour), bill: Arc::clone(&bill), changes };
+        let front = Arc::new(Front::new(service, demeanour, bill));
+        let serving = AbortOnDropHandle::new(tokio::spawn(listener::serve(listener, front, changing)));
+        let controlling = AbortOnDropHandle::new(tokio::spawn(control::serve(control, handle.clone())));
+        let server = Self { address, control_address, handle, _serving: serving, _controlling: controlling };
+        server.set_conduct(options.conduct).await?;
+        Ok(server)
+    }
+
+    /// Where S3 clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where [`control`] is served.
+    pub fn control_address(&self) -> SocketAddr {
+        self.control_address
+    }
+
+    /// Changes the conduct; returns when it is in force: of an outage, when all connections have ended.
+    ///
+    /// # Errors
+    /// [`ServerError::Conduct`] if it can't be followed; the server behaves as before.
+    pub async fn set_conduct(&self, conduct: Conduct) -> Result<(), ServerError> {
+        self.handle.set_conduct(conduct).await
+    }
+
+    /// What was asked of it so far.
+    pub fn counts(&self) -> bill::Counts {
+        self.handle.bill.counts()
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    if !address.ip().is_loopback() {
+        return Err(ServerError::NotLoopback { address });
+    }
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+fn local(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a bound listener has an address")
+}

@@ -1,0 +1,282 @@
+//! The operations of S3 on the objects in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use s3s::dto::*;
+use s3s::{Body, S3, S3Error, S3Request, S3Response, S3Result, s3_error};
+
+use super::conduct::Weakness;
+use super::objects::{Asked, Condition, Held, Missing, New, Object as Stored, Objects};
+
+/// Most keys on a page, as S3 has it.
+const PAGE_KEYS_MAX: i32 = 1000;
+/// How long a racing store looks away between the condition and the write.
+const RACE_WINDOW: Duration = Duration::from_millis(5);
+
+/// The operations, on the objects that it is given.
+pub(crate) struct Protocol {
+    objects: Arc<Objects>,
+}
+
+impl Protocol {
+    pub(crate) fn new(objects: Arc<Objects>) -> Self {
+        Self { objects }
+    }
+
+    async fn receive(&self, body: Option<StreamingBlob>, length: Option<i64>) -> S3Result<Held> {
+        let mut held = self.objects.room().ok_or_else(quota_exceeded)?;
+        let Some(mut body) = body else { return Err(s3_error!(IncompleteBody)) };
+        let expected = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        held.grow(expected).ok_or_else(quota_exceeded)?;
+        let mut bytes = BytesMut::with_capacity(expected);
+        let mut counted = expected;
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| s3_error!(IncompleteBody, "the body ended early: {error}"))?;
+            let beyond = (bytes.len() + piece.len()).saturating_sub(counted);
+            held.grow(beyond).ok_or_else(quota_exceeded)?;
+            counted += beyond;
+            bytes.extend_from_slice(&piece);
+        }
+        held.bytes = bytes.freeze();
+        Ok(held)
+    }
+
+    fn find(
+        &self,
+        bucket: &str,
+        key: &str,
+        if_match: Option<&ETagCondition>,
+        if_none_match: Option<&ETagCondition>,
+    ) -> S3Result<Stored> {
+        let object = self.objects.get(bucket, key).map_err(refused)?;
+        let is = |condition: &ETagCondition| match condition {
+            ETagCondition::Any => true,
+            ETagCondition::ETag(etag) => etag.value() == object.etag,
+        };
+        if if_match.is_some_and(|condition| !is(condition)) {
+            return Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold"));
+        }
+        if if_none_match.is_some_and(is) {
+            return Err(s3_error!(NotModified));
+        }
+        Ok(object)
+    }
+}
+
+fn quota_exceeded() -> S3Error {
+    let mut error =
+        S3Error::with_message("QuotaExceeded".parse().expect("any text is a code"), "the server's memory is full");
+    error.set_status_code(hyper::StatusCode::FORBIDDEN);
+    error
+}
+
+fn refused(missing: Missing) -> S3Error {
+    match missing {
+        Missing::Bucket => s3_error!(NoSuchBucket, "The specified bucket does not exist"),
+        Missing::Object => s3_error!(NoSuchKey, "The specified key does not exist."),
+        Missing::Condition => {
+            s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
+        }
+    }
+}
+
+fn condition(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<Condition> {
+    match (if_match, if_none_match) {
+        (None, None) => Ok(Condition::None),
+        (None, Some(ETagCondition::Any)) => Ok(Condition::Absent),
+        (Some(ETagCondition::Any), None) => Ok(Condition::Present),
+        (Some(ETagCondition::ETag(etag)), None) => Ok(Condition::Etag(etag.into_value())),
+        _ => Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented")),
+    }
+}
+
+/// The part of an object that was asked for, and how it is announced.
+fn part(object: &Stored, range: Option<Range>, weakness: Weakness) -> S3Result<(Bytes, Option<String>)> {
+    let bytes = &object.body.bytes;
+    let size = bytes.len() as u64;
+    let Some(range) = range else { return Ok((bytes.clone(), None)) };
+    let range = range.check(size)?;
+    if range.is_empty() {
+        return Err(s3_error!(InvalidRange, "The requested range is not satisfiable"));
+    }
+    let announced = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    let (start, end) = (range.start as usize, range.end as usize);
+    let part = match weakness {
+        Weakness::ShiftsRanges => bytes.slice(..end - start),
+        _ => bytes.slice(start..end),
+    };
+    Ok((part, Some(announced)))
+}
+
+#[async_trait::async_trait]
+impl S3 for Protocol {
+    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let input = request.input;
+        let mut condition = condition(input.if_match, input.if_none_match)?;
+        let body = self.receive(input.body, input.content_length).await?;
+        let new = New { body, content_type: input.content_type, metadata: input.metadata };
+        match self.objects.weakness() {
+            Weakness::IgnoresConditions => condition = Condition::None,
+            Weakness::RefusesConditions if condition != Condition::None => {
+                return Err(s3_error!(
+                    NotImplemented,
+                    "A header you provided implies functionality that is not implemented"
+                ));
+            }
+            Weakness::RacesConditions => {
+                self.objects.look(&input.bucket, &input.key, &condition).map_err(refused)?;
+                tokio::time::sleep(RACE_WINDOW).await;
+                condition = Condition::None;
+            }
+            _ => {}
+        }
+        let etag = self.objects.put(&input.bucket, &input.key, new, &condition).map_err(refused)?;
+        Ok(S3Response::new(PutObjectOutput { e_tag: Some(ETag::Strong(etag)), ..PutObjectOutput::default() }))
+    }
+
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        let input = request.input;
+        let object = self.find(&input.bucket, &input.key, input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        let (bytes, content_range) = part(&object, input.range, self.objects.weakness())?;
+        let output = GetObjectOutput {
+            content_length: i64::try_from(bytes.len()).ok(),
+            body: Some(StreamingBlob::from(Body::from(bytes))),
+            content_range,
+            accept_ranges: Some("bytes".to_owned()),
+            content_type: object.content_type,
+            metadata: object.metadata,
+            e_tag: Some(ETag::Strong(object.etag)),
+            last_modified: Some(Timestamp::from(object.modified)),
+            ..GetObjectOutput::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        let input = request.input;
+        let object = self.find(&input.bucket, &input.key, input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        let output = HeadObjectOutput {
+            content_length: i64::try_from(object.body.bytes.len()).ok(),
+            accept_ranges: Some("bytes".to_owned()),
+            content_type: object.content_type,
+            metadata: object.metadata,
+            e_tag: Some(ETag::Strong(object.etag)),
+            last_modified: Some(Timestamp::from(object.modified)),
+            ..HeadObjectOutput::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
+        let max_keys = input.max_keys.unwrap_or(PAGE_KEYS_MAX);
+        if max_keys < 0 {
+            return Err(s3_error!(InvalidArgument, "max-keys must not be negative"));
+        }
+        let max_keys = max_keys.min(PAGE_KEYS_MAX);
+        // Only a key that a page ended with is ever given as a token.
+        let after = input.continuation_token.as_deref().or(input.start_after.as_deref()).unwrap_or_default();
+        let asked = Asked {
+            prefix: input.prefix.as_deref().unwrap_or_default(),
+            delimiter: input.delimiter.as_deref().unwrap_or_default(),
+            after,
+            max: usize::try_from(max_keys).expect("it is not negative"),
+        };
+        let page = self.objects.list(&input.bucket, &asked).map_err(refused)?;
+        let contents = page.objects.into_iter().map(|(key, size, etag, modified)| Object {
+            key: Some(key),
+            size: i64::try_from(size).ok(),
+            e_tag: Some(ETag::Strong(etag)),
+            last_modified: Some(Timestamp::from(modified)),
+            ..Object::default()
+        });
+        let contents: Vec<Object> = contents.collect();
+        let prefixes = page.prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) });
+        let prefixes: Vec<CommonPrefix> = prefixes.collect();
+        // S3 lists nothing and promises no more when it is asked for nothing.
+        let next = page.next.filter(|_| max_keys > 0);
+        let output = ListObjectsV2Output {
+            key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
+            max_keys: Some(max_keys),
+            is_truncated: Some(next.is_some()),
+            next_continuation_token: next,
+            contents: Some(contents),
+            common_prefixes: Some(prefixes),
+            name: Some(input.bucket),
+            prefix: input.prefix,
+            delimiter: input.delimiter,
+            continuation_token: input.continuation_token,
+            start_after: input.start_after,
+            ..ListObjectsV2Output::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+        self.objects.delete(&request.input.bucket, &request.input.key).map_err(refused)?;
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn delete_objects(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let DeleteObjectsInput { bucket, delete, .. } = request.input;
+        if delete.objects.len() > PAGE_KEYS_MAX as usize {
+            return Err(s3_error!(MalformedXML, "at most {PAGE_KEYS_MAX} keys can be deleted at once"));
+        }
+        let mut deleted = Vec::new();
+        for object in delete.objects {
+            self.objects.delete(&bucket, &object.key).map_err(refused)?;
+            deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() });
+        }
+        let quiet = delete.quiet.unwrap_or(false);
+        let output = DeleteObjectsOutput { deleted: (!quiet).then_some(deleted), ..DeleteObjectsOutput::default() };
+        Ok(S3Response::new(output))
+    }
+
+    async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
+        let bucket = request.input.bucket;
+        if !self.objects.create_bucket(&bucket) {
+            return Err(s3_error!(BucketAlreadyOwnedByYou, "you have it already"));
+        }
+        Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{bucket}")) }))
+    }
+
+    async fn delete_bucket(&self, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
+        match self.objects.delete_bucket(&request.input.bucket) {
+            None => Err(refused(Missing::Bucket)),
+            Some(false) => Err(s3_error!(BucketNotEmpty, "The bucket you tried to delete is not empty")),
+            Some(true) => Ok(S3Response::new(DeleteBucketOutput::default())),
+        }
+    }
+
+    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+        match self.objects.has_bucket(&request.input.bucket) {
+            true => Ok(S3Response::new(HeadBucketOutput::default())),
+            false => Err(refused(Missing::Bucket)),
+        }
+    }
+
+    async fn get_bucket_location(
+        &self,
+        request: S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        match self.objects.has_bucket(&request.input.bucket) {
+            true => Ok(S3Response::new(GetBucketLocationOutput::default())),
+            false => Err(refused(Missing::Bucket)),
+        }
+    }
+
+    async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+        let buckets = self.objects.buckets().into_iter();
+        let buckets = buckets.map(|name| Bucket { name: Some(name), ..Bucket::default() }).collect();
+        Ok(S3Response::new(ListBucketsOutput { buckets: Some(buckets), ..ListBucketsOutput::default() }))
+    }
+}
