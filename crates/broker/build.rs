@@ -12,6 +12,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_server(true)
         .build_client(false)
+        // Those that carry records are written straight from the log's bytes.
+        .extern_path(".lakebed.v1.ConsumeResponse", "::lakebed_wire::outgoing::ConsumeAnswer")
+        .extern_path(".lakebed.v1.FetchResponse", "::lakebed_wire::outgoing::FetchAnswer")
         .extern_path(".lakebed.v1", "::lakebed_wire::v1")
         .extern_path(".google.rpc", "::lakebed_wire::rpc")
         .emit_rerun_if_changed(false)

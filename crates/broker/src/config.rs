@@ -62,6 +62,8 @@ pub struct Budget {
     pub cache_bytes: usize,
     /// Backfills in flight.
     pub backfill_bytes: usize,
+    /// Messages that wait for clients of Consume streams. As much again if there are very many streams.
+    pub streams_bytes: usize,
     /// Live runs of the log at which producers wait for merging.
     pub live_runs_max: usize,
     /// Largest response of one fetch.
@@ -151,6 +153,7 @@ impl Config {
             tail_bytes: if self.tail { 2 * share } else { 0 },
             cache_bytes: share,
             backfill_bytes: share / 2,
+            streams_bytes: share / 2,
             live_runs_max: (self.memory_bytes / 8 / RUN_BYTES).min(LIVE_RUNS_MAX),
             response_bytes_max: (share / 2).clamp(1 << 20, 52 << 20),
         }
@@ -199,7 +202,8 @@ mod tests {
                 + budget.ingest_bytes
                 + budget.tail_bytes
                 + budget.cache_bytes
-                + budget.backfill_bytes;
+                + budget.backfill_bytes
+                + 2 * budget.streams_bytes;
             assert!(sum <= memory_bytes / 8 * 7, "{sum} of {memory_bytes}");
         }
     }

@@ -5,7 +5,6 @@
 
 mod admin;
 mod consume;
-mod feed;
 mod produce;
 mod records;
 pub(crate) mod status;
@@ -27,12 +26,15 @@ use crate::services::produce_service_server::ProduceServiceServer;
 #[derive(Debug, Clone)]
 pub(crate) struct Services {
     pub(crate) rooms: Arc<Rooms>,
+    /// What waits in Consume streams.
+    consume_budget: consume::Budget,
 }
 
 /// All services with health and reflection, as routes for the HTTP port; and the handle that changes their health.
 pub(crate) async fn routes(rooms: Arc<Rooms>) -> (axum::Router, HealthReporter) {
     let message_bytes_max = rooms.config.request_bytes_max;
-    let services = Services { rooms };
+    let consume_budget = consume::Budget::new(rooms.config.budget().streams_bytes);
+    let services = Services { rooms, consume_budget };
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<ProduceServiceServer<Services>>().await;
     reporter.set_serving::<ConsumeServiceServer<Services>>().await;

@@ -268,4 +268,8 @@ impl Metrics {
         self.fetch_bytes.inc_by(bytes as u64);
         self.fetch_seconds.observe(elapsed.as_secs_f64());
     }
+
+    pub(crate) fn consumed(&self, bytes: usize) {
+        self.fetch_bytes.inc_by(bytes as u64);
+    }
 }

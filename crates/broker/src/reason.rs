@@ -72,6 +72,8 @@ pub enum Reason {
     InvalidProducerEpoch,
     /// The connection has reached its age; the broker goes on.
     ConnectionAged,
+    /// Not a token of this cluster, or of another version.
+    InvalidResumeToken,
     /// A bug in the broker.
     Internal,
 }
@@ -123,6 +125,7 @@ pub const TABLE: &[Row] = &[
     row(Reason::OutOfOrderSequence, "INVALID_REQUEST", K::OutOfOrderSequenceNumber, Code::FailedPrecondition),
     row(Reason::InvalidProducerEpoch, "INVALID_REQUEST", K::InvalidProducerEpoch, Code::FailedPrecondition),
     row(Reason::ConnectionAged, "CONNECTION_AGED", K::NotLeaderOrFollower, Code::Unavailable),
+    row(Reason::InvalidResumeToken, "INVALID_RESUME_TOKEN", K::InvalidRequest, Code::InvalidArgument),
     row(Reason::Internal, "INTERNAL", K::UnknownServerError, Code::Internal),
 ];
 

@@ -14,7 +14,7 @@ use crate::options::Options;
 use crate::plan::{Piece, pieces};
 use crate::request::{FetchError, FetchPartition, FetchRequest, Fetched, FetchedBatch};
 use crate::tail::{Published, Tail, TailRead};
-use crate::waiters::Waiters;
+use crate::waiters::{Waiters, Waiting};
 
 /// How often a partition is planned anew because its objects were gone. Each time another merge has committed meanwhile.
 const PLANS_MAX: usize = 8;
@@ -32,7 +32,23 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) cold: Cold,
     tail: Mutex<Tail>,
-    waiters: Waiters,
+    waiters: Arc<Waiters>,
+}
+
+/// Somebody's interest in partitions: whoever reads them again and again watches them once, and reads when it is woken.
+#[derive(Debug)]
+pub struct Watch {
+    waiting: Waiting,
+}
+
+impl Watch {
+    /// Waits until one of the partitions was published since the watch began, or since the last time that this returned; or until
+    /// nobody should wait any more.
+    ///
+    /// # Cancel What woke it is not lost.
+    pub async fn woken(&self) {
+        self.waiting.woken().await;
+    }
 }
 
 /// What one partition of a request comes to.
@@ -68,7 +84,7 @@ impl Fetch {
         let visible = visible.filter_map(|key| Some((key, state.partition(key)?.high_watermark)));
         let tail = Tail::new(options.tail_bytes, visible.filter(|(_, visible)| *visible > Offset::ZERO));
         let cold = Cold::new(&log, store, &options);
-        let shared = Shared { log, options, cold, tail: Mutex::new(tail), waiters: Waiters::default() };
+        let shared = Shared { log, options, cold, tail: Mutex::new(tail), waiters: Arc::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -92,6 +108,27 @@ impl Fetch {
     /// Up to where a partition may be read now.
     pub fn visible(&self, key: PartitionKey) -> Offset {
         self.shared.tail().visible(key)
+    }
+
+    /// The index of the first of some places, as offsets of partitions, that has something to read now.
+    ///
+    /// # Cost One look for each place up to that one.
+    pub fn first_readable(&self, places: impl Iterator<Item = (PartitionKey, Offset)>) -> Option<usize> {
+        let tail = self.shared.tail();
+        places.into_iter().position(|(key, offset)| tail.visible(key) > offset)
+    }
+
+    /// Begins to watch partitions.
+    pub fn watch(&self, keys: impl Iterator<Item = PartitionKey>) -> Watch {
+        Watch { waiting: self.shared.waiters.register(keys) }
+    }
+
+    /// Waits until everything of a partition below `offset`, which is durable, can be read; not after [`Fetch::stop_waiting`].
+    pub async fn wait_visible(&self, key: PartitionKey, offset: Offset) {
+        let watch = self.watch([key].into_iter());
+        while self.visible(key) < offset && !self.is_stopped() {
+            watch.woken().await;
+        }
     }
 
     /// Reads partitions; the answers are in the order of the request.
@@ -131,7 +168,12 @@ impl Fetch {
         self.shared.waiters.is_ended()
     }
 
-    /// How many partitions are waited for, each as often as it is.
+    /// Waits until nobody waits any more.
+    pub async fn stopped(&self) {
+        self.shared.waiters.ended().await;
+    }
+
+    /// How many partitions are waited for or watched, each as often as it is.
     pub fn waiting(&self) -> usize {
         self.shared.waiters.count()
     }

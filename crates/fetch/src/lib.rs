@@ -25,9 +25,9 @@ mod waiters;
 #[cfg(test)]
 mod tests;
 
-pub use fetch::Fetch;
+pub use fetch::{Fetch, Watch};
 pub use options::Options;
-pub use records::{FetchedRecord, records};
+pub use records::{DecodedBatch, FetchedRecord, decode, records};
 pub use request::{FetchError, FetchPartition, FetchRequest, Fetched, FetchedBatch};
 pub use tail::Published;
 pub use timestamps::Stamped;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lakebed_model::Offset;
-use lakebed_segment::batch::{Limits, Rows, Slice, Stored, TimestampType, decode_stored};
+use lakebed_segment::batch::{Limits, Rows, Slice, TimestampType, decode_stored};
 
 use crate::request::{FetchError, Fetched, FetchedBatch};
 use crate::timestamps::Stamped;
@@ -27,6 +27,30 @@ pub struct FetchedRecord {
     pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
+/// The records of one batch, as columns.
+#[derive(Debug, Clone)]
+pub struct DecodedBatch {
+    /// Offset of the first record; those of the others follow without a gap.
+    pub base_offset: Offset,
+    /// Who stamped the records.
+    pub timestamp_type: TimestampType,
+    /// The records. Their bytes are shared with the batch, or with what it was decompressed to.
+    pub rows: Rows,
+}
+
+/// Decodes a batch.
+///
+/// # Errors
+/// [`FetchError::Unavailable`]: the batch was verified when it came in, so memory or this code is at fault.
+/// # Cost
+/// One CRC and one pass over the edges of the records, the decompression of a compressed batch; bytes are not copied.
+pub fn decode(batch: &FetchedBatch) -> Result<DecodedBatch, FetchError> {
+    let stored = decode_stored(batch.encoded().clone(), &LIMITS).map_err(|error| FetchError::Unavailable {
+        why: format!("the batch of offset {} can't be decoded: {error}", batch.base_offset),
+    })?;
+    Ok(DecodedBatch { base_offset: batch.base_offset, timestamp_type: stored.timestamp_type, rows: stored.rows })
+}
+
 /// The records of all batches from `offset` on, in order. Each batch is decoded when its first record is taken.
 ///
 /// An error stands for a whole batch, which is skipped.
@@ -35,13 +59,12 @@ pub struct FetchedRecord {
 /// One CRC and one pass over the edges of the records, the decompression of compressed batches; bytes are not copied.
 pub fn records(fetched: &Fetched, offset: Offset) -> impl Iterator<Item = Result<FetchedRecord, FetchError>> {
     fetched.batches.iter().flat_map(move |batch| {
-        let (stored, error) = match decode(batch) {
-            Ok(stored) => (Some(stored), None),
+        let (decoded, error) = match decode(batch) {
+            Ok(decoded) => (Some(decoded), None),
             Err(error) => (None, Some(Err(error))),
         };
-        let base = batch.base_offset;
-        let of_batch = stored.into_iter().flat_map(move |stored| {
-            (0..stored.rows.len()).map(move |row| Ok(record(&stored.rows, stored.timestamp_type, base, row)))
+        let of_batch = decoded.into_iter().flat_map(move |DecodedBatch { base_offset, timestamp_type, rows }| {
+            (0..rows.len()).map(move |row| Ok(record(&rows, timestamp_type, base_offset, row)))
         });
         let wanted =
             move |record: &Result<FetchedRecord, FetchError>| record.as_ref().is_ok_and(|r| r.offset >= offset);
@@ -54,12 +77,6 @@ pub(crate) fn timestamps(batch: &FetchedBatch) -> Result<impl Iterator<Item = St
     let rows = decode(batch)?.rows;
     let base = batch.base_offset.get();
     Ok(rows.timestamps_ms.into_iter().zip(base..).map(|(timestamp_ms, offset)| (Offset::new(offset), timestamp_ms)))
-}
-
-fn decode(batch: &FetchedBatch) -> Result<Stored, FetchError> {
-    decode_stored(batch.encoded().clone(), &LIMITS).map_err(|error| FetchError::Unavailable {
-        why: format!("the batch of offset {} can't be decoded: {error}", batch.base_offset),
-    })
 }
 
 fn record(rows: &Rows, timestamp_type: TimestampType, base: Offset, row: usize) -> FetchedRecord {

@@ -6,24 +6,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakebed_model::PartitionKey;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     registry: Mutex<Registry>,
+    /// Whether nobody should wait any more.
+    is_ended: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
 struct Registry {
     waiting: BTreeMap<(PartitionKey, u64), Arc<Notify>>,
     registered: u64,
-    is_ended: bool,
 }
 
 impl Waiters {
     /// Registers a request for some partitions. What is published from now on wakes it, even before it waits.
-    pub(crate) fn register(&self, keys: impl Iterator<Item = PartitionKey>) -> Waiting<'_> {
+    pub(crate) fn register(self: &Arc<Self>, keys: impl Iterator<Item = PartitionKey>) -> Waiting {
         let woken = Arc::new(Notify::new());
         let mut registry = self.lock();
         registry.registered += 1;
@@ -32,7 +33,7 @@ impl Waiters {
         for key in &keys {
             registry.waiting.insert((*key, id), Arc::clone(&woken));
         }
-        Waiting { waiters: self, id, keys, woken }
+        Waiting { waiters: Arc::clone(self), id, keys, woken }
     }
 
     /// Wakes whoever waits for one of the partitions.
@@ -51,14 +52,19 @@ impl Waiters {
 
     /// Wakes everybody, for good: nobody should wait any more.
     pub(crate) fn end(&self) {
-        let mut registry = self.lock();
-        registry.is_ended = true;
-        registry.waiting.values().for_each(|woken| woken.notify_one());
+        self.is_ended.send_replace(true);
+        self.lock().waiting.values().for_each(|woken| woken.notify_one());
     }
 
     /// Whether nobody should wait any more.
     pub(crate) fn is_ended(&self) -> bool {
-        self.lock().is_ended
+        *self.is_ended.borrow()
+    }
+
+    /// Waits until nobody should wait any more.
+    pub(crate) async fn ended(&self) {
+        // The sender lives as long as this.
+        drop(self.is_ended.subscribe().wait_for(|is_ended| *is_ended).await);
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -73,21 +79,21 @@ impl Waiters {
 
 /// A registered request.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a> {
-    waiters: &'a Waiters,
+pub(crate) struct Waiting {
+    waiters: Arc<Waiters>,
     id: u64,
     keys: Vec<PartitionKey>,
     woken: Arc<Notify>,
 }
 
-impl Waiting<'_> {
+impl Waiting {
     /// Waits until one of the partitions was published since the registration, or since the last time that this returned.
     pub(crate) async fn woken(&self) {
         self.woken.notified().await;
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         let mut registry = self.waiters.lock();
         for key in &self.keys {
@@ -108,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_publication_wakes_exactly_those_who_wait_for_its_partition_and_nothing_leaks() {
-        let waiters = Waiters::default();
+        let waiters = Arc::new(Waiters::default());
         let (one, both) = (waiters.register([key(1)].into_iter()), waiters.register([key(1), key(2)].into_iter()));
         waiters.wake([key(2), key(2), key(3)].into_iter());
         assert!(futures::poll!(Box::pin(one.woken())).is_pending());

@@ -5,6 +5,9 @@
 /// Kafka's protocol: which requests we take, and guards that make them safe to decode.
 pub mod kafka;
 
+/// Answers with many records, written straight from the bytes in which the records are.
+pub mod outgoing;
+
 /// Messages of `proto/lakebed/v1`, generated. The comments there are the reference.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod v1 {

@@ -1,89 +1,109 @@
 //! `ConsumeService`.
+//!
+//! The way of a stream: [`start`] finds where each partition begins; [`feed`], one task a stream, reads what there is in turn and makes
+//! messages of it ([`part`]), which wait in an [`outbox`] until the client's connection asks for them. Where the stream goes on stands in each of
+//! them ([`token`]).
 
-use std::pin::Pin;
+mod bounds;
+mod feed;
+mod outbox;
+mod part;
+mod start;
+mod token;
+
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures::Stream;
-use lakebed_fetch::{FetchError, FetchPartition, FetchRequest, Fetched};
+use lakebed_fetch::{FetchError, FetchPartition, FetchRequest};
+use lakebed_log::Closed;
 use lakebed_model::{Offset, PartitionIndex, PartitionKey};
+use lakebed_wire::outgoing::FetchAnswer;
 use lakebed_wire::v1;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
-use super::feed;
 use super::produce::{check_partition, wire_offset};
-use super::records;
 use super::status::{invalid, status};
+use crate::http::ending::Ending;
 use crate::reason::Reason;
 use crate::services::consume_service_server::ConsumeService;
+use outbox::{MESSAGE_BYTES_MAX, Outgoing};
+use part::{Limits, Shape, take};
 
-/// Bytes of one answer if the request says nothing, and at most: clients take 4 MiB by default.
-pub(super) const ANSWER_BYTES_MAX: usize = 1 << 20;
+pub(super) use outbox::Budget;
+
 /// Longest wait of one Fetch.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Most partitions of one stream: bounds its tokens and heartbeats.
+const PARTITIONS_MAX: usize = 1000;
+/// A record batch up to this goes out as it is, if there is room for large messages: clients take 4 MiB by default.
+const BATCH_BYTES_MAX: usize = 3 << 20;
 
 #[tonic::async_trait]
 impl ConsumeService for Services {
-    type ConsumeStream = Pin<Box<dyn Stream<Item = Result<v1::ConsumeResponse, Status>> + Send>>;
+    type ConsumeStream = Outgoing;
 
-    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<FetchAnswer>, Status> {
+        let begun = Instant::now();
         let request = request.into_inner();
-        let format = check_format(request.format)?;
+        let shape = Shape::check(request.format, &request.fields)?;
         let topic = self.find_topic(&request.topic).await?;
         let partition = check_partition(&topic, request.partition)?;
         let offset = u64::try_from(request.offset).map_err(|_| invalid("offset must not be negative"))?;
+        let offset = Offset::new(offset);
         let bytes_max = match request.max_bytes as usize {
-            0 => ANSWER_BYTES_MAX,
-            bytes => bytes.min(ANSWER_BYTES_MAX),
+            0 => MESSAGE_BYTES_MAX,
+            bytes => bytes.min(MESSAGE_BYTES_MAX),
         };
         let key = PartitionKey::new(topic.id, PartitionIndex::new(partition));
         let fetch = FetchRequest {
-            partitions: vec![FetchPartition { key, offset: Offset::new(offset), bytes_max }],
+            partitions: vec![FetchPartition { key, offset, bytes_max }],
             bytes_max,
             bytes_min: request.min_bytes as usize,
             wait_max: wait(request.max_wait)?,
         };
-        let fetched = self.rooms.fetch.fetch(fetch).await.pop();
-        let fetched = fetched.ok_or_else(|| status(Reason::Internal, "a fetch has no answer", []))?;
-        let fetched = fetched.map_err(|error| fetch_status(&error, &request.topic, request.partition))?;
-        let part = Part::take(&fetched, Offset::new(offset), bytes_max, format)
-            .map_err(|error| fetch_status(&error, &request.topic, request.partition))?;
-        let payload = match part.payload {
-            Payload::Records(records) => v1::fetch_response::Payload::Records(v1::Records { records }),
-            Payload::Batches(data) => v1::fetch_response::Payload::KafkaBatches(v1::KafkaBatches { data }),
+        let refuse = |error: &FetchError| self.fetch_status(error, topic.name.as_str(), key);
+        let fetched = tokio::select! {
+            biased;
+            closed = self.rooms.log.closed() => return Err(status(Reason::from(&closed), closed, [])),
+            fetched = self.rooms.fetch.fetch(fetch) => fetched.into_iter().next(),
         };
-        Ok(Response::new(v1::FetchResponse {
-            payload: Some(payload),
+        let fetched = fetched.ok_or_else(|| status(Reason::Internal, "a fetch has no answer", []))?;
+        let fetched = fetched.map_err(|error| refuse(&error))?;
+        let room = self.consume_budget.room();
+        let limits = Limits {
+            end: None,
+            end_timestamp_ms: None,
+            records_max: u64::MAX,
+            bytes_max: bytes_max as u64,
+            bytes_enough: u64::MAX,
+            message_bytes_max: room.bytes,
+            batch_bytes_max: batch_bytes_max(room.bytes),
+        };
+        let (high_watermark, log_start) = (fetched.high_watermark, fetched.log_start);
+        let part = take(&fetched, offset, shape, &limits).map_err(|error| refuse(&error))?;
+        self.rooms.metrics.fetched(part.payload.size_bytes(), begun.elapsed());
+        let plain = v1::FetchResponse {
+            payload: None,
             next_offset: wire_offset(part.next),
-            high_watermark: wire_offset(fetched.high_watermark),
-            log_start_offset: wire_offset(fetched.log_start),
-        }))
+            high_watermark: wire_offset(high_watermark),
+            log_start_offset: wire_offset(log_start),
+        };
+        Ok(Response::new(FetchAnswer::new(plain, part.payload)))
     }
 
     async fn consume(
         &self,
         request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        Ok(Response::new(feed::open(self.clone(), request.into_inner()).await?))
+        let ending = Ending::of(request.extensions());
+        Ok(Response::new(feed::open(self.clone(), ending, request.into_inner()).await?))
     }
 }
 
-/// How records go out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    Records,
-    Batches,
-}
-
-/// The format of a request.
-pub(super) fn check_format(format: i32) -> Result<Format, Status> {
-    match v1::Format::try_from(format) {
-        Ok(v1::Format::Unspecified | v1::Format::Records) => Ok(Format::Records),
-        Ok(v1::Format::KafkaBatches) => Ok(Format::Batches),
-        Ok(v1::Format::ArrowIpc) => Err(status(Reason::Unsupported, "FORMAT_ARROW_IPC is not there yet", [])),
-        Err(_) => Err(invalid(format_args!("format {format} is unknown"))),
-    }
+/// The largest batch that goes out whole in a message for which there is so much room.
+fn batch_bytes_max(room_bytes: usize) -> usize {
+    if room_bytes < MESSAGE_BYTES_MAX { room_bytes } else { BATCH_BYTES_MAX }
 }
 
 fn wait(duration: Option<prost_types::Duration>) -> Result<Duration, Status> {
@@ -92,95 +112,41 @@ fn wait(duration: Option<prost_types::Duration>) -> Result<Duration, Status> {
     Ok(duration.min(WAIT_MAX))
 }
 
-/// The status of a fetch that failed.
-pub(super) fn fetch_status(error: &FetchError, topic: &str, partition: i32) -> Status {
-    let (earliest, latest) = match error {
-        FetchError::OffsetOutOfRange { log_start, high_watermark, .. } => {
-            (log_start.to_string(), high_watermark.to_string())
-        }
-        _ => (String::new(), String::new()),
-    };
-    let place = [("topic", topic.to_owned()), ("partition", partition.to_string())];
-    let [topic, partition] = place;
-    match error {
-        FetchError::OffsetOutOfRange { .. } => {
-            status(Reason::from(error), error, [topic, partition, ("earliest", earliest), ("latest", latest)])
-        }
-        FetchError::Damaged { object, .. } => {
-            status(Reason::from(error), error, [topic, partition, ("object", object.clone())])
-        }
-        _ => status(Reason::from(error), error, [topic, partition]),
-    }
-}
-
-/// What of a fetch goes into one message.
-pub(super) struct Part {
-    pub(super) payload: Payload,
-    /// Where to go on.
-    pub(super) next: Offset,
-    /// Bytes of keys, values and headers, or of batches.
-    pub(super) bytes: usize,
-    /// How many records; for batches, how many offsets they span.
-    pub(super) records: u64,
-}
-
-pub(super) enum Payload {
-    Records(Vec<v1::Record>),
-    Batches(Bytes),
-}
-
-impl Part {
-    /// Takes records or batches from `offset` on, until `bytes_max`; at least one if there is any.
-    ///
-    /// # Errors
-    /// [`FetchError`] of the first batch; what precedes a batch that can't be read is taken.
-    pub(super) fn take(
-        fetched: &Fetched,
-        offset: Offset,
-        bytes_max: usize,
-        format: Format,
-    ) -> Result<Self, FetchError> {
-        match format {
-            Format::Records => Self::records(fetched, offset, bytes_max),
-            Format::Batches => Ok(Self::batches(fetched, offset, bytes_max)),
-        }
+impl Services {
+    /// Resolves, with what to tell the client of a stream, when this broker or the connection serves no more.
+    async fn told_to_go(&self, ending: &Ending) -> Status {
+        let closed = tokio::select! {
+            biased;
+            closed = self.rooms.log.closed() => closed,
+            why = ending.told() => return why.status(),
+            () = self.rooms.fetch.stopped() => Closed::ShuttingDown,
+        };
+        status(Reason::from(&closed), closed, [])
     }
 
-    fn records(fetched: &Fetched, offset: Offset, bytes_max: usize) -> Result<Self, FetchError> {
-        let mut records = Vec::new();
-        let (mut next, mut bytes) = (offset, 0);
-        for record in lakebed_fetch::records(fetched, offset) {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) if records.is_empty() => return Err(error),
-                Err(_) => break,
-            };
-            let field = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-            let headers: usize = record.headers.iter().map(|(key, value)| key.len() + field(value)).sum();
-            let size = field(&record.key) + field(&record.value) + headers;
-            if bytes + size > bytes_max && !records.is_empty() {
-                break;
+    /// The status of a fetch that failed.
+    fn fetch_status(&self, error: &FetchError, topic: &str, key: PartitionKey) -> Status {
+        self.rooms.damage.note(&key, error);
+        let place = [("topic", topic.to_owned()), ("partition", key.partition.to_string())];
+        let [topic, partition] = place;
+        match error {
+            FetchError::OffsetOutOfRange { log_start, high_watermark, .. } => {
+                let (earliest, latest) = (log_start.to_string(), high_watermark.to_string());
+                status(Reason::from(error), error, [topic, partition, ("earliest", earliest), ("latest", latest)])
             }
-            bytes += size;
-            next = Offset::new(record.offset.get() + 1);
-            records.push(records::decode(record));
-        }
-        let count = records.len() as u64;
-        // Everything was taken: offsets that hold no records are behind us too.
-        Ok(Self { payload: Payload::Records(records), next, bytes, records: count })
-    }
-
-    fn batches(fetched: &Fetched, offset: Offset, bytes_max: usize) -> Self {
-        let mut data = BytesMut::new();
-        let mut next = offset;
-        for batch in &fetched.batches {
-            if data.len() + batch.size_bytes() > bytes_max && !data.is_empty() {
-                break;
+            FetchError::Damaged { object, .. } => {
+                status(Reason::from(error), error, [topic, partition, ("object", object.clone())])
             }
-            batch.chunks().for_each(|chunk| data.extend_from_slice(&chunk));
-            next = batch.next_offset();
+            FetchError::UnknownTopicOrPartition if self.rooms.log.state().topic(key.topic).is_none() => {
+                gone(&topic.1)
+            }
+            _ => status(Reason::from(error), error, [topic, partition]),
         }
-        let (bytes, records) = (data.len(), next.since(offset));
-        Self { payload: Payload::Batches(data.freeze()), next, bytes, records }
     }
+}
+
+/// The status of a topic that was deleted while it was read.
+fn gone(topic: &str) -> Status {
+    let message = format!("topic {topic:?} has been deleted");
+    status(Reason::TopicNotFound, message, [("topic", topic.to_owned())])
 }

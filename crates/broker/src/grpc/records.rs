@@ -1,7 +1,6 @@
-//! Records of the API <-> Kafka record batches.
+//! Records of the API -> Kafka record batches.
 
 use bytes::Bytes;
-use lakebed_fetch::FetchedRecord;
 use lakebed_segment::batch::{Codec, Encoder, Fields, Record, TimestampType};
 use lakebed_wire::v1;
 use tonic::Status;
@@ -46,25 +45,4 @@ fn size_bytes(record: &v1::Record) -> usize {
     let field = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
     let headers: usize = record.headers.iter().map(|header| header.key.len() + field(&header.value) + 8).sum();
     field(&record.key) + field(&record.value) + headers + RECORD_OVERHEAD_BYTES
-}
-
-/// A record as the API shows it. Bytes are shared, not copied.
-pub(super) fn decode(record: FetchedRecord) -> v1::Record {
-    let timestamp_type = match record.timestamp_type {
-        TimestampType::Create => v1::TimestampType::CreateTime,
-        TimestampType::LogAppend => v1::TimestampType::LogAppendTime,
-    };
-    let headers = record.headers.into_iter().map(|(key, value)| v1::Header {
-        // A batch whose header keys are not UTF-8 is refused at the edge, so nothing is replaced here.
-        key: String::from_utf8_lossy(&key).into_owned(),
-        value,
-    });
-    v1::Record {
-        key: record.key,
-        value: record.value,
-        headers: headers.collect(),
-        timestamp: (record.timestamp_ms >= 0).then_some(record.timestamp_ms),
-        offset: i64::try_from(record.offset.get()).ok(),
-        timestamp_type: timestamp_type as i32,
-    }
 }
