@@ -326,7 +326,8 @@ mod tests {
                 key: record.key.as_deref(),
                 value: record.value.as_deref(),
             };
-            encoder.push(outgoing, record.headers.iter().map(|header| (header.key.as_bytes(), header.value.as_deref())));
+            encoder
+                .push(outgoing, record.headers.iter().map(|header| (header.key.as_bytes(), header.value.as_deref())));
             let field = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
             let headers = record.headers.iter().map(|h| h.key.len() + field(&h.value) + RecordsEncoder::HEADER_BYTES);
             let bound =
@@ -377,8 +378,7 @@ mod tests {
             let bytes = consume.encode_to_vec();
             assert_eq!(bytes.len(), consume.encoded_len());
             let expected = v1::ConsumeBatch { payload: Some(of_batch), ..batch() };
-            let expected =
-                v1::ConsumeResponse { response: Some(v1::consume_response::Response::Batch(expected)) };
+            let expected = v1::ConsumeResponse { response: Some(v1::consume_response::Response::Batch(expected)) };
             assert_eq!(v1::ConsumeResponse::decode(&bytes[..]).unwrap(), expected);
             assert_eq!(bytes.len(), expected.encoded_len(), "nothing is written twice");
 

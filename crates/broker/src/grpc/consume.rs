@@ -11,6 +11,9 @@ mod part;
 mod start;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use lakebed_fetch::{FetchError, FetchPartition, FetchRequest};
@@ -137,9 +140,7 @@ impl Services {
             FetchError::Damaged { object, .. } => {
                 status(Reason::from(error), error, [topic, partition, ("object", object.clone())])
             }
-            FetchError::UnknownTopicOrPartition if self.rooms.log.state().topic(key.topic).is_none() => {
-                gone(&topic.1)
-            }
+            FetchError::UnknownTopicOrPartition if self.rooms.log.state().topic(key.topic).is_none() => gone(&topic.1),
             _ => status(Reason::from(error), error, [topic, partition]),
         }
     }

@@ -128,7 +128,7 @@ struct Seek {
     found: Pin<Box<dyn Future<Output = Result<Offset, Status>> + Send>>,
 }
 
-struct Feed {
+pub(super) struct Feed {
     services: Services,
     cluster: Uuid,
     topic: FoundTopic,
@@ -153,7 +153,11 @@ struct Feed {
 }
 
 impl Feed {
-    async fn open(services: &Services, init: v1::ConsumeInit) -> Result<(Self, Outgoing), Status> {
+    /// The task for a request, with what its client reads.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub(super) async fn open(services: &Services, init: v1::ConsumeInit) -> Result<(Self, Outgoing), Status> {
         let shape = Shape::check(init.format, &init.fields)?;
         let bounds = Bounds::check(init.stop)?;
         let (outbox, outgoing) = services.consume_budget.open()?;
@@ -179,7 +183,12 @@ impl Feed {
         Ok((feed, outgoing))
     }
 
-    async fn run(mut self, ending: Ending, requests: impl Stream<Item = Result<v1::ConsumeRequest, Status>> + Unpin) {
+    /// Serves until the stream has ended.
+    pub(super) async fn run(
+        mut self,
+        ending: Ending,
+        requests: impl Stream<Item = Result<v1::ConsumeRequest, Status>> + Unpin,
+    ) {
         let end = self.serve(&ending, requests).await.unwrap_or_else(End::Failed);
         self.outbox.end(end);
     }
@@ -240,8 +249,8 @@ impl Feed {
         }
         let is_done = self.bounds.are_reached() || self.readings.iter().all(Reading::has_ended);
         // A client that says nothing more grants nothing more.
-        let is_left = !self.is_listening && !(self.bounds.are_any() && self.credit.is_positive());
-        is_done || is_left
+        let is_fed = self.is_listening || (self.bounds.are_any() && self.credit.is_positive());
+        is_done || !is_fed
     }
 
     /// Begins to read the next partition that has something, if it may be sent.

@@ -229,6 +229,14 @@ pub(crate) struct Outgoing {
     _place: OwnedSemaphorePermit,
 }
 
+#[cfg(test)]
+impl Outgoing {
+    /// How many messages wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.lock().waiting.len()
+    }
+}
+
 impl Stream for Outgoing {
     type Item = Result<ConsumeAnswer, Status>;
 
@@ -356,13 +364,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_comes_after_what_waits_or_at_once() {
-        let ends: [(fn(Status) -> End, usize, bool); 3] =
-            [(|_| End::Done, 2, false), (End::Failed, 2, true), (End::AtOnce, 0, true)];
-        for (end, expected, fails) in ends {
+        let status = || Status::unavailable("the end");
+        for (end, expected, fails) in
+            [(End::Done, 2, false), (End::Failed(status()), 2, true), (End::AtOnce(status()), 0, true)]
+        {
             let (outbox, outgoing) = Budget::new(MESSAGE_BYTES_MAX).open().unwrap();
             outbox.send(answer(1));
             outbox.send(answer(2));
-            outbox.end(end(Status::unavailable("the end")));
+            outbox.end(end);
             let all: Vec<Result<ConsumeAnswer, Status>> = outgoing.collect().await;
             assert_eq!(all.iter().filter(|one| one.is_ok()).count(), expected);
             assert_eq!(all.len(), expected + usize::from(fails));

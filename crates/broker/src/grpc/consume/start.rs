@@ -111,7 +111,9 @@ fn resumed(services: &Services, topic: &FoundTopic, bytes: &[u8]) -> Result<(Pla
         return Err(refuse(&format_args!("the topic has no partition {partition}")));
     }
     let mut places: Places = Vec::with_capacity(token.places.len());
-    places.extend(token.places.iter().map(|(partition, offset)| (*partition, Some(Position::Offset(wire_offset(*offset))))));
+    places.extend(
+        token.places.iter().map(|(partition, offset)| (*partition, Some(Position::Offset(wire_offset(*offset))))),
+    );
     if token.all_partitions {
         let known = token.places.last().map_or(0, |(partition, _)| partition + 1);
         places.extend((known..topic.partitions).map(|added| (added, Some(Position::Earliest(v1::Earliest {})))));

@@ -137,7 +137,12 @@ mod tests {
 
     fn token(places: &[(u32, u64)], all_partitions: bool) -> Token {
         let places = places.iter().map(|(partition, offset)| (*partition, Offset::new(*offset)));
-        Token { cluster: Uuid::from_u128(7), topic: TopicId::new(Uuid::from_u128(9)), all_partitions, places: places.collect() }
+        Token {
+            cluster: Uuid::from_u128(7),
+            topic: TopicId::new(Uuid::from_u128(9)),
+            all_partitions,
+            places: places.collect(),
+        }
     }
 
     fn bytes(token: &Token) -> Bytes {
@@ -146,11 +151,7 @@ mod tests {
 
     fn samples() -> Vec<Token> {
         let max = i64::MAX as u64;
-        vec![
-            token(&[], true),
-            token(&[(0, 0)], false),
-            token(&[(0, 127), (1, 128), (7, max), (99_999, 1 << 40)], true),
-        ]
+        vec![token(&[], true), token(&[(0, 0)], false), token(&[(0, 127), (1, 128), (7, max), (99_999, 1 << 40)], true)]
     }
 
     #[test]
@@ -162,7 +163,8 @@ mod tests {
 
     #[test]
     fn the_largest_token_is_within_its_bound() {
-        let places: Vec<(u32, u64)> = (0..PARTITIONS_MAX as u32).map(|n| (u32::MAX - 2000 + n, i64::MAX as u64)).collect();
+        let places: Vec<(u32, u64)> =
+            (0..PARTITIONS_MAX as u32).map(|n| (u32::MAX - 2000 + n, i64::MAX as u64)).collect();
         let token = token(&places, false);
         assert!(bytes(&token).len() <= BYTES_MAX);
         assert_eq!(decode(&bytes(&token)), Ok(token));
