@@ -28,9 +28,12 @@ MEMORY_MIB = 256
 # What a broker may need besides its memory budget: code, stacks and the allocator's slack.
 OVERHEAD_MIB = 128
 
-# No proxy for what is on this machine, neither for clients here nor for the programs that are started.
+# The variables of these scripts are no settings of a broker, and it refuses what it does not know.
+for name in [name for name in os.environ if name.startswith("LAKEBED_") and not name.startswith("LAKEBED_TEST_")]:
+    del os.environ[name]
 # What `dev` notes of itself, and what client verbs find there, is not this user's.
 os.environ |= {"LAKEBED_PROFILE_DIR": tempfile.mkdtemp(prefix="lakebed-profiles-")}
+# No proxy for what is on this machine, neither for clients here nor for the programs that are started.
 os.environ |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
 

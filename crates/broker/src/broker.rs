@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic_health::server::HealthReporter;
 
-use crate::config::Config;
+use crate::config::{Config, Wrong};
 use crate::damage::DamageLog;
 use crate::grpc;
 use crate::http::{self, listener::Lifetime};
@@ -60,10 +60,10 @@ pub struct Broker {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The settings are wrong.
-    #[error("the configuration is wrong: {}", problems.join("; "))]
+    #[error("the configuration is wrong: {}", problems.iter().map(|wrong| format!("{} {}", wrong.setting, wrong.what)).collect::<Vec<_>>().join("; "))]
     Config {
         /// All that is wrong.
-        problems: Vec<String>,
+        problems: Vec<Wrong>,
     },
     /// The store can't be opened.
     #[error("the store {url} can't be opened")]
@@ -94,6 +94,28 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// The setting whose value could not be used, where it is one.
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::Config { .. } => None,
+            Self::Store { .. } | Self::Log { .. } => Some("store"),
+            Self::Listen { purpose: "Kafka", .. } => Some("kafka_listen"),
+            Self::Listen { .. } => Some("listen"),
+        }
+    }
+
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config { .. } => "CONFIG_INVALID",
+            Self::Store { source: lakebed_store::OpenError::InUse { .. }, .. } => "STORE_IN_USE",
+            Self::Store { .. } => "STORE_NOT_OPENED",
+            Self::Log { .. } => "LOG_NOT_OPENED",
+            Self::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => "ADDRESS_IN_USE",
+            Self::Listen { .. } => "NOT_LISTENING",
+        }
+    }
+
     /// What a person can do about it, where that is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
@@ -102,7 +124,7 @@ impl StartError {
                 Some("stop the other process, or choose another directory with --store".to_owned())
             }
             Self::Store { .. } => {
-                Some("check the URL given with --store and that this user may write there".to_owned())
+                Some("check the URL of the store, its credentials, and that they allow to write there".to_owned())
             }
             Self::Log { .. } => Some("nothing in the store was touched; look at the object that is named".to_owned()),
             Self::Listen { purpose, source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
@@ -153,10 +175,10 @@ impl Broker {
         if !problems.is_empty() {
             return Err(StartError::Config { problems });
         }
-        let url = config.store.clone();
+        let url = config.store.to_string();
         let free_buffers_bytes = config.budget().free_bodies_bytes;
         let options = StoreOptions { seed: seams().seed, free_buffers_bytes, ..StoreOptions::default() };
-        let store = Store::open(&url, &options).map_err(|source| StartError::Store { url, source })?;
+        let store = Store::open(config.store.expose(), &options).map_err(|source| StartError::Store { url, source })?;
         Self::start_on(store, config).await
     }
 

@@ -1,12 +1,20 @@
-//! What a broker is told when it starts.
+//! What a broker is told when it starts. What each setting does, and how one is added, stands in [`settings`](TABLE).
 
 use std::time::Duration;
+
+mod secret;
+mod settings;
+mod value;
+
+pub use secret::SecretUrl;
+pub use settings::{Setting, TABLE, Wrong};
+pub use value::{AUTO, Kind, Value, parse_size, parse_time_span};
 
 /// Settings of one broker. [`Config::default`] is a broker in memory on free ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where the log is: `memory://`, `file:///directory`, `s3://bucket/prefix`, `gs://…`, `az://…`.
-    pub store: String,
+    pub store: SecretUrl,
     /// `host:port` for Kafka clients; port 0 takes a free one.
     pub kafka_listen: String,
     /// `host:port` for gRPC and HTTP; port 0 takes a free one.
@@ -81,7 +89,7 @@ pub const MEMORY_BYTES_MIN: usize = 64 << 20;
 impl Default for Config {
     fn default() -> Self {
         Self {
-            store: "memory://".to_owned(),
+            store: "memory://".into(),
             kafka_listen: "127.0.0.1:0".to_owned(),
             http_listen: "127.0.0.1:0".to_owned(),
             advertise: None,
@@ -101,36 +109,38 @@ impl Default for Config {
     }
 }
 
+/// What a broker is for: it decides defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `lakebed serve`: the store must be named, topics are made by hand.
+    Serve,
+    /// `lakebed dev`: a local directory, topics are made on first use.
+    Dev,
+}
+
 impl Config {
+    /// The defaults of a broker that is started by hand, on the ports that clients expect. In `serve` mode the store is still empty.
+    pub fn of(mode: Mode) -> Self {
+        let (store, auto_create_topics, default_partitions) = match mode {
+            Mode::Serve => ("", false, 1),
+            Mode::Dev => ("./lakebed-data", true, 4),
+        };
+        Self {
+            store: store.into(),
+            kafka_listen: "127.0.0.1:9092".to_owned(),
+            http_listen: "127.0.0.1:7070".to_owned(),
+            auto_create_topics,
+            default_partitions,
+            ..Self::default()
+        }
+    }
+
     /// All that is wrong with it; empty if it can be used.
-    pub fn validate(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.memory_bytes < MEMORY_BYTES_MIN {
-            problems.push(format!(
-                "memory of {} bytes: at least {MEMORY_BYTES_MIN} (64 MiB) are needed",
-                self.memory_bytes
-            ));
-        }
-        if self.default_partitions == 0 || self.default_partitions > lakebed_model::topic::PARTITIONS_MAX {
-            let max = lakebed_model::topic::PARTITIONS_MAX;
-            problems.push(format!("{} partitions by default: must be 1 to {max}", self.default_partitions));
-        }
-        if self.flush_bytes == 0 || self.flush_bytes > 256 << 20 {
-            problems.push(format!("flushes of {} bytes: must be 1 to 256 MiB", self.flush_bytes));
-        }
-        if !(1 << 20..=1 << 30).contains(&self.request_bytes_max) {
-            problems.push(format!("requests of at most {} bytes: must be 1 MiB to 1 GiB", self.request_bytes_max));
-        }
-        if self.connections_max == 0 || self.connections_per_address_max == 0 {
-            problems.push("at least one connection must be allowed".to_owned());
-        }
-        if self.connection_age_max.is_zero() {
-            problems.push("connections of no age: the maximum must be more than 0".to_owned());
-        }
-        if let Some(advertise) = &self.advertise
-            && let Err(problem) = split_address(advertise)
-        {
-            problems.push(format!("advertised address {advertise:?}: {problem}"));
+    pub fn validate(&self) -> Vec<Wrong> {
+        let mut problems: Vec<Wrong> = TABLE.iter().filter_map(|setting| setting.complaint(self)).collect();
+        let fixed = split_address(&self.kafka_listen).is_ok_and(|(_, port)| port != 0);
+        if fixed && self.kafka_listen == self.http_listen {
+            problems.push(Wrong { setting: "listen", what: "must not be the same as kafka_listen".to_owned() });
         }
         problems
     }
@@ -177,7 +187,9 @@ mod tests {
 
     #[test]
     fn the_default_is_valid_and_all_problems_are_told_at_once() {
-        assert_eq!(Config::default().validate(), Vec::<String>::new());
+        assert_eq!(Config::default().validate(), []);
+        assert_eq!(Config::of(Mode::Dev).validate(), []);
+        assert_eq!(Config::of(Mode::Serve).validate(), [Wrong { setting: "store", what: "must be given".to_owned() }]);
         let wrong = Config {
             memory_bytes: 1,
             default_partitions: 0,
@@ -185,10 +197,20 @@ mod tests {
             request_bytes_max: 1,
             connections_max: 0,
             connection_age_max: Duration::ZERO,
+            connections_per_address_max: 0,
+            connection_idle_max: Duration::ZERO,
             advertise: Some("nowhere".to_owned()),
+            kafka_listen: "kafka.example:9092".to_owned(),
+            http_listen: "kafka.example:9092".to_owned(),
+            store: "".into(),
             ..Config::default()
         };
-        assert_eq!(wrong.validate().len(), 7);
+        let problems = wrong.validate();
+        assert_eq!(problems.len(), 11, "{problems:#?}");
+        assert!(
+            problems.contains(&Wrong { setting: "memory", what: "must be 64MiB to 16TiB".to_owned() }),
+            "{problems:#?}"
+        );
     }
 
     #[test]

@@ -5,20 +5,20 @@
 //! 3. [`command`] is the one description: parsing, help, completions, manual pages and `docs/cli.md` are made of it.
 
 mod bench;
-mod broker;
 mod consume;
 mod produce;
+mod settings;
 mod topic;
 mod values;
 
-use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
 pub(crate) use bench::{BenchArgs, BenchTarget};
-pub(crate) use broker::{DevArgs, ListenArgs, ServeArgs};
 pub(crate) use consume::{ConsumeArgs, From};
 pub(crate) use produce::ProduceArgs;
+pub(crate) use settings::{ConfigVerb, DevArgs, SettingArgs};
 pub(crate) use topic::{TopicArgs, TopicVerb};
 
 use crate::output::Format;
@@ -43,7 +43,7 @@ const EXAMPLES: &str = "Examples:
   lakebed serve --store s3://bucket/prefix         a broker on a bucket";
 
 /// What every verb's long help ends with.
-const EXIT_CODES: &str =
+pub(crate) const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 conflict, 5 unavailable: try again.";
 
 const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -51,9 +51,23 @@ const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usag
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Start a broker for development: a local directory, topics made on first use.
+    #[command(before_help = "Examples:
+  lakebed dev                                                    data in ./lakebed-data
+  lakebed dev --store memory://                                  nothing is kept
+  lakebed dev --kafka-listen 127.0.0.1:0 --listen 127.0.0.1:0    on free ports")]
     Dev(DevArgs),
     /// Start a broker.
-    Serve(ServeArgs),
+    #[command(before_help = "Examples:
+  lakebed serve --store file:///var/lib/lakebed
+  lakebed serve --config /etc/lakebed.toml
+  lakebed serve --store s3://bucket/prefix --kafka-listen 0.0.0.0:9092 --advertise broker.example:9092")]
+    Serve(SettingArgs),
+    /// Show the settings of a broker, and where each came from.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Show and choose the broker that client verbs talk to.
+    #[command(subcommand)]
+    Profile(ProfileVerb),
     /// Create, list, describe and delete topics.
     Topic(TopicArgs),
     /// Write lines as records.
@@ -79,11 +93,55 @@ pub(crate) enum Verb {
         /// Where the pages go; it is made if it does not exist [default: one page, to standard output].
         directory: Option<PathBuf>,
     },
+    /// Print a page of the documentation, as it stands in docs/.
+    #[command(
+        hide = true,
+        before_help = "Examples:
+  lakebed docs configuration > docs/configuration.md
+  lakebed docs cli > docs/cli.md"
+    )]
+    Docs {
+        /// Which page.
+        page: Page,
+    },
     /// Print the version and the commit that it was built from.
     #[command(before_help = "Examples:
   lakebed version
   lakebed version -o json")]
     Version,
+}
+
+/// What `profile` is told.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileVerb {
+    /// List profiles; the one in use has a star.
+    #[command(before_help = "Examples:
+  lakebed profile list")]
+    List,
+    /// Let client verbs talk to the broker of a profile.
+    #[command(before_help = "Examples:
+  lakebed profile use dev")]
+    Use {
+        /// Its name.
+        name: String,
+    },
+    /// Show a profile and the file that it stands in.
+    #[command(before_help = "Examples:
+  lakebed profile show
+  lakebed profile show -o json | jq -r .server")]
+    Show {
+        /// Its name [default: the one in use].
+        name: Option<String>,
+    },
+}
+
+/// A generated page of the documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Page {
+    /// All settings of a broker.
+    Configuration,
+    /// All verbs.
+    Cli,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -95,7 +153,11 @@ pub(crate) struct ServerArgs {
 
 /// The command line as it is parsed and described.
 pub(crate) fn command() -> clap::Command {
-    dress(Args::command())
+    let command = dress(Args::command());
+    // The flags of `serve`, which shows them.
+    let show =
+        |show: clap::Command| show.mut_args(|arg| if arg.get_help_heading().is_some() { arg.hide(true) } else { arg });
+    command.mut_subcommand("config", |config| config.mut_subcommand("show", show))
 }
 
 /// Examples first, exit codes last, for a command and all below it.

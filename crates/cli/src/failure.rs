@@ -65,6 +65,12 @@ impl Failure {
         self
     }
 
+    /// What is wrong one by one, with the facts of each for programs.
+    pub(crate) fn problems(mut self, problems: Vec<(String, Value)>) -> Self {
+        self.facts.problems = problems;
+        self
+    }
+
     /// A file or directory that can't be read or written.
     pub(crate) fn file(what: impl Into<String>, error: &std::io::Error) -> Self {
         let failure = Self::new(what).cause(error);

@@ -6,11 +6,13 @@
 
 mod args;
 mod bench;
+mod config;
 mod consume;
 mod failure;
 mod output;
 mod pages;
 mod produce;
+mod profile;
 mod serve;
 mod server;
 mod topic;
@@ -60,6 +62,9 @@ async fn run(verb: Verb, output: Output) -> Result<(), Failure> {
         Verb::Consume(args) => consume::run(args, output).await,
         Verb::Bench(args) => bench::run(args, output).await,
         Verb::Completions { shell } => pages::completions(shell),
+        Verb::Config(verb) => config::run(verb, output),
+        Verb::Profile(verb) => profile::run(&verb, output),
+        Verb::Docs { page } => pages::docs(page),
         Verb::Man { directory } => pages::man(directory.as_deref(), output),
         Verb::Version => version::run(output),
     }

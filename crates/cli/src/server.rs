@@ -1,24 +1,32 @@
 //! Which broker client verbs talk to, and who said so.
 //!
-//! `--server`, then `LAKEBED_SERVER`, then [`DEFAULT`]. An error about a broker that can't be reached names the one that decided.
+//! `--server`, then `LAKEBED_SERVER`, then the current profile (see [`crate::profile`]), then [`DEFAULT`]. An error about a broker that
+//! can't be reached names the one that decided.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use lakebed_client::Client;
 
 use crate::args::ServerArgs;
 use crate::failure::Failure;
+use crate::profile::Profiles;
 
 /// Where a broker listens for gRPC and HTTP unless it is told otherwise.
 pub(crate) const DEFAULT: &str = "127.0.0.1:7070";
+/// Where a broker listens for Kafka unless it is told otherwise.
+const DEFAULT_KAFKA: &str = "127.0.0.1:9092";
 
-const VARIABLE: &str = "LAKEBED_SERVER";
+/// Names the broker if `--server` does not.
+pub(crate) const VARIABLE: &str = "LAKEBED_SERVER";
 
-/// A broker's gRPC address.
+/// A broker's addresses.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
-    /// `host:port` or `http://host:port`.
+    /// gRPC and HTTP: `host:port` or `http://host:port`.
     pub(crate) address: String,
+    /// Kafka: `host:port`, as far as it is known.
+    pub(crate) kafka: String,
     origin: Origin,
 }
 
@@ -27,6 +35,7 @@ pub(crate) struct Server {
 enum Origin {
     Flag,
     Variable,
+    Profile { name: String, file: PathBuf },
     Default,
 }
 
@@ -36,14 +45,21 @@ impl ServerArgs {
     /// # Errors
     /// What was said can't be read.
     pub(crate) fn find(&self) -> Result<Server, Failure> {
+        let at =
+            |address: &str, origin| Server { address: address.to_owned(), kafka: DEFAULT_KAFKA.to_owned(), origin };
         if let Some(address) = &self.server {
-            return Ok(Server { address: address.clone(), origin: Origin::Flag });
+            return Ok(at(address, Origin::Flag));
         }
         match std::env::var(VARIABLE) {
-            Ok(address) if !address.is_empty() => Ok(Server { address, origin: Origin::Variable }),
-            Err(std::env::VarError::NotUnicode(_)) => Err(Failure::usage(format!("{VARIABLE} is not text"))),
-            _ => Ok(Server { address: DEFAULT.to_owned(), origin: Origin::Default }),
+            Ok(address) if !address.is_empty() => return Ok(at(&address, Origin::Variable)),
+            Err(std::env::VarError::NotUnicode(_)) => return Err(Failure::usage(format!("{VARIABLE} is not UTF-8"))),
+            _ => {}
         }
+        let current = Profiles::of_user().map_or(Ok(None), |profiles| profiles.current())?;
+        let Some(named) = current else { return Ok(at(DEFAULT, Origin::Default)) };
+        let mut server = at(&named.profile.server, Origin::Profile { name: named.name, file: named.file });
+        server.kafka = named.profile.kafka.unwrap_or(server.kafka);
+        Ok(server)
     }
 
     /// A connection to the broker that is meant, and where that is.
@@ -74,11 +90,12 @@ impl Server {
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let origin = match &self.origin {
-            Origin::Flag => "from --server".to_owned(),
-            Origin::Variable => format!("from {VARIABLE}"),
-            Origin::Default => "the default".to_owned(),
-        };
-        write!(f, "{}, {origin}", self.address)
+        write!(f, "{}, ", self.address)?;
+        match &self.origin {
+            Origin::Flag => f.write_str("from --server"),
+            Origin::Variable => write!(f, "from {VARIABLE}"),
+            Origin::Profile { name, file } => write!(f, "from profile {name} in {}", file.display()),
+            Origin::Default => f.write_str("the default"),
+        }
     }
 }

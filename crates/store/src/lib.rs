@@ -26,6 +26,7 @@ mod memory;
 mod open;
 mod payload;
 mod read;
+mod redact;
 mod retry;
 mod store;
 
@@ -38,5 +39,6 @@ pub use memory::MemoryBackend;
 pub use open::OpenError;
 pub use payload::Payload;
 pub use read::{DeleteError, ListError, Listing, ReadError, Suffix};
+pub use redact::redact_url;
 pub use retry::RetryPolicy;
 pub use store::{Store, StoreOptions, Variables};

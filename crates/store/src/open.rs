@@ -9,6 +9,7 @@ use crate::cloud::{CloudBackend, settings};
 use crate::key::Directory;
 use crate::local::LocalBackend;
 use crate::memory::MemoryBackend;
+use crate::redact::redact_url;
 use crate::store::{Store, StoreOptions};
 
 /// A store that can't be opened.
@@ -66,7 +67,7 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; each is one clear line.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Store, OpenError> {
-        let invalid = |reason: &str| OpenError::Url { url: url.to_owned(), reason: reason.to_owned() };
+        let invalid = |reason: &str| OpenError::Url { url: redact_url(url).into_owned(), reason: reason.to_owned() };
         if !url.contains("://") {
             return match url {
                 "" => Err(invalid("it is empty")),
@@ -88,12 +89,11 @@ impl Store {
 }
 
 fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
-    // Messages show the URL, and a secret in it would end up in logs.
+    let invalid = |reason: String| OpenError::Url { url: redact_url(url.as_str()).into_owned(), reason };
     if !url.username().is_empty() || url.password().is_some() {
         let reason = "it has credentials in it, which belong into the environment".to_owned();
-        return Err(OpenError::Url { url: format!("{}://…", url.scheme()), reason });
+        return Err(invalid(reason));
     }
-    let invalid = |reason: String| OpenError::Url { url: url.to_string(), reason };
     if url.query().is_some() || url.fragment().is_some() || url.port().is_some() {
         return Err(invalid("it has more than a bucket and a prefix".to_owned()));
     }

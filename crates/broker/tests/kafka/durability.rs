@@ -17,7 +17,7 @@ use lakebed_store::{Directory, MemoryBackend, Store, StoreOptions};
 use crate::client::{Running, batch, fetch_of, produce_of};
 
 fn on(directory: &tempfile::TempDir) -> Config {
-    Config { store: format!("file://{}", directory.path().display()), ..Config::default() }
+    Config { store: format!("file://{}", directory.path().display()).into(), ..Config::default() }
 }
 
 #[tokio::test]

@@ -16,9 +16,9 @@ pub(crate) struct BenchArgs {
     /// What to measure: Kafka, gRPC, or the bare disk for comparison.
     #[arg(value_enum, default_value = "kafka")]
     pub(crate) what: BenchTarget,
-    /// The broker's Kafka address.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9092")]
-    pub(crate) kafka: String,
+    /// The broker's Kafka address [default: that of the current profile if it names the broker, else 127.0.0.1:9092].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) kafka: Option<String>,
     /// Topic to write to; made if it does not exist.
     #[arg(long, default_value = "bench")]
     pub(crate) topic: String,

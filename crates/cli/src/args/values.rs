@@ -10,21 +10,9 @@ pub(super) fn parse_setting(text: &str) -> Result<(String, String), String> {
 
 /// `1024`, `64KiB`, `256MiB`, `1GiB`; `KB`, `MB`, `GB` count in thousands.
 pub(super) fn parse_size(text: &str) -> Result<usize, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: usize = number.parse().map_err(|_| "must begin with a number, such as 256MiB")?;
-    let factor: usize = match unit.trim() {
-        "" | "B" => 1,
-        "KiB" | "K" => 1 << 10,
-        "MiB" | "M" => 1 << 20,
-        "GiB" | "G" => 1 << 30,
-        "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        other => return Err(format!("unknown unit {other:?}: use B, KiB, MiB or GiB")),
-    };
-    number
-        .checked_mul(factor)
+    let bytes = lakebed_broker::config::parse_size(text)?;
+    usize::try_from(bytes)
+        .ok()
         .filter(|size| *size > 0)
         .ok_or_else(|| "must be more than 0 and fit this machine".to_owned())
 }
@@ -39,7 +27,7 @@ mod tests {
         assert_eq!(parse_size("1GiB"), Ok(1 << 30));
         assert_eq!(parse_size("1500"), Ok(1500));
         assert_eq!(parse_size("2KB"), Ok(2000));
-        for wrong in ["", "MiB", "0", "1TiB", "-1", "99999999999999999999"] {
+        for wrong in ["", "MiB", "0", "1XB", "-1", "99999999999999999999"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }
     }

@@ -36,7 +36,7 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Report, Failure> {
     let mut consumers = Vec::new();
     for (partition, start) in (0_i32..).zip(starts) {
         let written = Arc::new(AtomicU64::new(u64::MAX));
-        let job = Job { args: JobArgs::of(args), pool: Arc::clone(&pool), partition, start, batches: per_partition };
+        let job = Job { args: JobArgs::of(args)?, pool: Arc::clone(&pool), partition, start, batches: per_partition };
         for _ in 0..args.consumers {
             consumers.push(tokio::spawn(follow(job.clone(), Arc::clone(&written))));
         }
@@ -100,9 +100,10 @@ struct JobArgs {
 }
 
 impl JobArgs {
-    fn of(args: &BenchArgs) -> Self {
+    fn of(args: &BenchArgs) -> Result<Self, Failure> {
         let topic = TopicName(StrBytes::from_string(args.topic.clone()));
-        Self { address: args.kafka.clone(), topic, in_flight: args.in_flight.max(1) }
+        let address = args.kafka.clone().map_or_else(|| args.server.find().map(|server| server.kafka), Ok)?;
+        Ok(Self { address, topic, in_flight: args.in_flight.max(1) })
     }
 }
 

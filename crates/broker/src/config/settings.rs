@@ -1,0 +1,386 @@
+//! The one table of settings: what a file, a variable, a flag and the documentation know of them comes from here.
+//!
+//! To add a setting: a field of [`Config`](super::Config) with its value in `Config::default`, a row in [`TABLE`], the sample in the
+//! test below, and `lakebed docs configuration > docs/configuration.md`. Everything else follows: the key in the file
+//! (`flush_interval`), the variable (`LAKEBED_FLUSH_INTERVAL`), the flag (`--flush-interval`), its validation, `config template`,
+//! `config show` and the help texts. A number that serves all brokers well is a constant, not a setting.
+//!
+//! A value that may hold a secret is a [`SecretUrl`](super::SecretUrl) (or a type like it), so that nothing prints it.
+
+use std::time::Duration;
+
+use super::value::{Kind, Value};
+use super::{Config, MEMORY_BYTES_MIN};
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file. With capitals behind `LAKEBED_` the variable, with dashes the flag.
+    pub name: &'static str,
+    /// Which chapter of the documentation it stands in.
+    pub group: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Where `auto` is a value: what it stands for.
+    pub auto: Option<&'static str>,
+    /// What it is: one sentence without its full stop.
+    pub what: &'static str,
+    /// What more and less do to latency, memory and requests, or when to change it.
+    pub effect: &'static str,
+    /// Whether it is for tests: help texts leave it out.
+    pub for_tests: bool,
+    get: fn(&Config) -> Value,
+    set: fn(&mut Config, Value),
+}
+
+/// What is wrong with a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// The name of the setting.
+    pub setting: &'static str,
+    /// What is wrong, for a person: "must be …".
+    pub what: String,
+}
+
+impl Setting {
+    /// The setting of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        TABLE.iter().find(|setting| setting.name == name)
+    }
+
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("LAKEBED_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// The flag, without its dashes in front.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// Its value in `config`, without secrets.
+    pub fn value(&self, config: &Config) -> Value {
+        (self.get)(config)
+    }
+
+    /// Reads a value as it is written, and sets it.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person. Nothing is set.
+    pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        let value = match self.auto {
+            Some(_) if text == super::AUTO => Value::Auto,
+            _ => self.kind.parse(text)?,
+        };
+        (self.set)(config, value);
+        Ok(())
+    }
+
+    /// What is wrong with its value in `config`, if anything is.
+    pub(super) fn complaint(&self, config: &Config) -> Option<Wrong> {
+        self.kind.complaint(&self.value(config)).map(|what| Wrong { setting: self.name, what })
+    }
+}
+
+const STORE: &str = "Store";
+const LISTENERS: &str = "Listeners";
+const TOPICS: &str = "Topics";
+const FLUSHES: &str = "Memory and flushes";
+const CONNECTIONS: &str = "Connections";
+
+const fn sizes(min: u64, max: u64) -> Kind {
+    Kind::Size { min, max }
+}
+
+const fn seconds(min: u64, max: u64) -> Kind {
+    Kind::Span { min: Duration::from_secs(min), max: Duration::from_secs(max) }
+}
+
+fn text_of(text: Option<&String>) -> Value {
+    text.map_or(Value::Auto, |text| Value::Text(text.clone()))
+}
+
+/// All settings, in the order in which they are shown.
+pub const TABLE: &[Setting] = &[
+    Setting {
+        name: "store",
+        group: STORE,
+        kind: Kind::Url,
+        auto: None,
+        what: "Where the data is: file:///directory or a path, memory://, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix",
+        effect: "Each produce waits for one write there: 1 ms on a local disk, tens of milliseconds on a bucket, nothing in memory, \
+                 where it is lost on exit. Credentials come from the store's own variables (AWS_…, GOOGLE_…, AZURE_…), never from here",
+        for_tests: false,
+        get: |config| Value::Text(config.store.to_string()),
+        set: |config, value| config.store = value.text().unwrap_or_default().into(),
+    },
+    Setting {
+        name: "kafka_listen",
+        group: LISTENERS,
+        kind: Kind::Address,
+        auto: None,
+        what: "Address for Kafka clients; port 0 takes a free one",
+        effect: "0.0.0.0 or [::] serves other machines; there is no authentication yet, so only on a network that you trust",
+        for_tests: false,
+        get: |config| Value::Text(config.kafka_listen.clone()),
+        set: |config, value| config.kafka_listen = value.text().unwrap_or_default(),
+    },
+    Setting {
+        name: "listen",
+        group: LISTENERS,
+        kind: Kind::Address,
+        auto: None,
+        what: "Address for gRPC and HTTP (health, metrics); port 0 takes a free one",
+        effect: "As kafka_listen",
+        for_tests: false,
+        get: |config| Value::Text(config.http_listen.clone()),
+        set: |config, value| config.http_listen = value.text().unwrap_or_default(),
+    },
+    Setting {
+        name: "advertise",
+        group: LISTENERS,
+        kind: Kind::Address,
+        auto: Some("where each client reached the broker"),
+        what: "HOST:PORT that Kafka clients are told to connect to",
+        effect: "Set it where something between translates addresses: a load balancer, a container's port mapping",
+        for_tests: false,
+        get: |config| text_of(config.advertise.as_ref()),
+        set: |config, value| config.advertise = value.text(),
+    },
+    Setting {
+        name: "auto_create_topics",
+        group: TOPICS,
+        kind: Kind::Switch,
+        auto: None,
+        what: "Whether a topic that a client asks for is created when it does not exist",
+        effect: "On, a mistyped name makes a topic; each topic that is made is one commit",
+        for_tests: false,
+        get: |config| Value::Switch(config.auto_create_topics),
+        set: |config, value| config.auto_create_topics = value.switch(),
+    },
+    Setting {
+        name: "default_partitions",
+        group: TOPICS,
+        kind: Kind::Count { min: 1, max: lakebed_model::topic::PARTITIONS_MAX as u64 },
+        auto: None,
+        what: "Partitions of a topic that is created without a number",
+        effect: "More let more consumers of a group share the work; requests do not grow with them. They can be added later, never taken away",
+        for_tests: false,
+        get: |config| Value::Count(config.default_partitions.into()),
+        set: |config, value| config.default_partitions = u32::try_from(value.number()).unwrap_or(u32::MAX),
+    },
+    Setting {
+        name: "memory",
+        group: FLUSHES,
+        kind: sizes(MEMORY_BYTES_MIN as u64, 1 << 44),
+        auto: None,
+        what: "Memory for buffers and caches together; the process takes up to 128 MiB more",
+        effect: "More serves more consumers from memory (fewer GETs) and takes larger bursts; at its bound producers wait. A twelfth each \
+                 buffers requests, waits to be durable and caches objects, two twelfths keep the newest batches",
+        for_tests: false,
+        get: |config| Value::Size(config.memory_bytes as u64),
+        set: |config, value| config.memory_bytes = value.number(),
+    },
+    Setting {
+        name: "flush_interval",
+        group: FLUSHES,
+        kind: Kind::Span { min: Duration::ZERO, max: Duration::from_secs(60) },
+        auto: Some("250ms on a bucket, 2ms on a local directory, 0ms in memory"),
+        what: "Spacing of flushes; the first record after a quiet interval is flushed at once",
+        effect: "More costs fewer PUTs (at 250ms at most 4 a second and broker, whatever the number of partitions) and makes larger objects; \
+                 less acknowledges sooner: half of it is the mean wait of a produce before its PUT",
+        for_tests: false,
+        get: |config| config.flush_interval.map_or(Value::Auto, Value::Span),
+        set: |config, value| config.flush_interval = value.span(),
+    },
+    Setting {
+        name: "flush_bytes",
+        group: FLUSHES,
+        kind: sizes(1, 256 << 20),
+        auto: None,
+        what: "A flush begins when this many bytes wait, before its interval has passed",
+        effect: "More makes fewer and larger PUTs under load, and holds more memory while they are on their way; less acknowledges a \
+                 burst in smaller steps",
+        for_tests: false,
+        get: |config| Value::Size(config.flush_bytes as u64),
+        set: |config, value| config.flush_bytes = value.number(),
+    },
+    Setting {
+        name: "request_bytes_max",
+        group: CONNECTIONS,
+        kind: sizes(1 << 20, 1 << 30),
+        auto: None,
+        what: "Largest Kafka request; a connection that announces a larger one is closed",
+        effect: "More takes larger batches; one request may then take that much of the memory at once",
+        for_tests: false,
+        get: |config| Value::Size(config.request_bytes_max as u64),
+        set: |config, value| config.request_bytes_max = value.number(),
+    },
+    Setting {
+        name: "connections_max",
+        group: CONNECTIONS,
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        auto: None,
+        what: "Most connections of each of the two ports; one more is closed at once",
+        effect: "An idle connection costs some 10 KiB. More needs a higher limit of open files (ulimit -n), too",
+        for_tests: false,
+        get: |config| Value::Count(config.connections_max as u64),
+        set: |config, value| config.connections_max = value.number(),
+    },
+    Setting {
+        name: "connections_per_address_max",
+        group: CONNECTIONS,
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        auto: None,
+        what: "Most connections from one address, of each of the two ports",
+        effect: "Less keeps one host from taking all connections; behind a proxy all clients have one address",
+        for_tests: false,
+        get: |config| Value::Count(config.connections_per_address_max as u64),
+        set: |config, value| config.connections_per_address_max = value.number(),
+    },
+    Setting {
+        name: "connection_idle_max",
+        group: CONNECTIONS,
+        kind: seconds(1, 7 * 86_400),
+        auto: None,
+        what: "A Kafka connection without a request for this long is closed",
+        effect: "Less frees the connections of clients that are gone sooner; below a client's own limit (9 minutes by default) it makes \
+                 clients connect again",
+        for_tests: false,
+        get: |config| Value::Span(config.connection_idle_max),
+        set: |config, value| config.connection_idle_max = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "connection_age_max",
+        group: CONNECTIONS,
+        kind: Kind::Span { min: Duration::from_millis(1), max: Duration::from_secs(365 * 86_400) },
+        auto: None,
+        what: "Age at which a connection for gRPC and HTTP takes no more calls, give or take a tenth",
+        effect: "Less moves clients sooner to brokers that have come later; more saves connecting again",
+        for_tests: false,
+        get: |config| Value::Span(config.connection_age_max),
+        set: |config, value| config.connection_age_max = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "connection_age_grace",
+        group: CONNECTIONS,
+        kind: seconds(0, 365 * 86_400),
+        auto: None,
+        what: "How long calls may go on after that before their streams are ended",
+        effect: "Less frees old connections sooner; more lets long calls end by themselves",
+        for_tests: false,
+        get: |config| Value::Span(config.connection_age_grace),
+        set: |config, value| config.connection_age_grace = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "tail",
+        group: FLUSHES,
+        kind: Kind::Switch,
+        auto: None,
+        what: "Whether fresh records are served from memory",
+        effect: "Off, each fetch reads the store: for tests of that path, and slower",
+        for_tests: true,
+        get: |config| Value::Switch(config.tail),
+        set: |config, value| config.tail = value.switch(),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A value of each setting that is not its default.
+    const SAMPLES: &[(&str, &str)] = &[
+        ("store", "/elsewhere"),
+        ("kafka_listen", "[::1]:1"),
+        ("listen", "[::1]:2"),
+        ("advertise", "kafka.example:3"),
+        ("auto_create_topics", "false"),
+        ("default_partitions", "7"),
+        ("memory", "100MiB"),
+        ("flush_interval", "77ms"),
+        ("flush_bytes", "1MiB"),
+        ("request_bytes_max", "2MiB"),
+        ("connections_max", "11"),
+        ("connections_per_address_max", "12"),
+        ("connection_idle_max", "13s"),
+        ("connection_age_max", "14m"),
+        ("connection_age_grace", "15m"),
+        ("tail", "false"),
+    ];
+
+    #[test]
+    fn every_field_of_the_configuration_can_be_set_and_shown() {
+        let (mut config, default) = (Config::default(), Config::default());
+        for (name, text) in SAMPLES {
+            let setting = Setting::named(name).unwrap();
+            setting.set(&mut config, text).unwrap();
+            assert_eq!(setting.value(&config).to_string(), *text, "{name} is shown as it was set");
+            let mut alone = default.clone();
+            setting.set(&mut alone, text).unwrap();
+            let others = TABLE.iter().filter(|other| other.name != *name);
+            for other in others {
+                assert_eq!(other.value(&alone), other.value(&default), "{name} leaves {} alone", other.name);
+            }
+        }
+        assert_eq!(SAMPLES.len(), TABLE.len());
+        // A field that is missing here does not compile; one without a setting is as it was by default.
+        let Config {
+            store,
+            kafka_listen,
+            http_listen,
+            advertise,
+            memory_bytes,
+            auto_create_topics,
+            default_partitions,
+            flush_interval,
+            flush_bytes,
+            request_bytes_max,
+            tail,
+            connections_max,
+            connections_per_address_max,
+            connection_idle_max,
+            connection_age_max,
+            connection_age_grace,
+        } = config;
+        assert_ne!(store, default.store);
+        assert_ne!(kafka_listen, default.kafka_listen);
+        assert_ne!(http_listen, default.http_listen);
+        assert_ne!(advertise, default.advertise);
+        assert_ne!(memory_bytes, default.memory_bytes);
+        assert_ne!(auto_create_topics, default.auto_create_topics);
+        assert_ne!(default_partitions, default.default_partitions);
+        assert_ne!(flush_interval, default.flush_interval);
+        assert_ne!(flush_bytes, default.flush_bytes);
+        assert_ne!(request_bytes_max, default.request_bytes_max);
+        assert_ne!(tail, default.tail);
+        assert_ne!(connections_max, default.connections_max);
+        assert_ne!(connections_per_address_max, default.connections_per_address_max);
+        assert_ne!(connection_idle_max, default.connection_idle_max);
+        assert_ne!(connection_age_max, default.connection_age_max);
+        assert_ne!(connection_age_grace, default.connection_age_grace);
+    }
+
+    #[test]
+    fn every_setting_says_what_it_is_and_what_it_does() {
+        for setting in TABLE {
+            assert!(setting.name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", setting.name);
+            assert!(setting.what.len() > 10 && setting.effect.len() > 10, "{}", setting.name);
+            assert!(!setting.what.ends_with('.') && !setting.effect.ends_with('.'), "{}", setting.name);
+            assert_eq!(TABLE.iter().filter(|other| other.name == setting.name).count(), 1, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn auto_is_a_value_where_it_stands_for_something() {
+        for setting in TABLE {
+            let mut config = Config::default();
+            let shown = setting.set(&mut config, "auto").map(|()| setting.value(&config));
+            match setting.auto {
+                Some(_) => assert_eq!(shown, Ok(Value::Auto), "{}", setting.name),
+                None if setting.kind == Kind::Url => {}
+                None => assert!(shown.is_err(), "{}", setting.name),
+            }
+        }
+    }
+}
