@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".lakebed.v1.ConsumeResponse", "::lakebed_wire::outgoing::ConsumeAnswer")
         .extern_path(".lakebed.v1.FetchResponse", "::lakebed_wire::outgoing::FetchAnswer")
         .extern_path(".lakebed.v1", "::lakebed_wire::v1")
+        // Requests whose records stay in place until they are looked at.
+        .extern_path(".lakebed.v1.ProduceRequest", "::lakebed_wire::received::ProduceRequest")
+        .extern_path(".lakebed.v1.ProduceStreamRequest", "::lakebed_wire::received::ProduceStreamRequest")
         .extern_path(".google.rpc", "::lakebed_wire::rpc")
         .emit_rerun_if_changed(false)
         .compile_fds(protox::compile(FILES, [&proto])?)?;

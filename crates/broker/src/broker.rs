@@ -11,10 +11,11 @@ use lakebed_ingest::{Committed, Ingest};
 use lakebed_log::{Closed, Log, Offload, Seams};
 use lakebed_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tonic_health::server::HealthReporter;
 
+use crate::admission::inflated_bytes_max;
 use crate::config::{Config, Wrong};
 use crate::damage::DamageLog;
 use crate::grpc;
@@ -31,7 +32,7 @@ mod quiet;
 use parts::{Parts, part_ended};
 
 /// How long what was accepted may take to become durable when the broker stops: less than the 30 s that supervisors give it.
-const DRAIN_MAX: Duration = Duration::from_secs(20);
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// How long connections may take to end after what was accepted is durable.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// As long as that for gRPC and HTTP: shorter, since a stream that a client holds open, as a watch of health does, has no end.
@@ -328,6 +329,8 @@ async fn open(
         damage: DamageLog::default(),
         metrics: Arc::new(Metrics::new()),
         merges,
+        inflating: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        inflated_bytes_max: inflated_bytes_max(&budget),
         turns: AtomicU32::new(0),
     };
     Ok((rooms, publishing, merging))

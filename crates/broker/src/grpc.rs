@@ -4,9 +4,10 @@
 //! that clients with stock settings work; a status names its reason from the one table in [`crate::reason`].
 
 mod admin;
+mod batch;
 mod consume;
 mod produce;
-mod records;
+mod produce_stream;
 pub(crate) mod status;
 
 use std::sync::Arc;

@@ -11,7 +11,6 @@ use futures::FutureExt;
 use lakebed_log::BarrierError;
 use lakebed_model::State;
 use lakebed_store::BufferPool;
-use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
@@ -53,10 +52,6 @@ pub(crate) struct Service {
     pub(crate) frame_limits: FrameLimits,
     /// Host and port that clients are told; `None` is where each reached us.
     advertise: Option<(String, u16)>,
-    /// Requests with compressed batches that are decompressed and not in the ingest buffer yet.
-    inflating: Arc<Semaphore>,
-    /// Most bytes of one request's batches once decompressed.
-    inflated_bytes_max: usize,
     /// Most bytes of one fetch.
     response_bytes_max: usize,
 }
@@ -66,7 +61,6 @@ impl Service {
     pub(crate) fn new(rooms: Arc<Rooms>) -> Self {
         let config = &rooms.config;
         let budget = config.budget();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             metrics: Arc::clone(&rooms.metrics),
             buffers: BufferPool::new(budget.free_buffers_bytes),
@@ -78,8 +72,6 @@ impl Service {
                 stall_max: STALL_MAX,
             },
             advertise: config.advertised(),
-            inflating: Arc::new(Semaphore::new(cores)),
-            inflated_bytes_max: (budget.ingest_bytes / 2).min(64 << 20),
             response_bytes_max: budget.response_bytes_max,
             rooms,
         }

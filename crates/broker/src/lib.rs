@@ -10,6 +10,7 @@
 //! The way of a request: [`kafka`] (framing, guard, handler) -> `lakebed-ingest` or `lakebed-fetch` -> the answer; refusals are named
 //! by the one table in [`reason`].
 
+mod admission;
 mod broker;
 pub mod config;
 mod connections;

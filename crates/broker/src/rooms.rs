@@ -7,6 +7,7 @@ use lakebed_fetch::Fetch;
 use lakebed_ingest::Ingest;
 use lakebed_log::{Log, Seams};
 use lakebed_store::Store;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::damage::DamageLog;
@@ -36,6 +37,10 @@ pub struct Rooms {
     pub metrics: Arc<Metrics>,
     /// What merging has done.
     pub merges: Arc<lakebed_compact::Counts>,
+    /// Requests with compressed batches that are decompressed and not in the ingest buffer yet: as many as there are cores.
+    pub(crate) inflating: Arc<Semaphore>,
+    /// Most bytes of one request's batches once decompressed.
+    pub(crate) inflated_bytes_max: usize,
     /// How many records without key and partition have been placed.
     pub(crate) turns: AtomicU32,
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lakebed_model::{ProducerEpoch, ProducerId, ProducerStamp, Sequence};
-use lakebed_segment::batch::{self, DecodeError, NO_TIMESTAMP, Rows};
+use lakebed_segment::batch::{self, DecodeError, Decoded, EncodedBatch, NO_TIMESTAMP, Rows};
 
 /// What a batch costs beside its bytes: its ticket, its places in queues, what is known of it.
 const OVERHEAD_BYTES: usize = 768;
@@ -75,6 +75,22 @@ pub fn admit(batch: Bytes, limits: &BatchLimits) -> Result<Admitted, AdmitError>
     }
     let decode_limits = batch::Limits { max_decompressed_bytes: limits.decompressed_bytes_max };
     let decoded = batch::decode(batch.clone(), &decode_limits)?;
+    admit_decoded(batch, decoded, limits)
+}
+
+/// Admits a batch that our own encoder made: there is nothing to verify in it but what the topic asks for.
+///
+/// # Errors
+/// [`AdmitError`]
+pub fn admit_encoded(encoded: EncodedBatch, limits: &BatchLimits) -> Result<Admitted, AdmitError> {
+    let (batch, decoded) = encoded.into_parts();
+    if batch.len() > limits.message_bytes_max {
+        return Err(AdmitError::TooLarge { bytes: batch.len(), max: limits.message_bytes_max });
+    }
+    admit_decoded(batch, decoded, limits)
+}
+
+fn admit_decoded(batch: Bytes, decoded: Decoded, limits: &BatchLimits) -> Result<Admitted, AdmitError> {
     let header = decoded.header;
     if header.attributes.is_transactional() {
         return Err(AdmitError::Transactional);

@@ -25,7 +25,7 @@ mod ticket;
 #[cfg(test)]
 mod tests;
 
-pub use admit::{AdmitError, Admitted, BatchLimits, admit};
+pub use admit::{AdmitError, Admitted, BatchLimits, admit, admit_encoded};
 pub use counts::Counts;
 pub use ingest::Ingest;
 pub use options::Options;

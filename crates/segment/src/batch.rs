@@ -24,7 +24,7 @@ mod rows;
 mod varint;
 
 pub use codec::Codec;
-pub use decode::{Decoded, Limits, Stored, decode, decode_stored};
+pub use decode::{Decoded, EncodedBatch, Limits, Stored, decode, decode_stored};
 pub use encode::{EncodeError, Encoder, Fields, Producer, Record};
 pub use error::{DecodeError, Kind};
 pub use header::{

@@ -8,6 +8,9 @@ pub mod kafka;
 /// Answers with many records, written straight from the bytes in which the records are.
 pub mod outgoing;
 
+/// What producers send over gRPC, with their records left in place.
+pub mod received;
+
 /// Messages of `proto/lakebed/v1`, generated. The comments there are the reference.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod v1 {

@@ -25,7 +25,8 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
-use super::produce::{check_partition, wire_offset};
+use super::batch::check_partition;
+use super::produce::wire_offset;
 use super::status::{invalid, status};
 use crate::http::ending::Ending;
 use crate::reason::Reason;

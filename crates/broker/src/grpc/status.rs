@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 
+use lakebed_wire::rpc;
+use prost::Message;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::reason::Reason;
+use crate::reason::{Reason, TABLE};
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "lakebed";
@@ -22,4 +24,19 @@ pub(crate) fn status<const N: usize>(reason: Reason, message: impl Display, fact
 /// A request that is not one that the call takes.
 pub(crate) fn invalid(message: impl Display) -> Status {
     status(Reason::InvalidRequest, message, [])
+}
+
+/// The name of a status's reason; of one that is not ours, what it is by its code.
+pub(crate) fn reason_name(status: &Status) -> &'static str {
+    let named = status.get_details_error_info().and_then(|info| TABLE.iter().find(|row| row.name == info.reason));
+    named.map_or("INTERNAL", |row| row.name)
+}
+
+/// A status as it is put into a message.
+pub(crate) fn as_message(status: &Status) -> rpc::Status {
+    rpc::Status::decode(status.details()).unwrap_or_else(|_| rpc::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
 }

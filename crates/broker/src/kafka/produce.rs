@@ -12,26 +12,22 @@ use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use lakebed_ingest::{AdmitError, Admitted, BatchLimits, Produced, Ticket, admit};
+use lakebed_ingest::{AdmitError, Admitted, BatchLimits, Produced, Ticket};
 use lakebed_model::{PartitionIndex, PartitionKey, State, TopicId};
 use tokio::time::{Instant, timeout_at};
 
 use super::Service;
 use super::connection::Started;
 use super::response::{Reply, ReplyTo};
+use crate::admission::is_compressed;
 use crate::reason::Reason;
 use crate::topics::settings::AdmissionSettings;
 
-/// Compressed batches of at least this many bytes are decompressed away from the threads that serve sockets: it takes longer than
-/// half a millisecond.
-const INFLATE_ELSEWHERE_BYTES: usize = 64 * 1024;
 /// No client waits longer than this, whatever it asks for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Where a batch's length, magic and attributes stand, and where its length counts from (Kafka's record batch, magic 2).
 const LENGTH_AT: std::ops::Range<usize> = 8..12;
 const COUNTED_FROM: usize = 12;
-const CODEC_AT: usize = 22;
-const CODEC_MASK: u8 = 0b111;
 
 /// Why one partition's batch is not acknowledged.
 #[derive(Debug)]
@@ -67,9 +63,9 @@ pub(super) async fn start(service: &Arc<Service>, reply_to: ReplyTo, request: Pr
     let begun = Instant::now();
     let patience = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(1).max(1)).min(TIMEOUT_MAX);
     let asked = Asked { reply_to, acks: request.acks, begun, deadline: begun + patience };
-    let inflating = if is_compressed(&request) {
+    let inflating = if has_compressed(&request) {
         // Held until the ingest buffer counts what is decompressed.
-        Some(service.inflating.acquire().await.expect("the semaphore is never closed"))
+        Some(service.rooms.inflating().await)
     } else {
         None
     };
@@ -226,18 +222,14 @@ async fn admit_partition(
     let settings = AdmissionSettings::of(&state.topic(id).expect("a topic with a partition is known").config);
     let limits = BatchLimits {
         message_bytes_max: settings.max_message_bytes,
-        decompressed_bytes_max: service.inflated_bytes_max.saturating_sub(*inflated_bytes),
+        decompressed_bytes_max: service.rooms.inflated_bytes_max.saturating_sub(*inflated_bytes),
         timestamp_before_max_ms: settings.timestamp_before_max_ms,
         timestamp_after_max_ms: settings.timestamp_after_max_ms,
         now_ms: (service.rooms.seams.wall)(),
         log_append: settings.log_append_time,
     };
-    let compressed = batch_is_compressed(&batch);
-    let admitted = if compressed && batch.len() >= INFLATE_ELSEWHERE_BYTES {
-        service.rooms.seams.offload.run(move || admit(batch, &limits)).await
-    } else {
-        admit(batch, &limits)
-    };
+    let compressed = is_compressed(&batch);
+    let admitted = service.rooms.admit(batch, limits).await;
     let admitted = admitted.map_err(|error: AdmitError| Refused::new(Reason::from(&error), error))?;
     if compressed {
         *inflated_bytes += admitted.cost_bytes();
@@ -267,12 +259,8 @@ fn one_batch(records: Option<Bytes>) -> Result<Bytes, Refused> {
     Ok(records)
 }
 
-fn batch_is_compressed(batch: &[u8]) -> bool {
-    batch.get(CODEC_AT).is_some_and(|attributes| attributes & CODEC_MASK != 0)
-}
-
-fn is_compressed(request: &ProduceRequest) -> bool {
+fn has_compressed(request: &ProduceRequest) -> bool {
     let mut batches =
         request.topic_data.iter().flat_map(|topic| &topic.partition_data).filter_map(|part| part.records.as_ref());
-    batches.any(|batch| batch_is_compressed(batch))
+    batches.any(|batch| is_compressed(batch))
 }

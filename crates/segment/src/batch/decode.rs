@@ -52,6 +52,31 @@ pub fn decode(batch: Bytes, limits: &Limits) -> Result<Decoded, DecodeError> {
     Ok(Decoded { header, rows })
 }
 
+/// A batch that our own [`Encoder`](super::Encoder) made, with its records. Nobody else can make one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedBatch {
+    batch: Bytes,
+    decoded: Decoded,
+}
+
+impl EncodedBatch {
+    /// Finds the records in `batch`, which is not compressed and has its checksum from the encoder.
+    ///
+    /// # Errors
+    /// As [`decode`], of what the encoder leaves to its caller: timestamps, UTF-8 in the keys of headers.
+    pub(super) fn find(batch: Bytes) -> Result<Self, DecodeError> {
+        let header = Header::peek(&batch)?;
+        let payload = batch.slice(HEADER_BYTES..);
+        let rows = read_rows(&header, payload, usize::MAX, DecodeError::TooLarge { limit: u64::MAX })?;
+        Ok(Self { batch, decoded: Decoded { header, rows } })
+    }
+
+    /// Its bytes, and what they say.
+    pub fn into_parts(self) -> (Bytes, Decoded) {
+        (self.batch, self.decoded)
+    }
+}
+
 fn decode_rows(batch: Bytes, limits: &Limits, is_stored: bool) -> Result<(Header, Rows), DecodeError> {
     let header = Header::peek(&batch)?;
     if header.total_bytes() != batch.len() {

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 
 use super::codec::{self, Codec};
+use super::decode::EncodedBatch;
+use super::error::DecodeError;
 use super::header::{Attributes, HEADER_BYTES, Header, LEADER_EPOCH, LENGTH_FROM, TimestampType, write_crc};
 use super::{NO_TIMESTAMP, varint};
 
@@ -214,6 +216,18 @@ impl Encoder {
         self.count += 1;
         self.last_offset = record.offset;
         self.max_timestamp = self.max_timestamp.max(record.timestamp_ms);
+    }
+
+    /// The finished batch with its records found in it; `None` if it holds no record. Not for one that is compressed.
+    ///
+    /// # Cost
+    /// One CRC and one pass over the records' edges, where [`decode`](super::decode()) would verify the CRC again.
+    ///
+    /// # Errors
+    /// [`DecodeError`] of what the caller has to see to: timestamps that are too large, keys of headers that are not UTF-8.
+    pub fn finish_with_rows(self) -> Result<Option<EncodedBatch>, DecodeError> {
+        assert!(self.fields.codec == Codec::None, "the records of a compressed batch are not in its bytes");
+        self.finish().map(EncodedBatch::find).transpose()
     }
 
     /// The finished batch, or `None` if it holds no record.

@@ -9,12 +9,12 @@ use kafka_protocol::records::{
     self as theirs, Compression, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions,
 };
 use lakebed_segment::batch::{
-    Codec, Fields, Header, Producer, TimestampType, address, address_copy, decode, decode_stored, split,
+    Codec, Encoder, Fields, Header, Producer, TimestampType, address, address_copy, decode, decode_stored, split,
     with_log_append_time,
 };
 use proptest::prelude::*;
 
-use crate::records::{LIMITS, Owned, codec, config, encode, fields, owned, records, with_records};
+use crate::records::{LIMITS, Owned, codec, config, encode, fields, owned, push, records, with_records};
 
 /// Decompresses the way of other implementations: those that the codec's own crate offers.
 fn decompress_otherwise(codec: Codec, compressed: &[u8]) -> Vec<u8> {
@@ -133,6 +133,15 @@ proptest! {
         prop_assert_eq!(decoded.rows.min_timestamp_ms, records.iter().map(|record| record.timestamp_ms).min().unwrap());
         prop_assert_eq!(decoded.rows.max_timestamp_ms, decoded.header.max_timestamp);
         prop_assert_eq!(owned(&decoded.rows, records[0].offset), records);
+    }
+
+    #[test]
+    fn what_the_encoder_finds_in_its_own_batch_is_what_decoding_finds(records in records(true, false)) {
+        let mut encoder = Encoder::new(fields(Codec::None), 0);
+        records.iter().for_each(|record| push(&mut encoder, record));
+        let (batch, found) = encoder.finish_with_rows().unwrap().unwrap().into_parts();
+        prop_assert_eq!(&batch, &encode(fields(Codec::None), &records));
+        prop_assert_eq!(found, decode(batch, &LIMITS).unwrap());
     }
 
     #[test]

@@ -1,0 +1,410 @@
+//! `ProduceStream`: batches go into the ingest buffer as they come, and are answered in that order.
+//!
+//! The stream of answers is the whole of it: when it is polled it gives the next answer, else it reads on. There is no task beside it,
+//! so when the client goes, nothing is left; what the write path has taken goes its way.
+//!
+//! 1. Answers come in the order of the batches. Whatever ends the stream, what was read is answered before its status.
+//! 2. Batches that are read together are handed over together; the next are read when those have room in the ingest buffer.
+//! 3. At most the window is read and not answered, [`REFUSED_MAX`] refusals of it; beyond, the stream is not read.
+//! 4. What was not read was not stored. So a status of ours that ends the stream says that nothing was stored of what has no answer,
+//!    but for [`Reason::OutcomeUnknown`] when the store takes nothing while the broker stops or the connection ends.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use lakebed_ingest::{Produced, Ticket};
+use lakebed_wire::received::{Content, ProduceBatch, ProduceStreamRequest, StreamRequest};
+use lakebed_wire::v1;
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::{Code, Status, Streaming};
+
+use super::Services;
+use super::batch::{Asked, Target};
+use super::produce::{wire_offset, wire_partition};
+use super::status::{as_message, invalid, reason_name, status};
+use crate::broker::DRAIN_MAX;
+use crate::config::Budget;
+use crate::http::ending::{Ending, Why};
+use crate::reason::Reason;
+
+/// Batches that may be under way: each is accounted for in the ingest buffer, and takes about a hundred bytes here.
+const WINDOW_BATCHES: usize = 4096;
+/// Bytes that may be under way, however much memory there is: more would hide no latency.
+const WINDOW_BYTES_MAX: usize = 16 << 20;
+/// Refusals that wait for the answers before them: nobody else accounts for those.
+const REFUSED_MAX: usize = 64;
+/// How long answers may take on a connection that has reached its age: it is cut off soon after.
+const AGED_DRAIN_MAX: Duration = Duration::from_secs(4);
+/// Batches that are handed over at once, and their bytes: enough that handing over costs little.
+const GROUP_BATCHES: usize = 512;
+const GROUP_BYTES: usize = 1 << 20;
+/// What a batch counts in the window beside its payload.
+const BATCH_OVERHEAD_BYTES: usize = 32;
+
+type Response = Result<v1::ProduceStreamResponse, Status>;
+
+/// Bytes of batches that one stream may have under way: a quarter of what all producers share.
+fn window_bytes(budget: &Budget) -> usize {
+    (budget.requests_bytes * 3 / 16).min(WINDOW_BYTES_MAX)
+}
+
+/// Opens the stream. Its head goes out at once, for some clients wait for that before they send.
+pub(super) fn open(
+    services: Services,
+    requests: Streaming<ProduceStreamRequest>,
+    ending: Ending,
+) -> Pin<Box<dyn Stream<Item = Response> + Send>> {
+    Box::pin(stream::once(begin(services, requests, ending)).try_flatten())
+}
+
+async fn begin(
+    services: Services,
+    mut requests: Streaming<ProduceStreamRequest>,
+    ending: Ending,
+) -> Result<Appending, Status> {
+    let mut told = async move { ending.told().await }.boxed();
+    let first = tokio::select! {
+        biased;
+        why = &mut told => return Err(ended(&services, why)),
+        first = requests.next() => first,
+    };
+    let init = match first {
+        None => return Err(invalid("the stream ended before its init")),
+        Some(Err(refused)) => return Err(named(refused)),
+        Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Init(init)) })) => init,
+        Some(Ok(_)) => return Err(invalid("the first message of a ProduceStream is its init")),
+    };
+    let mut target = Target::new(services.find_topic(&init.topic).await?);
+    if let Some(partition) = init.partition {
+        services.find_partition(&mut target, partition).await?;
+    }
+    let window_bytes = window_bytes(&services.rooms.config.budget());
+    let ack = v1::ProduceInitAck {
+        topic_id: target.topic.id.to_string(),
+        partition_count: wire_partition(target.topic.partitions),
+        window_bytes: window_bytes as u64,
+        window_batches: WINDOW_BATCHES as u32,
+        message_bytes_max: services.rooms.config.request_bytes_max as u64,
+    };
+    Ok(Appending {
+        services,
+        requests,
+        partition: init.partition,
+        target: Some(target),
+        window_bytes,
+        opening: Some(ack),
+        read: Vec::new(),
+        working: None,
+        owed: VecDeque::new(),
+        under_way: UnderWay::default(),
+        reading: Reading::On,
+        told,
+        patience: None,
+    })
+}
+
+/// With what a stream ends that could go on: its connection ends, for the broker stops because of this, or otherwise.
+fn ended(services: &Services, why: Why) -> Status {
+    match services.rooms.log.is_closed() {
+        Some(closed) => status(Reason::from(&closed), closed, []),
+        None => why.status(),
+    }
+}
+
+/// The status of what could not be read; one that tonic makes for what does not decode gets the reason that it has.
+fn named(refused: Status) -> Status {
+    match refused.code() {
+        Code::Internal if refused.details().is_empty() => invalid(refused.message()),
+        _ => refused,
+    }
+}
+
+/// A batch that was read.
+struct Read {
+    correlation_id: u64,
+    asked: Asked,
+    /// What it counts in the window.
+    bytes: usize,
+}
+
+/// An answer that is owed.
+struct Owed {
+    correlation_id: u64,
+    /// When its group was begun.
+    begun: Instant,
+    /// What it counts in the window.
+    bytes: usize,
+    answer: Answer,
+}
+
+enum Answer {
+    Ticket { ticket: Ticket, partition: u32, records: u32, batch_bytes: usize },
+    Refused(Box<Status>),
+}
+
+/// Whether more is read.
+enum Reading {
+    On,
+    /// No; when all is answered, the stream ends like this.
+    Ended(Option<Status>),
+    /// It has.
+    Told,
+}
+
+/// What is read and not answered.
+#[derive(Default)]
+struct UnderWay {
+    batches: usize,
+    bytes: usize,
+    refused: usize,
+}
+
+/// A group of batches on its way into the ingest buffer.
+type Working = BoxFuture<'static, (Target, VecDeque<Owed>)>;
+
+/// An open stream. See the module.
+struct Appending {
+    services: Services,
+    requests: Streaming<ProduceStreamRequest>,
+    /// Where batches go that name none.
+    partition: Option<i32>,
+    /// With the group that is worked on, if there is one.
+    target: Option<Target>,
+    window_bytes: usize,
+    opening: Option<v1::ProduceInitAck>,
+    /// The next group. Empty while one is worked on.
+    read: Vec<Read>,
+    working: Option<Working>,
+    owed: VecDeque<Owed>,
+    under_way: UnderWay,
+    reading: Reading,
+    /// Told when the connection is about to end.
+    told: BoxFuture<'static, Why>,
+    /// How long answers may take from then on.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream for Appending {
+    type Item = Response;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Response>> {
+        let this = &mut *self;
+        if let Some(ack) = this.opening.take() {
+            return Poll::Ready(Some(Ok(response(v1::produce_stream_response::Response::InitAck(ack)))));
+        }
+        loop {
+            if let Poll::Ready(answer) = this.poll_answer(context) {
+                return Poll::Ready(Some(Ok(answer)));
+            }
+            if this.poll_working(context) || this.poll_reading(context) {
+                continue;
+            }
+            if this.working.is_none() && this.owed.is_empty() {
+                match std::mem::replace(&mut this.reading, Reading::Told) {
+                    Reading::On => this.reading = Reading::On,
+                    Reading::Ended(None) | Reading::Told => return Poll::Ready(None),
+                    Reading::Ended(Some(status)) => return Poll::Ready(Some(Err(status))),
+                }
+            } else if this.patience.as_mut().is_some_and(|patience| patience.poll_unpin(context).is_ready()) {
+                return Poll::Ready(Some(Err(this.give_up())));
+            }
+            return Poll::Pending;
+        }
+    }
+}
+
+impl Appending {
+    /// The next answer, if there is one.
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<v1::ProduceStreamResponse> {
+        let Some(owed) = self.owed.front_mut() else { return Poll::Pending };
+        let told = match &mut owed.answer {
+            Answer::Ticket { ticket, .. } => Some(ready!(ticket.poll_unpin(context))),
+            Answer::Refused(_) => None,
+        };
+        let Owed { correlation_id, begun, bytes, answer } = self.owed.pop_front().expect("it was looked at");
+        self.under_way.batches -= 1;
+        self.under_way.bytes -= bytes;
+        let metrics = &self.services.rooms.metrics;
+        metrics.produce_answered(begun.elapsed());
+        let refused = match (answer, told) {
+            (Answer::Ticket { partition, records, batch_bytes, .. }, Some(Ok(produced))) => {
+                metrics.produced(batch_bytes);
+                let ack = ack(correlation_id, &produced, partition, records);
+                return Poll::Ready(response(v1::produce_stream_response::Response::Ack(ack)));
+            }
+            (Answer::Ticket { .. }, Some(Err(error))) => status(Reason::from(&error), &error, []),
+            (Answer::Ticket { .. }, None) => unreachable!("a ticket was polled"),
+            (Answer::Refused(refused), _) => {
+                self.under_way.refused -= 1;
+                *refused
+            }
+        };
+        self.services.refused(&refused);
+        let error = v1::ProduceError { correlation_id, status: Some(as_message(&refused)) };
+        Poll::Ready(response(v1::produce_stream_response::Response::Error(error)))
+    }
+
+    /// Whether the group that was worked on has been handed over.
+    fn poll_working(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(working) = &mut self.working else { return false };
+        let Poll::Ready((target, mut owed)) = working.poll_unpin(context) else { return false };
+        self.working = None;
+        self.target = Some(target);
+        self.under_way.refused += owed.iter().filter(|owed| matches!(owed.answer, Answer::Refused(_))).count();
+        self.owed.append(&mut owed);
+        true
+    }
+
+    /// Reads a group, and begins to work on it. Whether there was anything to read.
+    fn poll_reading(&mut self, context: &mut Context<'_>) -> bool {
+        if !matches!(self.reading, Reading::On) {
+            return false;
+        }
+        if let Poll::Ready(why) = self.told.poll_unpin(context) {
+            self.reading = Reading::Ended(Some(ended(&self.services, why)));
+            self.patience = Some(Box::pin(sleep(match why {
+                Why::Shutdown => DRAIN_MAX,
+                Why::Age => AGED_DRAIN_MAX,
+            })));
+            return true;
+        }
+        if self.working.is_some() {
+            return false;
+        }
+        let mut group_bytes = 0;
+        while self.has_room() && self.read.len() < GROUP_BATCHES && group_bytes < GROUP_BYTES {
+            match self.requests.poll_next_unpin(context) {
+                Poll::Pending => break,
+                Poll::Ready(request) => match self.take(request) {
+                    Ok(bytes) => group_bytes += bytes,
+                    Err(ended) => {
+                        self.reading = Reading::Ended(ended);
+                        break;
+                    }
+                },
+            }
+        }
+        if self.read.is_empty() {
+            return !matches!(self.reading, Reading::On);
+        }
+        let (target, read) = (self.target.take().expect("no group is worked on"), std::mem::take(&mut self.read));
+        self.working = Some(work(self.services.clone(), target, self.partition, read).boxed());
+        true
+    }
+
+    /// Whether one more batch may be under way. One that is larger than the window goes alone.
+    fn has_room(&self) -> bool {
+        let UnderWay { batches, bytes, refused } = self.under_way;
+        batches < WINDOW_BATCHES && bytes < self.window_bytes && refused < REFUSED_MAX
+    }
+
+    /// Takes a batch into the group. Its bytes; or how the stream is to end.
+    fn take(&mut self, request: Option<Result<ProduceStreamRequest, Status>>) -> Result<usize, Option<Status>> {
+        let batch = match request {
+            None => return Err(None),
+            Some(Err(refused)) => return Err(Some(named(refused))),
+            Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Batch(batch)) })) => batch,
+            Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Init(_)) })) => {
+                return Err(Some(invalid("a ProduceStream has one init, its first message, and this is another")));
+            }
+            Some(Ok(ProduceStreamRequest { request: None })) => {
+                return Err(Some(invalid("a message on a ProduceStream is an init or a batch, and this is neither")));
+            }
+        };
+        let ProduceBatch { correlation_id, partition, payload, expected_next_offset } = batch;
+        let payload_bytes = match &payload.last {
+            Some(Content::Records(bytes) | Content::KafkaBatch(bytes)) => bytes.len(),
+            None => 0,
+        };
+        let bytes = payload_bytes + BATCH_OVERHEAD_BYTES;
+        self.under_way.batches += 1;
+        self.under_way.bytes += bytes;
+        let asked = Asked { partition, payload, expected_next_offset };
+        self.read.push(Read { correlation_id, asked, bytes });
+        Ok(bytes)
+    }
+
+    /// Ends the stream when the store takes nothing while the broker stops.
+    fn give_up(&mut self) -> Status {
+        self.reading = Reading::Told;
+        (self.working, self.patience) = (None, None);
+        self.owed.clear();
+        let message = "what has no answer was not durable before the connection had to end: it may become so";
+        status(Reason::OutcomeUnknown, message, [])
+    }
+}
+
+/// Verifies a group of batches and hands it over.
+async fn work(
+    services: Services,
+    mut target: Target,
+    partition: Option<i32>,
+    read: Vec<Read>,
+) -> (Target, VecDeque<Owed>) {
+    let begun = Instant::now();
+    // Held until the ingest buffer counts what is decompressed.
+    let inflating = match read.iter().any(|read| read.asked.is_compressed()) {
+        true => Some(services.rooms.inflating().await),
+        false => None,
+    };
+    let mut inflated_bytes = 0;
+    let mut batches = Vec::with_capacity(read.len());
+    let mut prepared = Vec::with_capacity(read.len());
+    let gone = target.refresh(&services.rooms.log.state()).err();
+    for Read { correlation_id, mut asked, bytes } in read {
+        asked.partition = asked.partition.or(partition);
+        let outcome = match &gone {
+            Some(gone) => Err(gone.clone()),
+            None => services.prepare(&mut target, asked, &mut inflated_bytes).await,
+        };
+        let place = outcome.map(|one| {
+            let place = (one.key.partition.get(), one.admitted.records(), one.admitted.size_bytes());
+            batches.push((one.key, one.admitted));
+            place
+        });
+        prepared.push((correlation_id, bytes, place));
+    }
+    let tickets = if batches.is_empty() { Vec::new() } else { services.rooms.ingest.produce(batches).await };
+    drop(inflating);
+    let mut tickets = tickets.into_iter();
+    let owed = prepared.into_iter().map(|(correlation_id, bytes, place)| {
+        let answer = match place {
+            Ok((partition, records, batch_bytes)) => {
+                let ticket = tickets.next().expect("there is a ticket for every batch that was handed over");
+                Answer::Ticket { ticket, partition, records, batch_bytes }
+            }
+            Err(refused) => Answer::Refused(Box::new(refused)),
+        };
+        Owed { correlation_id, begun, bytes, answer }
+    });
+    let owed = owed.collect();
+    (target, owed)
+}
+
+impl Services {
+    /// Counts a refusal.
+    pub(super) fn refused(&self, status: &Status) {
+        self.rooms.metrics.produce_refused(reason_name(status));
+    }
+}
+
+fn ack(correlation_id: u64, produced: &Produced, partition: u32, records: u32) -> v1::ProduceAck {
+    let base_offset = wire_offset(produced.base_offset);
+    v1::ProduceAck {
+        correlation_id,
+        partition: wire_partition(partition),
+        base_offset,
+        last_offset: base_offset + i64::from(records) - 1,
+        log_append_time: produced.log_append_time_ms,
+        duplicate: produced.duplicate,
+    }
+}
+
+fn response(response: v1::produce_stream_response::Response) -> v1::ProduceStreamResponse {
+    v1::ProduceStreamResponse { response: Some(response) }
+}
