@@ -13,6 +13,7 @@ use crate::rooms::Rooms;
 
 pub(crate) mod ending;
 mod last_words;
+mod lingering;
 pub(crate) mod listener;
 mod windows;
 

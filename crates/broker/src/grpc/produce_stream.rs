@@ -119,7 +119,9 @@ fn ended(services: &Services, why: Why) -> Status {
 /// The status of what could not be read; one that tonic makes for what does not decode gets the reason that it has.
 fn named(refused: Status) -> Status {
     match refused.code() {
-        Code::Internal if refused.details().is_empty() => invalid(refused.message()),
+        _ if !refused.details().is_empty() => refused,
+        Code::Internal => invalid(refused.message()),
+        Code::OutOfRange => status(Reason::MessageTooLarge, refused.message(), []),
         _ => refused,
     }
 }

@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, service_fn};
 
 use super::ending::Ending;
+use super::lingering::Lingering;
 use super::windows::{Window, Windows};
 use crate::config::Config;
 use crate::connections::{Accepted, Acceptor};
@@ -143,7 +144,7 @@ impl Connection {
             read = timeout(HEAD_MAX, read_preface(&mut read_half)) => read.map_err(|_| "silent")?.map_err(|_| "lost")?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let io = tokio::io::join(Cursor::new(preface).chain(read_half), write_half);
+        let io = Lingering::new(Cursor::new(preface).chain(read_half), write_half);
         let ending = Ending { shutdown: shutdown.clone(), aged: CancellationToken::new() };
         let aged = ending.aged.clone();
         let service = TowerToHyperService::new(service_fn(handler(self.router, ending, clients)));

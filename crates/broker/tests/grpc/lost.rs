@@ -171,26 +171,6 @@ async fn bytes_that_are_no_message_end_the_stream_when_what_came_before_is_answe
 }
 
 #[tokio::test]
-async fn a_client_that_goes_silent_within_a_message_is_given_up_and_one_that_is_idle_is_not() {
-    let broker = Running::in_memory().await;
-    broker.topic("t", 1).await;
-    let mut idle = Stream::open(broker.http, "t", Some(0)).await;
-    let half = framed(&say(Say::Batch(batch(2, &[&[7; 10_000]])))).slice(..5000);
-    let request = bytes_then_silence(vec![opening(), half]);
-    let mut channel = connect(broker.http).await;
-    let response = call(&mut channel, request).await;
-    // Real sockets know no paused clock: it moves on when nothing else has anything to do.
-    tokio::time::pause();
-    let (messages, status) = end_of(response).await;
-    tokio::time::resume();
-    assert_eq!((messages, reason(&status)), (1, "ResourceExhausted OVERLOADED".to_owned()), "{status}");
-    idle.send(batch(1, &[b"x"])).await;
-    assert_eq!(idle.hear().await.unwrap().unwrap(), (1, Ok((0, 0, 0))));
-    drop((idle, channel));
-    broker.stop().await;
-}
-
-#[tokio::test]
 async fn a_client_that_reads_no_answers_and_goes_leaves_nothing_behind() {
     let broker = Running::in_memory().await;
     broker.topic("t", 1).await;
