@@ -6,8 +6,9 @@ fn main() {
     println!("cargo::rerun-if-env-changed=LAKEBED_BUILD_COMMIT");
     let given = std::env::var("LAKEBED_BUILD_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = given.or_else(commit).unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=LAKEBED_COMMIT={commit}");
-    println!("cargo::rustc-env=LAKEBED_TARGET={}", std::env::var("TARGET").unwrap_or_default());
+    // Not LAKEBED_…: cargo hands these on to what it runs, and a broker would take them for settings.
+    println!("cargo::rustc-env=BUILD_COMMIT={commit}");
+    println!("cargo::rustc-env=BUILD_TARGET={}", std::env::var("TARGET").unwrap_or_default());
 }
 
 /// The commit that is checked out. Built again when another is.

@@ -6,6 +6,7 @@
 
 mod bench;
 mod consume;
+mod place;
 mod produce;
 mod settings;
 mod topic;
@@ -15,9 +16,10 @@ use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
-pub(crate) use bench::{BenchArgs, BenchTarget};
-pub(crate) use consume::{ConsumeArgs, From};
-pub(crate) use produce::ProduceArgs;
+pub(crate) use bench::{BenchArgs, BenchTarget, Phase};
+pub(crate) use consume::ConsumeArgs;
+pub(crate) use place::Place;
+pub(crate) use produce::{Input, ProduceArgs};
 pub(crate) use settings::{ConfigVerb, DevArgs, SettingArgs};
 pub(crate) use topic::{TopicArgs, TopicVerb};
 

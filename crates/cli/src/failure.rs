@@ -89,6 +89,8 @@ impl Failure {
                 failure.code(name, Exit::of(*code, reason))
             }
             ClientError::NotConnected { .. } => failure.code("NOT_CONNECTED", Exit::Unavailable),
+            ClientError::Lost { .. } => failure.code("CONNECTION_LOST", Exit::Failed),
+            ClientError::Closed => failure.code("CLOSED", Exit::Failed),
         };
         match (error, error.reason()) {
             (ClientError::NotConnected { .. }, _) => failure.remedy(server.when_not_connected()),

@@ -13,6 +13,8 @@ mod output;
 mod pages;
 mod produce;
 mod profile;
+mod progress;
+mod record_json;
 mod serve;
 mod server;
 mod topic;

@@ -1,162 +1,118 @@
-//! `lakebed produce`: one record a line.
+//! `lakebed produce`: lines, JSON objects or whole files as records.
 //!
-//! A line is a record when it ends in a newline or the input does; an empty line is an empty value. Bytes are kept as they are.
+//! What was read before the input fails, before a line that is no record, or before SIGINT, is written and acknowledged; the failure says how
+//! many records that is.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
-use std::time::Duration;
+mod input;
 
-use bytes::Bytes;
-use lakebed_client::{Client, partition_for_key};
-use lakebed_wire::v1;
+use indicatif::ProgressBar;
+use lakebed_client::{Ack, ClientError, Producer};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::args::ProduceArgs;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::progress;
 use crate::server::Server;
+use input::Read;
 
-/// A batch is sent when it has this many bytes or records, or when no line has come for [`LINGER`].
-const BATCH_BYTES_MAX: usize = 512 * 1024;
-const BATCH_RECORDS_MAX: usize = 5000;
+/// Acknowledgements that are waited for; the producer bounds their bytes.
+const ACKS_MAX: usize = 1 << 16;
 /// How long a record waits for others.
-const LINGER: Duration = Duration::from_millis(5);
-/// Lines that wait to be sent.
-const LINES_MAX: usize = 4096;
+const LINGER: std::time::Duration = std::time::Duration::from_millis(5);
 
 pub(crate) async fn run(args: ProduceArgs, output: Output) -> Result<(), Failure> {
     let (client, server) = args.server.connect().await?;
-    let described = client.describe_topic(&args.topic).await;
-    let described =
-        described.map_err(|error| Failure::call(format!("topic {} can't be written", args.topic), &server, &error))?;
-    let partitions = u32::try_from(described.partitions.len()).unwrap_or(1);
-    let mut lines = open_lines(&args)?;
-    let mut sender =
-        Sender { client, server, topic: args.topic.clone(), buffers: BTreeMap::new(), bytes: 0, records: 0, sent: 0 };
-    let mut round = 0_u32;
-    loop {
-        let line = match tokio::time::timeout(LINGER, lines.recv()).await {
-            Err(_) => {
-                sender.flush().await?;
-                lines.recv().await
-            }
-            Ok(line) => line,
-        };
-        let Some(line) = line else { break };
-        let line = line.map_err(|error| Failure::new("the input can't be read").cause(error))?;
-        let (key, value) = split_line(&line, args.key_separator.as_deref().map(str::as_bytes));
-        let partition = match (args.partition, &key) {
-            (Some(partition), _) => partition,
-            (None, Some(key)) => partition_for_key(key, partitions),
-            // Records without a key stay together for a batch, then go to the next partition.
-            (None, None) => round % partitions.max(1),
-        };
-        sender.buffer(partition, key, value);
-        if sender.bytes >= BATCH_BYTES_MAX || sender.records >= BATCH_RECORDS_MAX {
-            sender.flush().await?;
-            round = round.wrapping_add(1);
-        }
-    }
-    sender.flush().await?;
-    output.notice(format!("produced {} records to {}", sender.sent, sender.topic));
-    output.one(&serde_json::json!({ "topic": sender.topic, "records": sender.sent }), String::new)
-}
-
-struct Sender {
-    client: Client,
-    server: Server,
-    topic: String,
-    buffers: BTreeMap<u32, Vec<v1::Record>>,
-    bytes: usize,
-    records: usize,
-    sent: u64,
-}
-
-impl Sender {
-    fn buffer(&mut self, partition: u32, key: Option<Bytes>, value: Bytes) {
-        self.bytes += value.len() + key.as_ref().map_or(0, Bytes::len);
-        self.records += 1;
-        let timestamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let timestamp = timestamp.ok().and_then(|since| i64::try_from(since.as_millis()).ok());
-        let record = v1::Record { key, value: Some(value), timestamp, ..Default::default() };
-        self.buffers.entry(partition).or_default().push(record);
-    }
-
-    async fn flush(&mut self) -> Result<(), Failure> {
-        for (partition, records) in std::mem::take(&mut self.buffers) {
-            let count = records.len() as u64;
-            let partition =
-                i32::try_from(partition).map_err(|_| Failure::new(format!("there is no partition {partition}")))?;
-            let produced = self.client.produce(&self.topic, Some(partition), records).await;
-            produced.map_err(|error| {
-                let what = format!(
-                    "{count} records for partition {partition} of {} are not acknowledged ({} before are)",
-                    self.topic, self.sent
-                );
-                Failure::call(what, &self.server, &error)
-            })?;
-            self.sent += count;
-        }
-        (self.bytes, self.records) = (0, 0);
-        Ok(())
-    }
-}
-
-/// Reads lines on a thread of their own, for reading standard input blocks.
-fn open_lines(args: &ProduceArgs) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, Failure> {
-    let input: Box<dyn Read + Send> = match &args.file {
-        None => Box::new(std::io::stdin()),
-        Some(path) => {
-            let opened = std::fs::File::open(path);
-            let what = || format!("{} (from --file) can't be opened", path.display());
-            Box::new(opened.map_err(|error| Failure::file(what(), &error))?)
+    let producer = client.producer(&args.topic).linger(LINGER).retry_unknown(args.at_least_once).open().await;
+    let producer =
+        producer.map_err(|error| Failure::call(format!("topic {} can't be written", args.topic), &server, &error))?;
+    let (records, total) = input::open(&args)?;
+    let bar = progress::of_input(total);
+    let (acks, waiting) = mpsc::channel(ACKS_MAX);
+    let acknowledged = tokio::spawn(wait(waiting));
+    let (stopped, acknowledged) = send(&producer, records, acks, acknowledged, &bar).await;
+    let flushed = tokio::select! {
+        biased;
+        flushed = producer.close() => flushed,
+        // Again, or while what was read waits for a broker that is away.
+        _ = tokio::signal::ctrl_c() => {
+            let what = format!("interrupted: what was not acknowledged to topic {} may be written or not", args.topic);
+            return Err(Failure::new(what).code("INTERRUPTED", Exit::Failed));
         }
     };
-    let (sender, receiver) = mpsc::channel(LINES_MAX);
-    std::thread::spawn(move || {
-        let mut input = BufReader::with_capacity(1 << 20, input);
-        loop {
-            let mut line = Vec::new();
-            let read = input.read_until(b'\n', &mut line);
-            let message = match read {
-                Ok(0) => return,
-                Ok(_) => {
-                    if line.last() == Some(&b'\n') {
-                        line.pop();
-                    }
-                    Ok(Bytes::from(line))
+    let (count, failed) = acknowledged.await.map_err(|error| Failure::new("the producer ended").cause(error))?;
+    bar.finish_and_clear();
+    let records = if count == 1 { "record" } else { "records" };
+    if let Some(error) = failed.or(flushed.err()) {
+        return Err(refused(&args.topic, count, &server, &error));
+    }
+    if let Some(failure) = stopped {
+        output.notice(format!("produced {count} {records} to {}", args.topic));
+        return Err(failure);
+    }
+    output.notice(format!("produced {count} {records} to {}", args.topic));
+    output.one(&serde_json::json!({ "topic": args.topic, "records": count }), String::new)
+}
+
+/// Counts acknowledgements until all have come, or one is an error.
+async fn wait(mut acks: mpsc::Receiver<Ack>) -> (u64, Option<ClientError>) {
+    let mut count = 0;
+    while let Some(ack) = acks.recv().await {
+        match ack.await {
+            Ok(_) => count += 1,
+            Err(error) => {
+                acks.close();
+                // Of those that were sent behind it, some may be stored.
+                while let Some(ack) = acks.recv().await {
+                    count += u64::from(ack.await.is_ok());
                 }
-                Err(error) => Err(error),
-            };
-            let failed = message.is_err();
-            if sender.blocking_send(message).is_err() || failed {
-                return;
+                return (count, Some(error));
             }
         }
-    });
-    Ok(receiver)
+    }
+    (count, None)
 }
 
-/// Key and value of a line.
-fn split_line(line: &Bytes, separator: Option<&[u8]>) -> (Option<Bytes>, Bytes) {
-    let Some(separator) = separator.filter(|separator| !separator.is_empty()) else { return (None, line.clone()) };
-    match line.windows(separator.len()).position(|window| window == separator) {
-        Some(at) => (Some(line.slice(..at)), line.slice(at + separator.len()..)),
-        None => (None, line.clone()),
+type Waiting = JoinHandle<(u64, Option<ClientError>)>;
+
+/// Sends what is read until the input ends, or something stops it: that is the failure.
+async fn send(
+    producer: &Producer,
+    mut records: mpsc::Receiver<Read>,
+    acks: mpsc::Sender<Ack>,
+    acknowledged: Waiting,
+    bar: &ProgressBar,
+) -> (Option<Failure>, Waiting) {
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    loop {
+        let read = tokio::select! {
+            biased;
+            _ = &mut interrupted => {
+                let failure = Failure::new("interrupted: the rest of the input is not written").code("INTERRUPTED", Exit::Failed);
+                return (Some(failure), acknowledged);
+            }
+            () = acks.closed() => return (None, acknowledged),
+            read = records.recv() => read,
+        };
+        let message = match read {
+            None => return (None, acknowledged),
+            Some(Err(failure)) => return (Some(failure), acknowledged),
+            Some(Ok((message, bytes))) => {
+                bar.inc(bytes);
+                message
+            }
+        };
+        // Either ends only after a failure, which the acknowledgements tell.
+        let Ok(ack) = producer.send(message).await else { return (None, acknowledged) };
+        if acks.send(ack).await.is_err() {
+            return (None, acknowledged);
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_splits_at_the_first_separator_only() {
-        let line = Bytes::from_static(b"a::b::c");
-        assert_eq!(split_line(&line, Some(b"::")), (Some(Bytes::from_static(b"a")), Bytes::from_static(b"b::c")));
-        assert_eq!(split_line(&line, Some(b"|")), (None, line.clone()));
-        assert_eq!(split_line(&line, None), (None, line.clone()));
-        let empty_key = Bytes::from_static(b"::v");
-        assert_eq!(split_line(&empty_key, Some(b"::")), (Some(Bytes::new()), Bytes::from_static(b"v")));
-    }
+fn refused(topic: &str, acknowledged: u64, server: &Server, error: &ClientError) -> Failure {
+    let records = if acknowledged == 1 { "record is" } else { "records are" };
+    Failure::call(format!("topic {topic} can't be written; {acknowledged} {records} acknowledged"), server, error)
 }

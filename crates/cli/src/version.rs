@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 
 /// The version with the commit, such as `0.1.0 (b3143e33f1c2)`; the commit is `unknown` if it was not built from a repository.
-pub(crate) const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LAKEBED_COMMIT"), ")");
+pub(crate) const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")");
 
 #[derive(Serialize)]
 struct Version {
@@ -17,6 +17,6 @@ struct Version {
 
 pub(crate) fn run(output: Output) -> Result<(), Failure> {
     let version =
-        Version { version: env!("CARGO_PKG_VERSION"), commit: env!("LAKEBED_COMMIT"), target: env!("LAKEBED_TARGET") };
+        Version { version: env!("CARGO_PKG_VERSION"), commit: env!("BUILD_COMMIT"), target: env!("BUILD_TARGET") };
     output.one(&version, || format!("lakebed {} for {}\n", LONG, version.target))
 }

@@ -11,11 +11,21 @@ use super::values::parse_size;
 #[command(before_help = "Examples:
   lakebed bench                                       Kafka, 1 GiB of records of 1 KiB
   lakebed bench grpc --volume 256MiB --partitions 4
+  lakebed bench kafka --rate 20000 --seconds-max 30   latencies at that rate, none left out
+  lakebed bench grpc --phase consume --consumers 2    writes first, measures reading
   lakebed bench disk --directory /var/lib/lakebed     the floor below a local store")]
 pub(crate) struct BenchArgs {
-    /// What to measure: Kafka, gRPC, or the bare disk for comparison.
+    /// What to measure: Kafka, gRPC (a stream of batches), gRPC with a call for each batch, or the bare disk for comparison.
     #[arg(value_enum, default_value = "kafka")]
     pub(crate) what: BenchTarget,
+    /// What of it: writing and reading at once, writing alone (what was written is read back and compared afterwards), or reading what was
+    /// written before.
+    #[arg(long, value_name = "PHASE", value_enum, default_value_t)]
+    pub(crate) phase: Phase,
+    /// Records a second to write, all partitions together. Latencies count from when a batch was due, also if it could not be sent
+    /// then [default: as fast as it goes].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
     /// The broker's Kafka address [default: that of the current profile if it names the broker, else 127.0.0.1:9092].
     #[arg(long, value_name = "ADDR")]
     pub(crate) kafka: Option<String>,
@@ -58,5 +68,18 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchTarget {
     Kafka,
     Grpc,
+    GrpcUnary,
     Disk,
+}
+
+/// What of a load is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Phase {
+    /// Writing, and reading as it is written.
+    #[default]
+    EndToEnd,
+    /// Writing.
+    Produce,
+    /// Reading.
+    Consume,
 }

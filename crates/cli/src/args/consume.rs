@@ -1,47 +1,49 @@
 //! What `consume` is told.
 
+use std::path::PathBuf;
+
 use clap::Args as ClapArgs;
 
 use super::ServerArgs;
+use super::place::{FORMS, Place, parse_place};
+use crate::consume::{FORMAT_HELP, Pattern};
 
 #[derive(Debug, ClapArgs)]
 #[command(before_help = "Examples:
   lakebed consume orders                              all there is, then what comes
-  lakebed consume orders --from 100 --count 10 --partition 0")]
+  lakebed consume orders --from 100 --count 10 --partition 0
+  lakebed consume orders --from @-1h --no-follow -o jsonl
+  lakebed consume orders --from @2026-01-02T03:04:05Z --until @2026-01-03
+  lakebed consume orders --format '%p:%o\\t%k\\t%v{base64}\\n'
+  lakebed consume orders --resume orders.token        goes on where the last one ended")]
+#[command(after_help = FORMAT_HELP)]
 pub(crate) struct ConsumeArgs {
     /// Name of the topic.
     pub(crate) topic: String,
-    /// Where to begin: start, end, or an offset.
-    #[arg(long, value_name = "start|end|OFFSET", default_value = "start", value_parser = parse_from)]
-    pub(crate) from: From,
-    /// Stop after this many records [default: go on for ever].
+    /// Where to begin: start, end, an offset, a time (@2026-01-02T03:04:05Z, @2026-01-02, or milliseconds since 1970), or how long ago (@-10m).
+    #[arg(long, value_name = FORMS, default_value = "start", value_parser = parse_place)]
+    pub(crate) from: Place,
+    /// Where to stop, in the same forms: before that offset or time, or at the end as it is now [default: go on for ever].
+    #[arg(long, value_name = FORMS, value_parser = parse_place)]
+    pub(crate) until: Option<Place>,
+    /// Stop at the end as it is now: the same as --until end.
+    #[arg(long, conflicts_with = "until")]
+    pub(crate) no_follow: bool,
+    /// Stop after this many records.
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
-    /// Read this partition only [default: all].
+    /// Read this partition only; may be repeated [default: all].
     #[arg(long, value_name = "N")]
-    pub(crate) partition: Option<i32>,
+    pub(crate) partition: Vec<i32>,
     /// Print the key, this, and the value.
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", conflicts_with = "format")]
     pub(crate) key_separator: Option<String>,
+    /// Print records by this pattern [default: '%v\n'].
+    #[arg(short, long, value_name = "PATTERN", value_parser = Pattern::parse)]
+    pub(crate) format: Option<Pattern>,
+    /// Go on where the token in this file says, and write into it where the next one goes on; if it does not exist, begin at --from.
+    #[arg(long, value_name = "FILE", conflicts_with = "partition")]
+    pub(crate) resume: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
-}
-
-/// Where to begin.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum From {
-    Start,
-    End,
-    Offset(i64),
-}
-
-fn parse_from(text: &str) -> Result<From, String> {
-    match text {
-        "start" => Ok(From::Start),
-        "end" => Ok(From::End),
-        _ => match text.parse::<i64>() {
-            Ok(offset) if offset >= 0 => Ok(From::Offset(offset)),
-            _ => Err("must be start, end, or an offset of 0 or more".to_owned()),
-        },
-    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Report, histogram, micros};
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, BenchTarget, Phase};
 use crate::failure::Failure;
 
 const SMALL_BYTES: usize = 4096;
@@ -67,7 +67,18 @@ fn measure(args: &BenchArgs, directory: &Path) -> std::io::Result<Report> {
         Ok::<u64, std::io::Error>(written)
     })?;
     let bytes = written * LARGE_BYTES as u64;
-    Ok(Report { what: "disk", records: written, bytes, elapsed: begun.elapsed(), latency_us, verified_bytes: 0 })
+    Ok(Report {
+        what: BenchTarget::Disk,
+        phase: Phase::Produce,
+        records: written,
+        bytes,
+        elapsed: begun.elapsed(),
+        latency_us,
+        end_to_end_us: None,
+        verified_bytes: 0,
+        hash: None,
+        rate: None,
+    })
 }
 
 fn write_synced(path: &Path, bytes: usize) -> std::io::Result<()> {

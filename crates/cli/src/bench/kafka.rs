@@ -1,9 +1,6 @@
 //! The bench over Kafka's protocol: one connection a partition that produces, one a consumer that follows.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -15,10 +12,11 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::RecordBatchDecoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
 
-use super::pool::Pool;
-use super::{Report, histogram, micros};
-use crate::args::BenchArgs;
+use super::hash::{Hash, Reader};
+use super::load::{Followed, Job, Written};
+use super::{histogram, micros};
 use crate::failure::Failure;
 
 const PRODUCE_VERSION: i16 = 9;
@@ -26,134 +24,52 @@ const FETCH_VERSION: i16 = 12;
 /// Bytes asked for in one fetch.
 const FETCH_BYTES: i32 = 4 << 20;
 
-pub(super) async fn run(args: &BenchArgs) -> Result<Report, Failure> {
-    let pool = Arc::new(Pool::new(args.record, args.batch)?);
-    let starts = make_topic(args).await?;
-    let per_partition = (args.volume as u64 / pool.value_bytes.max(1) / starts.len() as u64).max(1);
-    let began = Instant::now();
-    let deadline = began + Duration::from_secs(args.seconds_max);
-    let mut producers = Vec::new();
-    let mut consumers = Vec::new();
-    for (partition, start) in (0_i32..).zip(starts) {
-        let written = Arc::new(AtomicU64::new(u64::MAX));
-        let job = Job { args: JobArgs::of(args)?, pool: Arc::clone(&pool), partition, start, batches: per_partition };
-        for _ in 0..args.consumers {
-            consumers.push(tokio::spawn(follow(job.clone(), Arc::clone(&written))));
-        }
-        producers.push(tokio::spawn(produce(job, deadline, written)));
-    }
-    let mut report = Report {
-        what: "kafka",
-        records: 0,
-        bytes: 0,
-        elapsed: Duration::ZERO,
-        latency_us: histogram(),
-        verified_bytes: 0,
-    };
-    for producer in producers {
-        let (batches, latency) = joined(producer.await)?;
-        report.records += batches * u64::from(pool.records);
-        report.bytes += batches * pool.value_bytes;
-        report.latency_us.add(&latency).map_err(|error| Failure::new("latencies can't be added").cause(error))?;
-    }
-    for consumer in consumers {
-        report.verified_bytes += joined(consumer.await)?;
-    }
-    report.elapsed = began.elapsed();
-    Ok(report)
-}
-
-fn joined<T>(result: Result<Result<T, Failure>, tokio::task::JoinError>) -> Result<T, Failure> {
-    result.map_err(|error| Failure::new("a part of the bench ended before its time").cause(error))?
-}
-
-/// Makes the topic if it is not there; answers where each partition ends.
-pub(super) async fn make_topic(args: &BenchArgs) -> Result<Vec<i64>, Failure> {
-    let (client, server) = args.server.connect().await?;
-    let partitions = i32::try_from(args.partitions).unwrap_or(i32::MAX);
-    match client.create_topic(&args.topic, Some(partitions), Default::default()).await {
-        Ok(_) => {}
-        Err(error) if error.reason() == "TOPIC_ALREADY_EXISTS" => {}
-        Err(error) => return Err(Failure::call(format!("topic {} can't be made", args.topic), &server, &error)),
-    }
-    let described = client.describe_topic(&args.topic).await;
-    let described = described.map_err(|error| Failure::call("the topic can't be described", &server, &error))?;
-    let starts: Vec<i64> = described.partitions.iter().map(|partition| partition.latest_offset).collect();
-    if starts.len() == args.partitions as usize {
-        Ok(starts)
-    } else {
-        let what = format!(
-            "topic {} has {} partitions, not the {} of --partitions",
-            args.topic,
-            starts.len(),
-            args.partitions
-        );
-        Err(Failure::new(what).remedy("name another topic with --topic"))
-    }
-}
-
-#[derive(Clone)]
-struct JobArgs {
-    address: String,
-    topic: TopicName,
-    in_flight: usize,
-}
-
-impl JobArgs {
-    fn of(args: &BenchArgs) -> Result<Self, Failure> {
-        let topic = TopicName(StrBytes::from_string(args.topic.clone()));
-        let address = args.kafka.clone().map_or_else(|| args.server.find().map(|server| server.kafka), Ok)?;
-        Ok(Self { address, topic, in_flight: args.in_flight.max(1) })
-    }
-}
-
-/// What one connection does.
-#[derive(Clone)]
-struct Job {
-    args: JobArgs,
-    pool: Arc<Pool>,
-    partition: i32,
-    start: i64,
-    batches: u64,
-}
-
-/// Writes batches, keeping `in_flight` requests outstanding; answers how many, and how long each took.
-async fn produce(
-    job: Job,
-    deadline: Instant,
-    written: Arc<AtomicU64>,
-) -> Result<(u64, hdrhistogram::Histogram<u64>), Failure> {
-    let mut connection = Connection::open(&job.args.address).await?;
-    let mut latency = histogram();
+/// Writes batches, keeping `in_flight` requests outstanding.
+pub(super) async fn produce(job: &Job) -> Result<Written, Failure> {
+    let mut connection = Connection::open(&job.kafka).await?;
+    let mut written = Written { batches: 0, latency_us: histogram(), hash: Hash::EMPTY };
     let mut sent_at: VecDeque<Instant> = VecDeque::new();
-    let (mut sent, mut acknowledged) = (0_u64, 0_u64);
+    let (mut sent, mut one) = (0_u64, [0]);
     loop {
-        let more = sent < job.batches && Instant::now() < deadline;
-        if more && sent_at.len() < job.args.in_flight {
-            let head = produce_head(&job, sent)?;
-            sent_at.push_back(Instant::now());
+        let may_send = sent_at.len() < job.in_flight && job.has_more(sent);
+        let waits_until = if may_send { job.waits_until(sent) } else { None };
+        if may_send && waits_until.is_none() {
+            let head = produce_head(job, sent)?;
+            sent_at.push_back(job.sending(sent));
             connection.send(&head, job.pool.batch(sent), &PRODUCE_TAIL).await?;
             sent += 1;
             continue;
         }
-        let Some(begun) = sent_at.pop_front() else { break };
-        let mut answer = connection.receive(ApiKey::Produce, PRODUCE_VERSION).await?;
-        latency.saturating_record(micros(begun.elapsed()));
-        check_acknowledgement(&job, &mut answer, acknowledged)?;
-        acknowledged += 1;
+        if sent_at.is_empty() && waits_until.is_none() {
+            return Ok(written);
+        }
+        tokio::select! {
+            biased;
+            // A byte has come: the rest of the answer is on its way.
+            ready = connection.stream.peek(&mut one), if !sent_at.is_empty() => {
+                ready.map_err(|error| Failure::new("the connection broke").cause(error))?;
+                let mut answer = connection.receive(ApiKey::Produce, PRODUCE_VERSION).await?;
+                check_acknowledgement(job, &mut answer, written.batches)?;
+                let from = sent_at.pop_front().expect("there is a request that is not answered");
+                job.acknowledged(from, &mut written);
+            }
+            () = sleep_until(waits_until.unwrap_or_else(Instant::now)), if waits_until.is_some() => {}
+        }
     }
-    written.store(acknowledged, Ordering::Release);
-    Ok((acknowledged, latency))
 }
 
 /// What follows the records in a Produce v9 request of one partition: empty tagged fields of partition, topic and request.
 const PRODUCE_TAIL: [u8; 3] = [0, 0, 0];
 
+fn topic_name(job: &Job) -> TopicName {
+    TopicName(StrBytes::from_string(job.topic.clone()))
+}
+
 /// Everything of a Produce request before its records.
 fn produce_head(job: &Job, index: u64) -> Result<Bytes, Failure> {
     let records = Bytes::copy_from_slice(&[]);
     let data = PartitionProduceData::default().with_index(job.partition).with_records(Some(records));
-    let topic = TopicProduceData::default().with_name(job.args.topic.clone()).with_partition_data(vec![data]);
+    let topic = TopicProduceData::default().with_name(topic_name(job)).with_partition_data(vec![data]);
     let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
     let correlation_id = (index & 0x7fff_ffff) as i32;
     let mut head = request_frame(ApiKey::Produce, PRODUCE_VERSION, correlation_id, &request)?;
@@ -193,22 +109,19 @@ fn check_acknowledgement(job: &Job, answer: &mut Bytes, index: u64) -> Result<()
     Ok(())
 }
 
-/// Reads what is written until all of it has come back, and compares it; answers how many bytes of values it compared.
-async fn follow(job: Job, written: Arc<AtomicU64>) -> Result<u64, Failure> {
-    let mut connection = Connection::open(&job.args.address).await?;
-    let mut offset = job.start;
-    let (mut verified, mut correlation_id) = (0_u64, 0);
-    loop {
-        let batches = written.load(Ordering::Acquire);
-        let read = (offset - job.start) as u64;
-        if batches != u64::MAX && read >= batches * u64::from(job.pool.records) {
-            return Ok(verified);
-        }
+/// Reads what is written until all of it has come back, and compares it.
+pub(super) async fn follow(job: &Job) -> Result<Followed, Failure> {
+    let mut connection = Connection::open(&job.kafka).await?;
+    let mut followed = Followed::new();
+    let mut reader = Reader::new(job.pool.records);
+    let (mut offset, mut correlation_id) = (job.start, 0);
+    let mut waiting_since = Instant::now();
+    while !job.has_all(offset) {
         let partition = FetchPartition::default()
             .with_partition(job.partition)
             .with_fetch_offset(offset)
             .with_partition_max_bytes(FETCH_BYTES);
-        let topic = FetchTopic::default().with_topic(job.args.topic.clone()).with_partitions(vec![partition]);
+        let topic = FetchTopic::default().with_topic(topic_name(job)).with_partitions(vec![partition]);
         let request = FetchRequest::default()
             .with_replica_id((-1).into())
             .with_max_wait_ms(100)
@@ -230,14 +143,21 @@ async fn follow(job: Job, written: Arc<AtomicU64>) -> Result<u64, Failure> {
             )));
         }
         let records = partition.records.unwrap_or_default();
-        let (next, bytes) = compare(&job, records, offset)?;
+        if !records.is_empty() {
+            followed.waits_us.saturating_record(micros(waiting_since.elapsed()));
+            waiting_since = Instant::now();
+        }
+        let (next, bytes) = compare(job, records, offset, &mut reader)?;
+        job.arrived(offset, next, &mut followed);
         offset = next;
-        verified += bytes;
+        followed.bytes += bytes;
     }
+    followed.hash = reader.hash();
+    Ok(followed)
 }
 
 /// Compares record batches with what was written from `offset` on; answers where to go on and how many bytes of values it was.
-fn compare(job: &Job, mut records: Bytes, mut offset: i64) -> Result<(i64, u64), Failure> {
+fn compare(job: &Job, mut records: Bytes, mut offset: i64, reader: &mut Reader) -> Result<(i64, u64), Failure> {
     /// Bytes of a batch that precede what its checksum covers, with the base offset, length, leader epoch, magic and checksum.
     const UNCOVERED: usize = 21;
     let differs =
@@ -256,6 +176,7 @@ fn compare(job: &Job, mut records: Bytes, mut offset: i64) -> Result<(i64, u64),
             && ((base - job.start) as u64).is_multiple_of(u64::from(job.pool.records))
             && batch[UNCOVERED..] == sent[UNCOVERED..]
         {
+            reader.batch(job.pool.hash(index));
             offset += i64::from(job.pool.records);
             bytes += job.pool.value_bytes;
             continue;
@@ -270,6 +191,7 @@ fn compare(job: &Job, mut records: Bytes, mut offset: i64) -> Result<(i64, u64),
             if record.offset != offset || record.value.as_ref() != Some(expected) {
                 return Err(differs(record.offset));
             }
+            reader.record(expected);
             offset += 1;
             bytes += expected.len() as u64;
         }

@@ -15,6 +15,8 @@ pub(crate) struct Pool {
     pub(crate) batches: Vec<Bytes>,
     /// The values in them.
     pub(crate) values: Vec<Vec<Bytes>>,
+    /// The hash of the values of each batch.
+    hashes: Vec<u64>,
     /// Records of each batch.
     pub(crate) records: u32,
     /// Bytes of values in each batch.
@@ -29,12 +31,14 @@ impl Pool {
         let mut pool = Self {
             batches: Vec::new(),
             values: Vec::new(),
+            hashes: Vec::new(),
             records: u32::try_from(records).map_err(|_| Failure::new("a batch of too many records"))?,
             value_bytes: (records * record_bytes) as u64,
         };
         for _ in 0..BATCHES {
             let values: Vec<Bytes> = (0..records).map(|_| stream.text(record_bytes)).collect();
             pool.batches.push(encode(&values)?);
+            pool.hashes.push(super::hash::of_values(&values));
             pool.values.push(values);
         }
         Ok(pool)
@@ -43,6 +47,11 @@ impl Pool {
     /// The batch that is sent as the `index`-th of a partition.
     pub(crate) fn batch(&self, index: u64) -> &Bytes {
         &self.batches[(index % BATCHES as u64) as usize]
+    }
+
+    /// The hash of the values of the batch that is sent as the `index`-th.
+    pub(crate) fn hash(&self, index: u64) -> u64 {
+        self.hashes[(index % BATCHES as u64) as usize]
     }
 
     /// The value that record `offset` of a partition has.
