@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_server(true)
         .build_client(false)
+        .codec_path("crate::grpc::codec::Codec")
         // Those that carry records are written straight from the log's bytes.
         .extern_path(".lakebed.v1.ConsumeResponse", "::lakebed_wire::outgoing::ConsumeAnswer")
         .extern_path(".lakebed.v1.FetchResponse", "::lakebed_wire::outgoing::FetchAnswer")

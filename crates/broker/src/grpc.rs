@@ -5,6 +5,7 @@
 
 mod admin;
 mod batch;
+pub(crate) mod codec;
 mod consume;
 mod produce;
 mod produce_stream;

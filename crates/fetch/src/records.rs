@@ -38,6 +38,13 @@ pub struct DecodedBatch {
     pub rows: Rows,
 }
 
+impl DecodedBatch {
+    /// The offset behind the last record.
+    pub fn next_offset(&self) -> Offset {
+        Offset::new(self.base_offset.get() + self.rows.len() as u64)
+    }
+}
+
 /// Decodes a batch.
 ///
 /// # Errors

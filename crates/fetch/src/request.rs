@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lakebed_model::{Offset, PartitionKey};
+use lakebed_segment::batch::{Codec, Header};
 
 /// A fetch of several partitions, in the order in which they are served.
 #[derive(Debug, Clone)]
@@ -78,6 +79,12 @@ impl FetchedBatch {
     /// How many bytes it has.
     pub fn size_bytes(&self) -> usize {
         self.batch.len()
+    }
+
+    /// Whether its records must be decompressed.
+    pub fn is_compressed(&self) -> bool {
+        let header = Header::peek(&self.batch).map(|header| header.attributes.codec());
+        !matches!(header, Ok(Ok(Codec::None)))
     }
 
     /// The offset behind its last record.

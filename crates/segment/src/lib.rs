@@ -13,6 +13,7 @@ pub mod body;
 pub mod checkpoint;
 pub mod commit;
 pub mod footer;
+pub mod ipc;
 pub mod layout;
 pub mod root;
 pub mod row_hash;

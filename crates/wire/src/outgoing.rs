@@ -43,13 +43,13 @@ impl Payload {
         Self { form: Form::KafkaBatches, pieces: std::iter::once(head.freeze()).chain(batches).collect() }
     }
 
-    /// An Arrow IPC stream of so many records.
-    pub fn arrow_ipc(stream: Bytes, records: u64) -> Self {
+    /// An Arrow IPC stream of so many records, in pieces that follow each other.
+    pub fn arrow_ipc(stream: Vec<Bytes>, records: u64) -> Self {
         let mut head = BytesMut::new();
         head.put_u8(key(2, VARINT));
         encode_varint(records, &mut head);
-        put_length(&mut head, 1, stream.len());
-        Self { form: Form::ArrowIpc, pieces: vec![head.freeze(), stream] }
+        put_length(&mut head, 1, stream.iter().map(Bytes::len).sum());
+        Self { form: Form::ArrowIpc, pieces: std::iter::once(head.freeze()).chain(stream).collect() }
     }
 
     /// Bytes of the message without its length.
@@ -185,9 +185,11 @@ impl RecordsEncoder {
         }
     }
 
-    /// All records as a payload.
+    /// All records as a payload, which takes no more memory than about what it has bytes.
     pub fn finish(self) -> Payload {
-        Payload { form: Form::Records, pieces: vec![self.out.freeze()] }
+        let is_roomy = self.out.capacity() > 2 * self.out.len();
+        let records = if is_roomy { Bytes::copy_from_slice(&self.out) } else { self.out.freeze() };
+        Payload { form: Form::Records, pieces: vec![records] }
     }
 }
 
@@ -364,7 +366,7 @@ mod tests {
                 v1::fetch_response::Payload::KafkaBatches(batches),
             ),
             (
-                Payload::arrow_ipc(arrow.data.clone(), arrow.records),
+                Payload::arrow_ipc(vec![arrow.data.slice(..1), arrow.data.slice(1..)], arrow.records),
                 v1::consume_batch::Payload::ArrowIpc(arrow.clone()),
                 v1::fetch_response::Payload::ArrowIpc(arrow),
             ),

@@ -32,7 +32,7 @@ use crate::http::ending::Ending;
 use crate::reason::Reason;
 use crate::services::consume_service_server::ConsumeService;
 use outbox::{MESSAGE_BYTES_MAX, Outgoing};
-use part::{Limits, Shape, take};
+use part::{Limits, Part, Shape, Source, take};
 
 pub(super) use outbox::Budget;
 
@@ -85,7 +85,8 @@ impl ConsumeService for Services {
             batch_bytes_max: batch_bytes_max(room.bytes),
         };
         let (high_watermark, log_start) = (fetched.high_watermark, fetched.log_start);
-        let part = take(&fetched, offset, shape, &limits).map_err(|error| refuse(&error))?;
+        let taken = self.take(key.partition, Source::Fetched(fetched), offset, shape, limits).await;
+        let part = taken.map_err(|error| refuse(&error))?;
         self.rooms.metrics.fetched(part.payload.size_bytes(), begun.elapsed());
         let plain = v1::FetchResponse {
             payload: None,
@@ -126,6 +127,26 @@ impl Services {
             () = self.rooms.fetch.stopped() => Closed::ShuttingDown,
         };
         status(Reason::from(&closed), closed, [])
+    }
+
+    /// As [`take`]; heavy work leaves the async threads.
+    async fn take(
+        &self,
+        partition: PartitionIndex,
+        source: Source,
+        offset: Offset,
+        shape: Shape,
+        limits: Limits,
+    ) -> Result<Part, FetchError> {
+        if !source.is_heavy(shape, &limits) {
+            return take(partition, source, offset, shape, &limits);
+        }
+        let leave = self.consume_budget.heavy().await;
+        let work = move || {
+            let _leave = leave;
+            take(partition, source, offset, shape, &limits)
+        };
+        self.rooms.seams.offload.run(work).await
     }
 
     /// The status of a fetch that failed.

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::client::{Client, Read, Running, TOPIC, all, earliest, offsets, reason_of, start};
 
-const FORMATS: [v1::Format; 2] = [v1::Format::Records, v1::Format::KafkaBatches];
+const FORMATS: [v1::Format; 3] = [v1::Format::Records, v1::Format::KafkaBatches, v1::Format::ArrowIpc];
 
 /// Two partitions of twelve records, in batches of four; record n is of the time 1000 + 10 n, and of 9 + n bytes.
 async fn filled() -> (Running, Client) {

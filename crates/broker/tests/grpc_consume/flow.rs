@@ -141,7 +141,7 @@ async fn messages_stay_small_however_many_or_large_records_are() {
     }
     client.produce(0, [vec![b'x'; 900_000]]).await;
     client.produce(0, [vec![b'y'; 1_000_000], vec![b'z'; 10]]).await;
-    for format in [v1::Format::Records, v1::Format::KafkaBatches] {
+    for format in [v1::Format::Records, v1::Format::KafkaBatches, v1::Format::ArrowIpc] {
         let read = client.consume_to_the_end(v1::ConsumeInit { format: format.into(), ..all_there_is() }).await;
         assert_eq!(read.places(), (0..250_003).map(|offset| (0, offset)).collect::<Vec<_>>());
         let largest = read.batches.iter().map(Message::encoded_len).max().unwrap();
@@ -169,7 +169,7 @@ async fn clients_that_do_not_read_hold_nobody() {
         stream.heartbeat().await;
         stuck.push((own, stream));
     }
-    for format in [v1::Format::Records, v1::Format::KafkaBatches] {
+    for format in [v1::Format::Records, v1::Format::KafkaBatches, v1::Format::ArrowIpc] {
         let read = client.consume_to_the_end(v1::ConsumeInit { format: format.into(), ..all_there_is() }).await;
         assert_eq!(read.places(), (0..160).map(|offset| (0, offset)).collect::<Vec<_>>(), "{format:?}");
     }

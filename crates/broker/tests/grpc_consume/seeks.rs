@@ -17,7 +17,7 @@ async fn nothing_of_an_old_place_comes_after_the_answer_to_a_seek() {
     for partition in 0..2 {
         client.produce(partition, (0..RECORDS).map(|n| vec![n as u8; 100])).await;
     }
-    for format in [v1::Format::Records, v1::Format::KafkaBatches] {
+    for format in [v1::Format::Records, v1::Format::KafkaBatches, v1::Format::ArrowIpc] {
         let mut random = StdRng::seed_from_u64(SEED);
         let mut stream = client.open(v1::ConsumeInit { format: format.into(), ..all() }).await.unwrap();
         stream.grant(MUCH, 0);

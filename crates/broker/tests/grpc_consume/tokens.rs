@@ -71,7 +71,7 @@ async fn each_token_names_the_place_behind_its_message_for_the_whole_stream() {
     let (broker, mut client) = Running::with_topic(PARTITIONS).await;
     fill(&mut client).await;
     let mut other = broker.client().await;
-    for format in [v1::Format::Records, v1::Format::KafkaBatches] {
+    for format in [v1::Format::Records, v1::Format::KafkaBatches, v1::Format::ArrowIpc] {
         check_tokens(&mut client, &mut other, format).await;
     }
     drop((client, other));

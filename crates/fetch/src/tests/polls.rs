@@ -69,3 +69,35 @@ async fn at_the_end_every_poll_is_answered_with_what_there_is() {
     }
     assert_eq!((start.elapsed(), world.fetch.waiting()), (Duration::ZERO, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_sees_every_publication_of_its_partitions_until_it_is_dropped() {
+    let mut world = World::new(Options::default()).await;
+    let places = request(&[(0, 0), (1, 0)], 1).partitions;
+    let places = || places.iter().map(|place| (place.key, place.offset));
+    let fetch = world.fetch.clone();
+    assert_eq!(fetch.first_readable(places()), None);
+    let watch = fetch.watch(places().map(|(key, _)| key));
+    let end = Offset::new(1);
+    let mut visible = Box::pin(fetch.wait_visible(places().nth(1).unwrap().0, end));
+    assert!(futures::poll!(visible.as_mut()).is_pending());
+    world.produce(&[(2, encode(Codec::None, 0..1), None)]).await;
+    assert!(futures::poll!(Box::pin(watch.woken())).is_pending(), "another partition");
+    let published = world.commit(&[(1, encode(Codec::None, 0..1), None)]).await;
+    assert!(futures::poll!(visible.as_mut()).is_pending(), "durable, but not published");
+    world.fetch.publish(&published);
+    watch.woken().await;
+    visible.await;
+    assert_eq!(fetch.first_readable(places()), Some(1));
+    assert!(futures::poll!(Box::pin(watch.woken())).is_pending(), "woken once");
+    assert_eq!(fetch.waiting(), 2);
+
+    let mut stopped = Box::pin(fetch.stopped());
+    assert!(futures::poll!(stopped.as_mut()).is_pending());
+    fetch.stop_waiting();
+    stopped.await;
+    watch.woken().await;
+    fetch.wait_visible(places().next().unwrap().0, end).await;
+    drop(watch);
+    assert_eq!(fetch.waiting(), 0);
+}

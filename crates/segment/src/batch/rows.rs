@@ -62,6 +62,14 @@ impl Rows {
         self.timestamps_ms.is_empty()
     }
 
+    /// What they take in memory, in bytes; the payload may be shared.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let columns = self.len() * (size_of::<i64>() + 2 * size_of::<Slice>());
+        let headers = self.headers_end.len() * size_of::<u32>() + self.headers.len() * size_of::<(Slice, Slice)>();
+        self.payload.len() + columns + headers
+    }
+
     /// The key of record `row`.
     #[must_use]
     pub fn key(&self, row: usize) -> Option<&[u8]> {

@@ -12,18 +12,19 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use lakebed_fetch::{FetchError, FetchPartition, FetchRequest, Watch};
+use lakebed_fetch::{DecodedBatch, Fetch, FetchError, FetchPartition, FetchRequest, Fetched, Watch};
 use lakebed_model::{Offset, PartitionIndex, PartitionKey, State};
 use lakebed_wire::outgoing::ConsumeAnswer;
 use lakebed_wire::v1;
 use lakebed_wire::v1::consume_response::Response;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::bounds::Bounds;
 use super::outbox::{End, Outbox, Outgoing, Room};
-use super::part::{Limits, Part, Shape, take};
+use super::part::{Limits, Part, Shape, Source};
 use super::start::{Started, check_count, resolve, start};
 use super::{batch_bytes_max, gone, token};
 use crate::grpc::Services;
@@ -72,6 +73,14 @@ pub(super) struct Reading {
     /// The client was told that it has ended.
     is_told: bool,
     is_paused: bool,
+    /// The batch that holds `next`, if only a part of it was sent.
+    rest: Option<Rest>,
+}
+
+/// A batch that is kept, so that it is not decoded for each of its parts again.
+struct Rest {
+    batch: DecodedBatch,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Reading {
@@ -79,7 +88,7 @@ impl Reading {
     pub(super) fn new(key: PartitionKey, next: Offset, state: &State, bounds: &Bounds) -> Self {
         let high_watermark = state.partition(key).map_or(next, |partition| partition.high_watermark);
         let end = bounds.end(high_watermark);
-        Self { key, next, high_watermark, end, is_at_timestamp: false, is_told: false, is_paused: false }
+        Self { key, next, high_watermark, end, is_at_timestamp: false, is_told: false, is_paused: false, rest: None }
     }
 
     fn partition(&self) -> i32 {
@@ -92,6 +101,7 @@ impl Reading {
 
     fn go_to(&mut self, offset: Offset) {
         self.next = offset;
+        self.rest = None;
         self.is_at_timestamp = false;
         self.is_told = false;
     }
@@ -281,19 +291,21 @@ impl Feed {
             batch_bytes_max: batch_bytes_max(room.bytes),
         };
         let shape = self.shape;
-        let request = FetchRequest {
-            partitions: vec![FetchPartition { key, offset, bytes_max: room.bytes }],
-            bytes_max: room.bytes,
-            bytes_min: 0,
-            wait_max: Duration::ZERO,
-        };
+        let rest = self.readings[index].rest.take().filter(|rest| rest.batch.next_offset() > offset);
+        let services = self.services.clone();
         let done = async move {
-            let fetched = fetch.fetch(request).await.pop().expect("there is an answer for each partition");
-            let part = fetched.and_then(|fetched| {
-                let part = take(&fetched, offset, shape, &limits)?;
-                Ok((part, fetched.high_watermark))
-            });
-            Done { room, part }
+            let (source, high_watermark) = match rest {
+                Some(rest) => (Source::Rest(rest.batch), fetch.visible(key)),
+                None => match fetch_one(&fetch, key, offset, room.bytes).await {
+                    Ok(fetched) => {
+                        let high_watermark = fetched.high_watermark;
+                        (Source::Fetched(fetched), high_watermark)
+                    }
+                    Err(error) => return Done { room, part: Err(error) },
+                },
+            };
+            let part = services.take(key.partition, source, offset, shape, limits).await;
+            Done { room, part: part.map(|part| (part, high_watermark)) }
         };
         self.reading = Some(Read { index, done: Box::pin(done) });
     }
@@ -302,7 +314,7 @@ impl Feed {
     fn send(&mut self, done: Done) -> Result<(), Status> {
         let index = self.reading.take().expect("what is done was under way").index;
         let reading = &mut self.readings[index];
-        let (part, high_watermark) = match done.part {
+        let (mut part, high_watermark) = match done.part {
             Ok(part) => part,
             Err(error) => return Err(self.services.fetch_status(&error, self.topic.name.as_str(), reading.key)),
         };
@@ -311,6 +323,10 @@ impl Feed {
         reading.high_watermark = high_watermark;
         reading.is_at_timestamp = part.is_at_timestamp;
         reading.next = part.next;
+        reading.rest = part.rest.take().and_then(|batch| {
+            let permit = self.services.consume_budget.keep(batch.rows.size_bytes())?;
+            Some(Rest { batch, _permit: permit })
+        });
         if part.records == 0 {
             return Ok(());
         }
@@ -442,6 +458,16 @@ impl Feed {
         self.outbox.send(Response::Heartbeat(heartbeat).into());
         self.last_sent = Instant::now();
     }
+}
+
+async fn fetch_one(fetch: &Fetch, key: PartitionKey, offset: Offset, bytes_max: usize) -> Result<Fetched, FetchError> {
+    let request = FetchRequest {
+        partitions: vec![FetchPartition { key, offset, bytes_max }],
+        bytes_max,
+        bytes_min: 0,
+        wait_max: Duration::ZERO,
+    };
+    fetch.fetch(request).await.pop().expect("there is an answer for each partition")
 }
 
 /// What there is with so much more; what is owed is taken off first.

@@ -37,8 +37,10 @@ const STREAMS_MIN: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     bytes: Arc<Semaphore>,
+    bytes_max: usize,
     streams: Arc<Semaphore>,
     streams_max: usize,
+    heavy: Arc<Semaphore>,
 }
 
 impl Budget {
@@ -46,8 +48,13 @@ impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
         let bytes = bytes.clamp(MESSAGE_BYTES_MAX, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let streams_max = (bytes / SHARE_BYTES).max(STREAMS_MIN);
-        let (bytes, streams) = (Arc::new(Semaphore::new(bytes)), Arc::new(Semaphore::new(streams_max)));
-        Self { bytes, streams, streams_max }
+        Self {
+            bytes: Arc::new(Semaphore::new(bytes)),
+            bytes_max: bytes,
+            streams: Arc::new(Semaphore::new(streams_max)),
+            streams_max,
+            heavy: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        }
     }
 
     /// The two ends of a new stream.
@@ -66,6 +73,18 @@ impl Budget {
         let outbox =
             Outbox { shared: Arc::clone(&shared), budget: Arc::clone(&self.bytes), share: Arc::new(Semaphore::new(1)) };
         Ok((outbox, Outgoing { shared, held: None, _place: place }))
+    }
+
+    /// Leave to keep so many bytes that can be had again, if much of the budget is unused.
+    pub(super) fn keep(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let is_unused = self.bytes.available_permits() > self.bytes_max / 2 + bytes;
+        is_unused.then(|| Arc::clone(&self.bytes).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()).flatten()
+    }
+
+    /// Waits for leave to do heavy work: as many do at once as there are cores. What each needs in memory is at most what a batch
+    /// may need decompressed.
+    pub(super) async fn heavy(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.heavy).acquire_owned().await.expect("nobody closes the heavy work")
     }
 
     /// Room for an answer that does not wait in a stream: as much as there is, the share at least.

@@ -5,21 +5,27 @@
 
 use bytes::Bytes;
 use lakebed_fetch::{DecodedBatch, FetchError, Fetched, FetchedBatch};
-use lakebed_model::Offset;
+use lakebed_model::{Offset, PartitionIndex};
 use lakebed_segment::batch::{Codec, Encoder, Fields, NO_TIMESTAMP, Record, Rows, TimestampType};
+use lakebed_segment::ipc::{self, IpcBuilder, Projection};
 use lakebed_wire::outgoing::{OutgoingRecord, Payload, RecordsEncoder};
 use lakebed_wire::v1;
 use tonic::Status;
 
 use crate::grpc::produce::wire_offset;
-use crate::grpc::status::{invalid, status};
-use crate::reason::Reason;
+use crate::grpc::status::invalid;
+
+/// Bytes of batches from which to take records out of them takes more than about half a millisecond.
+const HEAVY_BYTES: usize = 512 << 10;
+/// So many times its bytes a compressed batch needs, about.
+const INFLATION: usize = 8;
 
 /// How records go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Records,
     Batches,
+    Arrow,
 }
 
 /// Format and projection of a request.
@@ -41,9 +47,7 @@ impl Shape {
         let format = match v1::Format::try_from(format) {
             Ok(v1::Format::Unspecified | v1::Format::Records) => Format::Records,
             Ok(v1::Format::KafkaBatches) => Format::Batches,
-            Ok(v1::Format::ArrowIpc) => {
-                return Err(status(Reason::Unsupported, "FORMAT_ARROW_IPC is not there yet", []));
-            }
+            Ok(v1::Format::ArrowIpc) => Format::Arrow,
             Err(_) => return Err(invalid(format_args!("format {format} is unknown"))),
         };
         if fields.is_empty() {
@@ -87,6 +91,40 @@ pub(super) struct Limits {
     pub(super) batch_bytes_max: usize,
 }
 
+/// Where records are taken from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// What was fetched.
+    Fetched(Fetched),
+    /// A batch of which a part has been sent.
+    Rest(DecodedBatch),
+}
+
+impl Source {
+    /// Whether to take records from it keeps a thread busy for more than about half a millisecond.
+    pub(super) fn is_heavy(&self, shape: Shape, limits: &Limits) -> bool {
+        let Self::Fetched(fetched) = self else { return false };
+        let is_decoded = shape.format != Format::Batches || limits.end_timestamp_ms.is_some();
+        let weight = |batch: &FetchedBatch| batch.size_bytes() * if batch.is_compressed() { INFLATION } else { 1 };
+        is_decoded && fetched.batches.iter().map(weight).sum::<usize>() > HEAVY_BYTES
+    }
+
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Fetched(fetched) => fetched.size_bytes(),
+            Self::Rest(batch) => batch.rows.payload.len(),
+        }
+    }
+
+    /// The batches, each decoded when it is its turn.
+    fn decoded(self) -> Box<dyn Iterator<Item = Result<DecodedBatch, FetchError>>> {
+        match self {
+            Self::Fetched(fetched) => Box::new(fetched.batches.into_iter().map(|batch| lakebed_fetch::decode(&batch))),
+            Self::Rest(batch) => Box::new(std::iter::once(Ok(batch))),
+        }
+    }
+}
+
 /// What of a fetch goes into one message.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -99,16 +137,24 @@ pub(super) struct Part {
     pub(super) records: u64,
     /// Whether the record at `next` is one before which the part must end because of its time.
     pub(super) is_at_timestamp: bool,
+    /// The batch that holds `next`, if it was decoded.
+    pub(super) rest: Option<DecodedBatch>,
 }
 
 /// Takes records or batches from `offset` on.
 ///
 /// # Errors
 /// [`FetchError`] of the first batch; what precedes a batch that can't be read is taken.
-pub(super) fn take(fetched: &Fetched, offset: Offset, shape: Shape, limits: &Limits) -> Result<Part, FetchError> {
-    match shape.format {
-        Format::Records => records(fetched, offset, shape, limits),
-        Format::Batches => batches(fetched, offset, limits),
+pub(super) fn take(
+    partition: PartitionIndex,
+    source: Source,
+    offset: Offset,
+    shape: Shape,
+    limits: &Limits,
+) -> Result<Part, FetchError> {
+    match source {
+        Source::Fetched(fetched) if shape.format == Format::Batches => batches(&fetched, offset, limits),
+        source => records(partition, source, offset, shape, limits),
     }
 }
 
@@ -135,45 +181,94 @@ impl Count<'_> {
     }
 }
 
-fn records(fetched: &Fetched, offset: Offset, shape: Shape, limits: &Limits) -> Result<Part, FetchError> {
-    let mut encoder = RecordsEncoder::with_capacity(fetched.size_bytes().min(limits.message_bytes_max));
+/// What records are written into.
+enum Sink {
+    Records(RecordsEncoder),
+    Arrow(IpcBuilder),
+}
+
+impl Sink {
+    fn new(partition: PartitionIndex, shape: Shape, capacity_bytes: usize) -> Self {
+        let Shape { key, value, headers, timestamp, .. } = shape;
+        match shape.format {
+            Format::Arrow => Self::Arrow(IpcBuilder::new(partition, Projection { key, value, headers, timestamp })),
+            Format::Records | Format::Batches => Self::Records(RecordsEncoder::with_capacity(capacity_bytes)),
+        }
+    }
+
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Records(encoder) => encoder.size_bytes(),
+            Self::Arrow(builder) => builder.size_bytes(),
+        }
+    }
+
+    fn push(&mut self, offset: Offset, batch: &DecodedBatch, row: usize, shape: Shape) {
+        let DecodedBatch { rows, timestamp_type, .. } = batch;
+        let encoder = match self {
+            Self::Arrow(builder) => return builder.push(offset, rows, row, *timestamp_type),
+            Self::Records(encoder) => encoder,
+        };
+        let timestamp_ms = rows.timestamps_ms[row];
+        let record = OutgoingRecord {
+            offset: wire_offset(offset),
+            timestamp: Some((timestamp_ms, wire_type(*timestamp_type)))
+                .filter(|_| shape.timestamp && timestamp_ms != NO_TIMESTAMP),
+            key: rows.key(row).filter(|_| shape.key),
+            value: rows.value(row).filter(|_| shape.value),
+        };
+        let headers = if shape.headers { usize::MAX } else { 0 };
+        encoder.push(record, rows.headers_of(row).take(headers));
+    }
+
+    fn finish(self) -> Payload {
+        match self {
+            Self::Records(encoder) => encoder.finish(),
+            Self::Arrow(builder) => {
+                let records = builder.rows() as u64;
+                Payload::arrow_ipc(builder.finish(), records)
+            }
+        }
+    }
+}
+
+fn records(
+    partition: PartitionIndex,
+    source: Source,
+    offset: Offset,
+    shape: Shape,
+    limits: &Limits,
+) -> Result<Part, FetchError> {
+    let mut sink = Sink::new(partition, shape, source.size_bytes().min(limits.message_bytes_max));
     let mut count = Count::new(limits);
     let mut next = offset;
     let mut is_at_timestamp = false;
-    'batches: for batch in &fetched.batches {
-        if limits.end.is_some_and(|end| next >= end) {
-            break;
-        }
-        let decoded = match lakebed_fetch::decode(batch) {
+    let mut rest = None;
+    for decoded in source.decoded() {
+        let decoded = match decoded {
             Ok(decoded) => decoded,
             Err(error) if count.records == 0 => return Err(error),
             Err(_) => break,
         };
-        let rows = &decoded.rows;
+        next = next.max(decoded.base_offset);
         for row in wanted(&decoded, next, limits.end) {
-            let timestamp_ms = rows.timestamps_ms[row];
-            is_at_timestamp = limits.end_timestamp_ms.is_some_and(|end| timestamp_ms >= end);
-            let (bytes, overhead) = sizes(rows, row, shape);
-            if is_at_timestamp || count.is_full(bytes as u64, encoder.size_bytes() + bytes + overhead) {
-                break 'batches;
+            is_at_timestamp = limits.end_timestamp_ms.is_some_and(|end| decoded.rows.timestamps_ms[row] >= end);
+            let (bytes, overhead) = sizes(&decoded.rows, row, shape);
+            if is_at_timestamp || count.is_full(bytes as u64, sink.size_bytes() + bytes + overhead) {
+                break;
             }
-            let at = Offset::new(decoded.base_offset.get() + row as u64);
-            let record = OutgoingRecord {
-                offset: wire_offset(at),
-                timestamp: Some((timestamp_ms, wire_type(decoded.timestamp_type)))
-                    .filter(|_| shape.timestamp && timestamp_ms != NO_TIMESTAMP),
-                key: rows.key(row).filter(|_| shape.key),
-                value: rows.value(row).filter(|_| shape.value),
-            };
-            let headers = if shape.headers { usize::MAX } else { 0 };
-            encoder.push(record, rows.headers_of(row).take(headers));
+            sink.push(next, &decoded, row, shape);
             count.records += 1;
             count.bytes += bytes as u64;
-            next = Offset::new(at.get() + 1);
+            next = Offset::new(next.get() + 1);
+        }
+        if next < decoded.next_offset() {
+            rest = Some(decoded);
+            break;
         }
     }
     let Count { bytes, records, .. } = count;
-    Ok(Part { payload: encoder.finish(), next, bytes, records, is_at_timestamp })
+    Ok(Part { payload: sink.finish(), next, bytes, records, is_at_timestamp, rest })
 }
 
 /// The rows of a batch from `offset` on, before `end`.
@@ -187,7 +282,8 @@ fn wanted(batch: &DecodedBatch, offset: Offset, end: Option<Offset>) -> std::ops
 fn sizes(rows: &Rows, row: usize, shape: Shape) -> (usize, usize) {
     let length = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
     let mut bytes = 0;
-    let mut overhead = RecordsEncoder::RECORD_BYTES;
+    // What a record needs in the one form is enough in the other.
+    let mut overhead = RecordsEncoder::RECORD_BYTES.max(ipc::ROW_BYTES);
     if shape.key {
         bytes += length(rows.key(row));
     }
@@ -197,7 +293,7 @@ fn sizes(rows: &Rows, row: usize, shape: Shape) -> (usize, usize) {
     if shape.headers {
         for (key, value) in rows.headers_of(row) {
             bytes += key.len() + length(value);
-            overhead += RecordsEncoder::HEADER_BYTES;
+            overhead += RecordsEncoder::HEADER_BYTES.max(ipc::HEADER_BYTES);
         }
     }
     (bytes, overhead)
@@ -249,7 +345,7 @@ fn batches(fetched: &Fetched, offset: Offset, limits: &Limits) -> Result<Part, F
         next = end;
     }
     let Count { bytes, records, .. } = count;
-    Ok(Part { payload: Payload::kafka_batches(chunks), next, bytes, records, is_at_timestamp })
+    Ok(Part { payload: Payload::kafka_batches(chunks), next, bytes, records, is_at_timestamp, rest: None })
 }
 
 /// Where a batch must end, and whether that is because of the time of the record there.
