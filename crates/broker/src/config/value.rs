@@ -57,6 +57,8 @@ pub enum Kind {
     Address,
     /// A URL or path; secrets in it are never shown.
     Url,
+    /// Any text but none; what it must be else is looked at where it is used.
+    Text,
     /// One of a few words.
     Choice(&'static [&'static str]),
 }
@@ -121,7 +123,7 @@ impl Kind {
             Self::Size { .. } => Value::Size(parse_size(text)?),
             Self::Span { .. } => Value::Span(parse_time_span(text)?),
             Self::Count { .. } => Value::Count(text.parse().map_err(|_| "must be a whole number".to_owned())?),
-            Self::Address | Self::Url | Self::Choice(_) => Value::Text(text.to_owned()),
+            Self::Address | Self::Url | Self::Text | Self::Choice(_) => Value::Text(text.to_owned()),
         };
         match self.complaint(&value) {
             Some(complaint) => Err(complaint),
@@ -142,7 +144,7 @@ impl Kind {
                 Some(format!("must be {min} to {max}"))
             }
             (Self::Address, Value::Text(text)) => split_address(text).err().map(str::to_owned),
-            (Self::Url, Value::Text(text)) if text.is_empty() => Some("must be given".to_owned()),
+            (Self::Url | Self::Text, Value::Text(text)) if text.is_empty() => Some("must be given".to_owned()),
             (Self::Choice(words), Value::Text(text)) if !words.contains(&text.as_str()) => {
                 Some(format!("must be {}", words.join(" or ")))
             }
@@ -159,6 +161,7 @@ impl Kind {
             Self::Count { min, max } => format!("a number, {min} to {max}"),
             Self::Address => "an address, HOST:PORT".to_owned(),
             Self::Url => "a URL or a path".to_owned(),
+            Self::Text => "a text".to_owned(),
             Self::Choice(words) => words.join(" or "),
         }
     }
@@ -172,6 +175,7 @@ impl Kind {
             Self::Count { .. } => "N",
             Self::Address => "ADDR",
             Self::Url => "URL",
+            Self::Text => "TEXT",
             Self::Choice(_) => "WORD",
         }
     }
