@@ -104,6 +104,8 @@ REFUSED = [
     ([bytes(2000)], {}, "INVALID_ARGUMENT", "MESSAGE_TOO_LARGE"),
     ([FUTURE], {}, "INVALID_ARGUMENT", "INVALID_TIMESTAMP"),
     ([{"value": b"x", "timestamp": -5}], {}, "INVALID_ARGUMENT", "INVALID_TIMESTAMP"),
+    ([b"x"], {"expected_next_offset": 0}, "INVALID_ARGUMENT", "INVALID_REQUEST"),
+    ([b"x"], {"partition": 3, "expected_next_offset": 1000}, "ABORTED", "OFFSET_MISMATCH"),
 ]
 
 
@@ -118,6 +120,30 @@ def test_a_refusal_concerns_its_batch_alone(start_broker, tmp_bucket):
             expected.append((stream.send(b"good", partition=3), (3, n, n)))
         assert stream.end() == expected
     assert [m.value() for m in read(broker, TOPIC, partition=3)] == [b"good"] * len(REFUSED)
+
+
+def test_an_append_that_expects_an_offset_gets_it_or_is_told_the_next(client_broker):
+    create_topic(client_broker, TOPIC)
+    with Server(client_broker) as server:
+        def produce(expected):
+            records = {"records": [{"value": b"%d" % expected}]}
+            return server.call("ProduceService/Produce", topic=TOPIC, partition=0, records=records, expected_next_offset=expected)
+
+        assert produce(0).base_offset == 0
+        with pytest.raises(Refused) as refused:
+            produce(0)
+        assert (refused.value.code.name, refused.value.reason) == ("ABORTED", "OFFSET_MISMATCH")
+        assert refused.value.metadata["next_offset"] == "1"
+        stream = Stream(server, partition=0)
+        for expected in (1, 1, 2, 7):
+            stream.send(b"%d" % expected, expected_next_offset=expected)
+        mismatch = ("ABORTED", "OFFSET_MISMATCH")
+        assert stream.end() == [(0, (0, 1, 1)), (1, mismatch), (2, (0, 2, 2)), (3, mismatch)]
+    client_broker.restart(kill=True)
+    with Server(client_broker) as server:
+        assert server.call("ProduceService/Produce", topic=TOPIC, partition=0, records={"records": [{"value": b"3"}]},
+                           expected_next_offset=3).base_offset == 3
+    assert [m.value() for m in read(client_broker, TOPIC)] == [b"0", b"1", b"2", b"3"]
 
 
 def test_what_is_wrong_with_the_stream_ends_it_after_what_came_before_is_answered(start_broker, tmp_bucket):

@@ -74,6 +74,8 @@ pub enum Reason {
     ConnectionAged,
     /// Not a token of this cluster, or of another version.
     InvalidResumeToken,
+    /// The next offset of a partition is not the one that was expected.
+    OffsetMismatch,
     /// A bug in the broker.
     Internal,
 }
@@ -126,6 +128,7 @@ pub const TABLE: &[Row] = &[
     row(Reason::InvalidProducerEpoch, "INVALID_REQUEST", K::InvalidProducerEpoch, Code::FailedPrecondition),
     row(Reason::ConnectionAged, "CONNECTION_AGED", K::NotLeaderOrFollower, Code::Unavailable),
     row(Reason::InvalidResumeToken, "INVALID_RESUME_TOKEN", K::InvalidRequest, Code::InvalidArgument),
+    row(Reason::OffsetMismatch, "OFFSET_MISMATCH", K::InvalidRequest, Code::Aborted),
     row(Reason::Internal, "INTERNAL", K::UnknownServerError, Code::Internal),
 ];
 
@@ -189,6 +192,7 @@ impl From<BatchRefusal> for Reason {
             BatchRefusal::OutOfOrderSequence => Self::OutOfOrderSequence,
             BatchRefusal::InvalidProducerEpoch => Self::InvalidProducerEpoch,
             BatchRefusal::OffsetsExhausted => Self::Internal,
+            BatchRefusal::OffsetMismatch { .. } => Self::OffsetMismatch,
         }
     }
 }

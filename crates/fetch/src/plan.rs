@@ -103,8 +103,14 @@ mod tests {
         draft.change(Change::CreateTopic { id: key().topic, name, partitions: 1, config: Default::default() }).unwrap();
         state = draft.seal(WRITER, 0).1;
         for (index, (rows, bytes)) in runs.iter().enumerate() {
-            let facts =
-                BatchFacts { rows: *rows, bytes: *bytes, timestamps: None, hash: RowsHash::EMPTY, producer: None };
+            let facts = BatchFacts {
+                rows: *rows,
+                bytes: *bytes,
+                timestamps: None,
+                hash: RowsHash::EMPTY,
+                producer: None,
+                expected_next_offset: None,
+            };
             let mut draft = Draft::after(&state);
             let flush = FlushProposal {
                 id: FlushId::new((index as u128 + 1).into()),

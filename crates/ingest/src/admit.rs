@@ -1,7 +1,7 @@
 //! Admission: a producer's batch is verified, decoded in place and measured. Pure; the caller runs it where it reads requests.
 
 use bytes::Bytes;
-use lakebed_model::{ProducerEpoch, ProducerId, ProducerStamp, Sequence};
+use lakebed_model::{Offset, ProducerEpoch, ProducerId, ProducerStamp, Sequence};
 use lakebed_segment::batch::{self, DecodeError, Decoded, EncodedBatch, NO_TIMESTAMP, Rows};
 
 /// What a batch costs beside its bytes: its ticket, its places in queues, what is known of it.
@@ -60,6 +60,7 @@ pub struct Admitted {
     pub(crate) rows: Rows,
     pub(crate) producer: Option<ProducerStamp>,
     pub(crate) log_append: bool,
+    pub(crate) expected_next_offset: Option<Offset>,
     compressed: bool,
 }
 
@@ -104,10 +105,24 @@ fn admit_decoded(batch: Bytes, decoded: Decoded, limits: &BatchLimits) -> Result
         sequence: Sequence::new(header.base_sequence),
     });
     let compressed = header.attributes.codec()? != batch::Codec::None;
-    Ok(Admitted { batch, rows: decoded.rows, producer, log_append: limits.log_append, compressed })
+    Ok(Admitted {
+        batch,
+        rows: decoded.rows,
+        producer,
+        log_append: limits.log_append,
+        expected_next_offset: None,
+        compressed,
+    })
 }
 
 impl Admitted {
+    /// The same batch, to be appended only if its first record gets this offset; else it is refused
+    /// ([`OffsetMismatch`](lakebed_model::BatchRefusal::OffsetMismatch)).
+    #[must_use]
+    pub fn expecting(self, next: Offset) -> Self {
+        Self { expected_next_offset: Some(next), ..self }
+    }
+
     /// How many records it has; at least 1.
     pub fn records(&self) -> u32 {
         u32::try_from(self.rows.len()).expect("a batch counts its records in 32 bits")

@@ -1,7 +1,7 @@
 //! Sealing: from the batches of one flush to a body, a proposal, and the way back from the outcome to each batch.
 //!
 //! 1. Rows are sorted by (topic, partition, arrival).
-//! 2. Consecutive batches of a partition that have no idempotent producer are proposed as one, because they share their fate; the outcome
+//! 2. Consecutive batches of a partition that have no idempotent producer and expect no offset are proposed as one, because they share their fate; the outcome
 //!    of each is that of the group, so many rows further on.
 //! 3. A batch keeps its answer from here to the end: whatever becomes of the flush, each is answered once.
 
@@ -117,7 +117,11 @@ impl Load {
         let places: Vec<Place> = batches
             .iter()
             .zip(&self.entries)
-            .map(|(batch, entry)| runs.add(entry.key, facts(batch, now_ms, entry.admitted.producer)))
+            .map(|(batch, entry)| {
+                let expected_next_offset = entry.admitted.expected_next_offset;
+                let facts = facts(batch, now_ms, entry.admitted.producer);
+                runs.add(entry.key, BatchFacts { expected_next_offset, ..facts })
+            })
             .collect();
         let sealed = body::seal_in(&batches, now_ms, |bytes| buffers.take(bytes));
         let owed =
@@ -171,7 +175,8 @@ impl Runs {
 
 /// Two batches as one, unless one of them has a fate of its own.
 fn join(first: &BatchFacts, second: &BatchFacts) -> Option<BatchFacts> {
-    if first.producer.is_some() || second.producer.is_some() {
+    let has_own_fate = |facts: &BatchFacts| facts.producer.is_some() || facts.expected_next_offset.is_some();
+    if has_own_fate(first) || has_own_fate(second) {
         return None;
     }
     Some(BatchFacts {
@@ -180,6 +185,7 @@ fn join(first: &BatchFacts, second: &BatchFacts) -> Option<BatchFacts> {
         timestamps: TimestampRange::union(first.timestamps, second.timestamps),
         hash: first.hash.concat(second.hash, u64::from(second.rows)),
         producer: None,
+        expected_next_offset: None,
     })
 }
 

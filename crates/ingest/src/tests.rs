@@ -234,6 +234,9 @@ async fn each_batch_gets_its_own_outcome_back_from_the_group_that_it_was_propose
         (key(0), batch_of(4)),
         (key(0), batch_of(1)),
         (missing, batch_of(1)),
+        (key(0), batch_of(2).expecting(Offset::new(12))),
+        (key(0), batch_of(2).expecting(Offset::new(13))),
+        (key(0), batch_of(1)),
     ];
     let answers = all(ingest.produce(call).await).await;
     let outcome = |answer: &Result<Produced, ProduceError>| match answer {
@@ -252,11 +255,18 @@ async fn each_batch_gets_its_own_outcome_back_from_the_group_that_it_was_propose
         Ok((8, false)),
         Ok((12, false)),
         Err(BatchRefusal::UnknownPartition),
+        Err(BatchRefusal::OffsetMismatch { next: Offset::new(13) }),
+        Ok((13, false)),
+        Ok((15, false)),
     ];
     assert_eq!(answers.iter().map(outcome).collect::<Vec<_>>(), expected);
     let committed: Vec<(u64, u64)> =
         taken(&mut listener).iter().map(|one| (one.base_offset.get(), one.last_offset.get())).collect();
-    assert_eq!(committed, [(0, 2), (3, 4), (5, 6), (7, 7), (8, 11), (12, 12)], "what was not appended is not there");
+    assert_eq!(
+        committed,
+        [(0, 2), (3, 4), (5, 6), (7, 7), (8, 11), (12, 12), (13, 14), (15, 15)],
+        "what was not appended is not there"
+    );
     assert_eq!(world.log.state().number().get(), 3, "one takeover, one topic, one flush");
 }
 

@@ -25,7 +25,7 @@ pub struct Produced {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
     /// The log's rules refuse it: it is not in the log, and the same batch would be refused again.
-    #[error("refused: {0:?}")]
+    #[error("refused: {0}")]
     Refused(BatchRefusal),
     /// It is not in the log. It may be sent again.
     #[error("not committed: {why}")]

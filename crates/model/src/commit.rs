@@ -139,6 +139,8 @@ pub struct BatchFacts {
     pub hash: RowsHash,
     /// The idempotent producer's stamp.
     pub producer: Option<ProducerStamp>,
+    /// The offset that its first record must get, or the batch is refused.
+    pub expected_next_offset: Option<Offset>,
 }
 
 /// Milliseconds since 1970, both inclusive.
@@ -192,18 +194,29 @@ pub enum Outcome {
 }
 
 /// Why a batch was not appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BatchRefusal {
     /// Its topic does not exist (any more).
+    #[error("the topic does not exist")]
     UnknownTopic,
     /// Its topic has no such partition.
+    #[error("the topic has no such partition")]
     UnknownPartition,
     /// Its sequence does not continue the producer's.
+    #[error("the batch's sequence does not continue that of its producer")]
     OutOfOrderSequence,
     /// A later epoch of its producer has been seen.
+    #[error("a later epoch of its producer has been seen")]
     InvalidProducerEpoch,
     /// The partition has no offsets left.
+    #[error("the partition has no offsets left")]
     OffsetsExhausted,
+    /// The offset that it expected is not the next one.
+    #[error("the next offset of the partition is {next}, not the expected one")]
+    OffsetMismatch {
+        /// The next one, when the batch was decided.
+        next: Offset,
+    },
 }
 
 /// One larger segment in place of many small ones.

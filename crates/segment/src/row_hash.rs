@@ -76,7 +76,7 @@ pub fn hash_rows(rows: &Rows, log_append_time_ms: Option<i64>, ingest_time_ms: i
     hash_source(&stamped, 0..rows.len())
 }
 
-/// What a commit says of a batch, if it is sealed with this ingest time.
+/// What a commit says of a batch that expects nothing, if it is sealed with this ingest time.
 ///
 /// # Cost
 /// Reads all keys, values and headers once.
@@ -100,5 +100,6 @@ pub fn facts(batch: &BodyBatch<'_>, ingest_time_ms: i64, producer: Option<Produc
         timestamps,
         hash: hash_source(&source, 0..source.row_count()),
         producer,
+        expected_next_offset: None,
     }
 }

@@ -268,6 +268,9 @@ fn check_sent(trace: &Trace, history: &History, rows: &BTreeMap<Partition, Rows>
     for sent in &history.sent {
         let partition = partition_of(sent.partition);
         let found = sent.rows.iter().filter(|row| places.contains_key(row.value.as_str())).count();
+        if let Some(expected) = sent.expected {
+            check_place(trace, expected, &sent.rows, &places);
+        }
         match sent.fate {
             Fate::Acked(base) => {
                 for (offset, row) in (base..).zip(&sent.rows) {
@@ -290,6 +293,16 @@ fn check_sent(trace: &Trace, history: &History, rows: &BTreeMap<Partition, Rows>
                 trace.anomaly("torn-batch", format!("{found} of {:?}", sent.rows));
             }
             _ => {}
+        }
+    }
+}
+
+/// A batch that expected an offset is there or nowhere.
+fn check_place(trace: &Trace, expected: u64, rows: &[Row], places: &BTreeMap<&str, Vec<(&Partition, u64)>>) {
+    for (offset, row) in (expected..).zip(rows) {
+        let elsewhere = places.get(row.value.as_str()).is_some_and(|places| places.iter().any(|(_, at)| *at != offset));
+        if elsewhere {
+            trace.anomaly("expectation-ignored", format!("{row:?} expected {offset} and is at {places:?}"));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lakebed_ingest::ProduceError;
-use lakebed_model::{BatchRefusal, PartitionKey};
+use lakebed_model::{BatchRefusal, Offset, PartitionKey};
 use lakebed_segment::batch::Producer;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -91,13 +91,15 @@ impl Client {
             let Some(key) = self.world.partition(&mut self.rng) else { continue };
             let rows = self.rows();
             let batch = encode(&rows, None);
-            let id = self.world.history().send(self.writer, target.lane(), key, rows);
-            match target.hand_over(key, batch).await {
+            let expected = self.expectation(key);
+            let id = self.world.history().send_expecting(self.writer, target.lane(), key, rows, expected);
+            match target.hand_over(key, batch, expected).await {
                 Some(answering) => {
                     let world = Arc::clone(&self.world);
                     tokio::spawn(async move {
                         let answer = answering.await;
                         check_visible(&world, &target, key, answer);
+                        check_expected(&world, key, expected, answer);
                         world.history().settle(id, fate(answer, false));
                     });
                 }
@@ -165,7 +167,7 @@ impl Client {
     async fn round(&mut self, target: &Target, key: PartitionKey, window: &mut VecDeque<Unresolved>) -> bool {
         let mut answers = Vec::new();
         for unresolved in window.iter() {
-            match target.hand_over(key, unresolved.batch.clone()).await {
+            match target.hand_over(key, unresolved.batch.clone(), None).await {
                 Some(answering) => answers.push(answering),
                 None => break,
             }
@@ -200,6 +202,15 @@ impl Client {
         sleep(Duration::from_millis(within(&mut self.rng, self.world.climate.produce_ms))).await;
     }
 
+    /// Where the partition ends as far as anybody was told, or a little off; for some batches.
+    fn expectation(&mut self, key: PartitionKey) -> Option<u64> {
+        if self.rng.random_range(0..3) > 0 {
+            return None;
+        }
+        let told = self.world.history().acked_end.get(&key).copied().unwrap_or(0);
+        Some(if self.rng.random_range(0..4) == 0 { told + self.rng.random_range(1..4) } else { told })
+    }
+
     fn rows(&mut self) -> Vec<Row> {
         let rows = rows(&mut self.rng, self.writer, self.number);
         self.number += rows.len() as u64;
@@ -231,11 +242,11 @@ impl Target {
     }
 
     /// Hands a batch over; `None` if it was not taken.
-    async fn hand_over(&self, key: PartitionKey, batch: Bytes) -> Option<Answering> {
+    async fn hand_over(&self, key: PartitionKey, batch: Bytes, expected: Option<u64>) -> Option<Answering> {
         let gate = Arc::clone(self.gate());
         let taken = gate.unless_dead(timeout(HAND_OVER, async {
             gate.pass().await;
-            self.give(key, batch).await
+            self.give(key, batch, expected).await
         }));
         let answering = taken.await?.ok()??;
         let gate = Arc::clone(self.gate());
@@ -253,10 +264,14 @@ impl Target {
         }))
     }
 
-    async fn give(&self, key: PartitionKey, batch: Bytes) -> Option<Answering> {
+    async fn give(&self, key: PartitionKey, batch: Bytes, expected: Option<u64>) -> Option<Answering> {
         match self {
             Self::Sequencer(sequencer) => {
-                let mut tickets = sequencer.ingest.produce(vec![(key, admitted(batch))]).await;
+                let mut batch = admitted(batch);
+                if let Some(expected) = expected {
+                    batch = batch.expecting(Offset::new(expected));
+                }
+                let mut tickets = sequencer.ingest.produce(vec![(key, batch)]).await;
                 let ticket = tickets.pop()?;
                 Some(Box::pin(async move {
                     match ticket.await {
@@ -270,7 +285,7 @@ impl Target {
                 }))
             }
             Self::Uploader(uploader) => {
-                let receiver = uploader.produce(key, batch).await?;
+                let receiver = uploader.produce(key, batch, expected).await?;
                 Some(Box::pin(async move { receiver.await.unwrap_or(Answer::Unknown) }))
             }
         }
@@ -282,6 +297,25 @@ fn fate(answer: Answer, doubt: bool) -> Fate {
         Answer::Done { base, .. } => Fate::Acked(base),
         Answer::NotDone | Answer::Refused(_) if !doubt => Fate::NotDone,
         _ => Fate::Unknown,
+    }
+}
+
+/// A batch that expected an offset got that one, or was refused because it is not the next.
+fn check_expected(world: &World, key: PartitionKey, expected: Option<u64>, answer: Answer) {
+    let wrong = match (expected, answer) {
+        (Some(expected), Answer::Done { base, .. }) => {
+            world.trace.count("expectations met");
+            base != expected
+        }
+        (Some(expected), Answer::Refused(BatchRefusal::OffsetMismatch { next })) => {
+            world.trace.count("expectations refused");
+            next.get() == expected
+        }
+        (None, Answer::Refused(BatchRefusal::OffsetMismatch { .. })) => true,
+        _ => false,
+    };
+    if wrong {
+        world.trace.anomaly("expectation-ignored", format!("{key}: expected {expected:?}, answered {answer:?}"));
     }
 }
 

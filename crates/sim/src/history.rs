@@ -39,6 +39,8 @@ pub(crate) struct Sent {
     pub partition: PartitionKey,
     /// Its records.
     pub rows: Vec<Row>,
+    /// The offset that its first record must get.
+    pub expected: Option<u64>,
     /// What became of it.
     pub fate: Fate,
 }
@@ -95,7 +97,19 @@ impl History {
 
     /// A batch is about to be sent; until more is known it is unknown.
     pub(crate) fn send(&mut self, writer: usize, lane: u64, partition: PartitionKey, rows: Vec<Row>) -> SentId {
-        self.sent.push(Sent { writer, lane, partition, rows, fate: Fate::Unknown });
+        self.send_expecting(writer, lane, partition, rows, None)
+    }
+
+    /// The same, of a batch that expects an offset.
+    pub(crate) fn send_expecting(
+        &mut self,
+        writer: usize,
+        lane: u64,
+        partition: PartitionKey,
+        rows: Vec<Row>,
+        expected: Option<u64>,
+    ) -> SentId {
+        self.sent.push(Sent { writer, lane, partition, rows, expected, fate: Fate::Unknown });
         SentId(self.sent.len() - 1)
     }
 

@@ -10,7 +10,7 @@ use crate::climate::Climate;
 use crate::world::{Report, World};
 
 /// What must have been exercised by any run of many worlds: a run that was too tame proves nothing.
-pub const EXERCISED: [&str; 34] = [
+pub const EXERCISED: [&str; 36] = [
     "answers lost",
     "barriers",
     "batches acknowledged",
@@ -22,6 +22,8 @@ pub const EXERCISED: [&str; 34] = [
     "commits reclaimed",
     "crashes",
     "duplicates answered",
+    "expectations met",
+    "expectations refused",
     "fates looked up",
     "fenced sequencers",
     "flushes below the boundary",

@@ -233,6 +233,7 @@ impl Fold {
                 let mut row = number(&run["first_row"])?;
                 for batch in array(&run["batches"])? {
                     let rows = number(&batch[0])?;
+                    self.check_expectation(&partition, batch)?;
                     if batch[1] == "appended" {
                         let run = Run { object: object.clone(), first_row: row, rows };
                         self.append(&partition, number(&batch[2])?, run)?;
@@ -242,6 +243,18 @@ impl Fold {
             }
         }
         Ok(())
+    }
+
+    /// A batch that expected an offset has it, or was refused where the next was another.
+    fn check_expectation(&self, partition: &Partition, batch: &Value) -> Result<(), String> {
+        let end = self.partitions.get(partition).map(|contents| contents.end);
+        let wrong = match (batch[1].as_str(), batch[10].as_u64()) {
+            (Some("appended"), Some(expected)) => number(&batch[2])? != expected,
+            (Some("offset_mismatch"), Some(expected)) => end != Some(number(&batch[2])?) || end == Some(expected),
+            (Some("offset_mismatch"), None) => true,
+            _ => false,
+        };
+        if wrong { Err(format!("{partition:?} ends at {end:?}, and has {batch}")) } else { Ok(()) }
     }
 
     fn append(&mut self, partition: &Partition, base: u64, run: Run) -> Result<(), String> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use lakebed_log::AppendError;
 use lakebed_model::{
-    FlushBody, FlushId, FlushOutcome, FlushProposal, Mint, Nonce, Outcome, PartitionKey, ProducerEpoch, ProducerId,
-    ProducerStamp, ProposedRun, Refusal, SegmentId, Sequence,
+    BatchFacts, FlushBody, FlushId, FlushOutcome, FlushProposal, Mint, Nonce, Offset, Outcome, PartitionKey,
+    ProducerEpoch, ProducerId, ProducerStamp, ProposedRun, Refusal, SegmentId, Sequence,
 };
 use lakebed_segment::batch::{Header, Limits, Rows, decode};
 use lakebed_segment::body::{Body, seal};
@@ -48,6 +48,7 @@ struct Job {
     key: PartitionKey,
     rows: Rows,
     producer: Option<ProducerStamp>,
+    expected: Option<u64>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -62,10 +63,15 @@ struct Flush {
 
 impl Uploader {
     /// Hands a batch over; the answer comes later.
-    pub(crate) async fn produce(&self, key: PartitionKey, batch: bytes::Bytes) -> Option<oneshot::Receiver<Answer>> {
+    pub(crate) async fn produce(
+        &self,
+        key: PartitionKey,
+        batch: bytes::Bytes,
+        expected: Option<u64>,
+    ) -> Option<oneshot::Receiver<Answer>> {
         let decoded = decode(batch, &Limits { max_decompressed_bytes: 1 << 20 }).expect("batches here are valid");
         let (answer, receiver) = oneshot::channel();
-        let job = Job { key, rows: decoded.rows, producer: stamp(&decoded.header), answer };
+        let job = Job { key, rows: decoded.rows, producer: stamp(&decoded.header), expected, answer };
         self.jobs.send(job).await.ok()?;
         Some(receiver)
     }
@@ -162,7 +168,8 @@ impl Life {
             if runs.last().is_none_or(|run| run.partition != job.key) {
                 runs.push(ProposedRun { partition: job.key, first_row: row, batches: Vec::new() });
             }
-            let facts = facts(batch, time_ms, job.producer);
+            let expected_next_offset = job.expected.map(Offset::new);
+            let facts = BatchFacts { expected_next_offset, ..facts(batch, time_ms, job.producer) };
             row += u64::from(facts.rows);
             runs.last_mut().expect("one was pushed above").batches.push(facts);
         }

@@ -1,8 +1,8 @@
 //! One batch of a producer: from what came in a message to what the write path takes. The same for both calls of `ProduceService`.
 
 use bytes::Bytes;
-use lakebed_ingest::{AdmitError, Admitted, BatchLimits, admit_encoded};
-use lakebed_model::{PartitionIndex, PartitionKey, State};
+use lakebed_ingest::{AdmitError, Admitted, BatchLimits, ProduceError, admit_encoded};
+use lakebed_model::{BatchRefusal, Offset, PartitionIndex, PartitionKey, State};
 use lakebed_segment::batch::{Codec, Encoder, Fields, Record, TimestampType};
 use lakebed_wire::received::{self, Content, Payload, Records};
 use tonic::Status;
@@ -103,9 +103,7 @@ impl Services {
             Some(index) => Some(self.find_partition(target, index).await?),
             None => None,
         };
-        if expected_next_offset.is_some() {
-            return Err(status(Reason::Unsupported, "expected_next_offset is not there yet", []));
-        }
+        let expected = expected_next_offset.map(|offset| expected_offset(offset, named.is_some())).transpose()?;
         if payload.pieces > 1 {
             return Err(invalid(format_args!("a batch has one payload, this has {} pieces", payload.pieces)));
         }
@@ -117,6 +115,10 @@ impl Services {
                 (self.admit_kafka(target, batch, limits, inflated_bytes).await?, Some(partition))
             }
             Some(Content::Records(records)) => self.admit_records(target, records, limits, named).await?,
+        };
+        let admitted = match expected {
+            Some(next) => admitted.expecting(next),
+            None => admitted,
         };
         let chosen = chosen.unwrap_or_else(|| self.rooms.next_turn() % target.topic.partitions.max(1));
         Ok(Prepared { key: PartitionKey::new(target.topic.id, PartitionIndex::new(chosen)), admitted })
@@ -258,6 +260,26 @@ fn push(encoder: &mut Encoder, index: i64, record: received::Record<'_>, now_ms:
     }
     let record = Record { offset: index, timestamp_ms, key, value };
     encoder.push(record, headers).map_err(|error| invalid(format_args!("record {index}: {error}")))
+}
+
+/// An offset that the next record of a partition is expected to get.
+fn expected_offset(offset: i64, is_partition_named: bool) -> Result<Offset, Status> {
+    if !is_partition_named {
+        return Err(invalid("expected_next_offset needs a partition: name it"));
+    }
+    let offset = u64::try_from(offset).map_err(|_| invalid("expected_next_offset must not be negative"))?;
+    Ok(Offset::new(offset))
+}
+
+/// The status of a batch that was handed over and is not acknowledged.
+pub(super) fn not_produced(error: &ProduceError) -> Status {
+    let reason = Reason::from(error);
+    match error {
+        ProduceError::Refused(BatchRefusal::OffsetMismatch { next }) => {
+            status(reason, error, [("next_offset", next.to_string())])
+        }
+        _ => status(reason, error, []),
+    }
 }
 
 fn not_admitted(topic: &FoundTopic, error: &AdmitError) -> Status {

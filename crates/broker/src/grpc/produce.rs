@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
-use super::batch::{Asked, Target};
+use super::batch::{Asked, Target, not_produced};
 use super::produce_stream;
 use super::status::status;
 use crate::http::ending::Ending;
@@ -32,7 +32,7 @@ impl ProduceService for Services {
         // From here on the ingest buffer accounts for the bytes.
         drop(inflating);
         let ticket = ticket.ok_or_else(|| status(Reason::Internal, "a batch got no ticket", []))?;
-        let produced = ticket.await.map_err(|error| status(Reason::from(&error), &error, []));
+        let produced = ticket.await.map_err(|error| not_produced(&error));
         self.rooms.metrics.produce_answered(begun.elapsed());
         let produced = produced.inspect_err(|status| self.refused(status))?;
         self.rooms.metrics.produced(bytes);

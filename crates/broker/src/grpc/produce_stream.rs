@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::{Code, Status, Streaming};
 
 use super::Services;
-use super::batch::{Asked, Target};
+use super::batch::{Asked, Target, not_produced};
 use super::produce::{wire_offset, wire_partition};
 use super::status::{as_message, invalid, reason_name, status};
 use crate::broker::DRAIN_MAX;
@@ -239,7 +239,7 @@ impl Appending {
                 let ack = ack(correlation_id, &produced, partition, records);
                 return Poll::Ready(response(v1::produce_stream_response::Response::Ack(ack)));
             }
-            (Answer::Ticket { .. }, Some(Err(error))) => status(Reason::from(&error), &error, []),
+            (Answer::Ticket { .. }, Some(Err(error))) => not_produced(&error),
             (Answer::Ticket { .. }, None) => unreachable!("a ticket was polled"),
             (Answer::Refused(refused), _) => {
                 self.under_way.refused -= 1;

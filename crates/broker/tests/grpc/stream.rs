@@ -140,6 +140,40 @@ async fn where_no_partition_is_named_keys_choose_it_and_records_without_take_tur
 }
 
 #[tokio::test]
+async fn a_batch_that_expects_an_offset_stands_there_or_is_refused_with_the_offset_that_is_next() {
+    let broker = Running::in_memory().await;
+    broker.topic("t", 2).await;
+    let mut stream = Stream::open(broker.http, "t", Some(0)).await;
+    let expecting = |id, offset| v1::ProduceBatch { expected_next_offset: Some(offset), ..batch(id, &[b"a", b"b"]) };
+    let mismatch = || Err("Aborted OFFSET_MISMATCH".to_owned());
+    let invalid = || Err("InvalidArgument INVALID_REQUEST".to_owned());
+    // All at once: each is decided after those before it.
+    for (id, offset) in (0..).zip([0, 0, 2, 5, 4, -1]) {
+        stream.send(expecting(id, offset)).await;
+    }
+    let expected = [Ok((0, 0, 1)), mismatch(), Ok((0, 2, 3)), mismatch(), Ok((0, 4, 5)), invalid()];
+    for (id, expected) in (0..).zip(expected) {
+        assert_eq!(stream.hear().await.unwrap().unwrap(), (id, expected));
+    }
+    assert_eq!(values(&broker.rooms, "t", 0).await.len(), 6);
+    let mut unnamed = Stream::open(broker.http, "t", None).await;
+    unnamed.send(expecting(1, 0)).await;
+    assert_eq!(unnamed.hear().await.unwrap().unwrap(), (1, invalid()), "no partition is named");
+
+    // Many want the same offset: one gets it.
+    let racing = (0..8).map(|_| async {
+        let mut stream = Stream::open(broker.http, "t", Some(1)).await;
+        stream.send(expecting(1, 0)).await;
+        stream.hear().await.unwrap().unwrap().1
+    });
+    let told = futures::future::join_all(racing).await;
+    assert_eq!(told.iter().filter(|told| **told == Ok((1, 0, 1))).count(), 1);
+    assert_eq!(told.iter().filter(|told| **told == mismatch()).count(), 7);
+    drop((stream, unnamed));
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_stream_sees_that_its_topic_grows_and_that_it_goes() {
     use lakebed_model::Change;
     let broker = Running::in_memory().await;

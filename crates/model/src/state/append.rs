@@ -88,13 +88,19 @@ impl State {
         let Some(end) = base.checked_add(u64::from(batch.rows)) else {
             return (Outcome::Refused(BatchRefusal::OffsetsExhausted), base);
         };
-        if let Some(stamp) = &batch.producer {
-            let known = self.producers.get(&(key, stamp.id));
+        // SUBTLE: a batch that is sent again was expected where it stands: a duplicate comes before the expectation.
+        let known = batch.producer.as_ref().map(|stamp| self.producers.get(&(key, stamp.id)));
+        if let (Some(stamp), Some(known)) = (&batch.producer, known) {
             match judge(known, stamp, batch.rows) {
                 Judgement::Append => {}
                 Judgement::Duplicate(offset) => return (Outcome::Duplicate(offset), base),
                 Judgement::Refuse(refusal) => return (Outcome::Refused(refusal), base),
             }
+        }
+        if batch.expected_next_offset.is_some_and(|expected| expected != base) {
+            return (Outcome::Refused(BatchRefusal::OffsetMismatch { next: base }), base);
+        }
+        if let (Some(stamp), Some(known)) = (&batch.producer, known) {
             let remembered = remember(known, stamp, batch.rows, base);
             self.producers.insert((key, stamp.id), remembered);
         }

@@ -57,7 +57,7 @@ fn name(text: &str) -> TopicName {
 fn batch(rows: u32, first: u64) -> BatchFacts {
     let hash = (0..u64::from(rows)).fold(RowsHash::EMPTY, |hash, row| hash.push(first + row));
     let timestamps = Some(TimestampRange { first_ms: first as i64, last_ms: first as i64 + i64::from(rows) });
-    BatchFacts { rows, bytes: u64::from(rows) * 100, timestamps, hash, producer: None }
+    BatchFacts { rows, bytes: u64::from(rows) * 100, timestamps, hash, producer: None, expected_next_offset: None }
 }
 
 fn stamped(rows: u32, producer: i64, epoch: i16, sequence: i32) -> BatchFacts {

@@ -75,8 +75,20 @@ struct FlushRunV1 {
     batches: Vec<BatchV1>,
 }
 
-/// Rows, outcome, offset, bytes, hash, first and last timestamp in milliseconds, producer id, epoch, sequence.
-type BatchV1 = (u32, OutcomeV1, Option<u64>, u64, Hex, Option<i64>, Option<i64>, Option<i64>, Option<i16>, Option<i32>);
+/// Rows, outcome, offset, bytes, hash, first and last timestamp in milliseconds, producer id, epoch, sequence, expected next offset.
+type BatchV1 = (
+    u32,
+    OutcomeV1,
+    Option<u64>,
+    u64,
+    Hex,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i16>,
+    Option<i32>,
+    Option<u64>,
+);
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +100,7 @@ pub(crate) enum OutcomeV1 {
     OutOfOrderSequence,
     InvalidProducerEpoch,
     OffsetsExhausted,
+    OffsetMismatch,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -269,11 +282,12 @@ fn batch_v1((facts, outcome): &(BatchFacts, Outcome)) -> BatchV1 {
         facts.producer.map(|stamp| stamp.id.get()),
         facts.producer.map(|stamp| stamp.epoch.get()),
         facts.producer.map(|stamp| stamp.sequence.get()),
+        facts.expected_next_offset.map(Offset::get),
     )
 }
 
 fn batch(persisted: BatchV1) -> Result<(BatchFacts, Outcome), FormatError> {
-    let (rows, kind, offset, bytes, hash, first_ms, last_ms, id, epoch, sequence) = persisted;
+    let (rows, kind, offset, bytes, hash, first_ms, last_ms, id, epoch, sequence, expected) = persisted;
     let producer = match (id, epoch, sequence) {
         (None, None, None) => None,
         (Some(id), Some(epoch), Some(sequence)) => Some(ProducerStamp {
@@ -283,8 +297,14 @@ fn batch(persisted: BatchV1) -> Result<(BatchFacts, Outcome), FormatError> {
         }),
         _ => return Err(malformed("half a producer's stamp")),
     };
-    let facts =
-        BatchFacts { rows, bytes, timestamps: timestamps(first_ms, last_ms)?, hash: rows_hash(hash)?, producer };
+    let facts = BatchFacts {
+        rows,
+        bytes,
+        timestamps: timestamps(first_ms, last_ms)?,
+        hash: rows_hash(hash)?,
+        producer,
+        expected_next_offset: expected.map(Offset::new),
+    };
     Ok((facts, outcome(kind, offset)?))
 }
 
@@ -307,6 +327,7 @@ pub(crate) fn outcome_v1(outcome: Outcome) -> (OutcomeV1, Option<u64>) {
         Outcome::Refused(BatchRefusal::OutOfOrderSequence) => (OutcomeV1::OutOfOrderSequence, None),
         Outcome::Refused(BatchRefusal::InvalidProducerEpoch) => (OutcomeV1::InvalidProducerEpoch, None),
         Outcome::Refused(BatchRefusal::OffsetsExhausted) => (OutcomeV1::OffsetsExhausted, None),
+        Outcome::Refused(BatchRefusal::OffsetMismatch { next }) => (OutcomeV1::OffsetMismatch, Some(next.get())),
     }
 }
 
@@ -320,7 +341,12 @@ pub(crate) fn outcome(kind: OutcomeV1, offset: Option<u64>) -> Result<Outcome, F
         (OutcomeV1::OutOfOrderSequence, None) => BatchRefusal::OutOfOrderSequence,
         (OutcomeV1::InvalidProducerEpoch, None) => BatchRefusal::InvalidProducerEpoch,
         (OutcomeV1::OffsetsExhausted, None) => BatchRefusal::OffsetsExhausted,
-        _ => return Err(malformed("an offset goes with an appended batch or a duplicate, and with no other")),
+        (OutcomeV1::OffsetMismatch, Some(next)) => BatchRefusal::OffsetMismatch { next: Offset::new(next) },
+        _ => {
+            return Err(malformed(
+                "an offset goes with an appended batch, a duplicate or a mismatch, and with no other",
+            ));
+        }
     };
     Ok(Outcome::Refused(refusal))
 }

@@ -158,6 +158,9 @@ pub fn commit_with_rows() -> Commit {
         Some(ProducerStamp { id: ProducerId::new(7), epoch: ProducerEpoch::new(1), sequence: Sequence::new(sequence) })
     };
     runs[0].batches[0].0.producer = stamp(40);
+    runs[0].batches[0].0.expected_next_offset = Some(Offset::new(100));
+    runs[0].batches[1].0.expected_next_offset = Some(Offset::new(106));
+    runs[0].batches[1].1 = Outcome::Refused(BatchRefusal::OffsetMismatch { next: Offset::new(105) });
     runs[1].batches[0].0.producer = stamp(0);
     runs[1].batches[0].1 = Outcome::Duplicate(Offset::new(90));
     runs[2].batches[0].1 = Outcome::Refused(BatchRefusal::UnknownTopic);

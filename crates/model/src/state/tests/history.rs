@@ -6,7 +6,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{batch, create, directory, flush_id, segment, topic_id};
-use crate::commit::{BatchFacts, Commit, Entry, FlushBody, Merge, MergedRun, Outcome, ProducerStamp, Takeover};
+use crate::commit::{
+    BatchFacts, BatchRefusal, Commit, Entry, FlushBody, Merge, MergedRun, Outcome, ProducerStamp, Takeover,
+};
 use crate::draft::{Change, Draft, FlushProposal, ProposedRun};
 use crate::hash::RowsHash;
 use crate::ids::{Nonce, Offset, PartitionIndex, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId};
@@ -37,6 +39,15 @@ pub(super) struct BatchStep {
     partition: u8,
     rows: u32,
     producer: Option<(u8, Continuation)>,
+    expects: Option<Expectation>,
+}
+
+/// How the offset that a batch expects relates to where its partition ended when its flush was made.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expectation {
+    Next,
+    Before,
+    Beyond,
 }
 
 /// How a producer's batch relates to its last one.
@@ -78,8 +89,11 @@ fn batch_step() -> impl Strategy<Value = BatchStep> {
         1 => Just(Continuation::NewEpoch),
         1 => Just(Continuation::OldEpoch),
     ];
-    (any::<u8>(), 1..5_u32, proptest::option::of((0..2_u8, continuation)))
-        .prop_map(|(partition, rows, producer)| BatchStep { partition, rows, producer })
+    let expectation =
+        prop_oneof![4 => Just(Expectation::Next), 1 => Just(Expectation::Before), 1 => Just(Expectation::Beyond)];
+    let producer = proptest::option::of((0..2_u8, continuation));
+    (any::<u8>(), 1..5_u32, producer, proptest::option::weighted(0.3, expectation))
+        .prop_map(|(partition, rows, producer, expects)| BatchStep { partition, rows, producer, expects })
 }
 
 /// A history in the making, with the naive account of it.
@@ -205,7 +219,13 @@ impl History {
         let mut by_partition: BTreeMap<PartitionKey, Vec<BatchFacts>> = BTreeMap::new();
         for step in batches {
             let partition = self.partition(step.partition);
-            let facts = self.facts(partition, step);
+            let mut facts = self.facts(partition, step);
+            let end = self.records.get(&partition).map_or(0, |records| records.len() as u64);
+            facts.expected_next_offset = step.expects.map(|expects| match expects {
+                Expectation::Next => Offset::new(end),
+                Expectation::Before => Offset::new(end.saturating_sub(1)),
+                Expectation::Beyond => Offset::new(end + 2),
+            });
             by_partition.entry(partition).or_default().push(facts);
         }
         let mut proposal = super::proposal(self.fresh_id(), by_partition.into_iter().collect());
@@ -252,8 +272,14 @@ impl History {
     fn account(&mut self, run: &ProposedRun, outcomes: &[Outcome]) {
         assert_eq!(run.batches.len(), outcomes.len());
         for (facts, outcome) in run.batches.iter().zip(outcomes) {
-            let Outcome::Appended(base) = outcome else { continue };
             let records = self.records.entry(run.partition).or_default();
+            let next = Offset::new(records.len() as u64);
+            if let Outcome::Refused(BatchRefusal::OffsetMismatch { next: told }) = outcome {
+                assert_eq!(*told, next);
+                assert!(facts.expected_next_offset.is_some_and(|expected| expected != next), "{facts:?}");
+            }
+            let Outcome::Appended(base) = outcome else { continue };
+            assert!(facts.expected_next_offset.is_none_or(|expected| expected == next), "{facts:?}");
             assert_eq!(base.get(), records.len() as u64, "offsets of {} are dense", run.partition);
             let first = facts.timestamps.unwrap().first_ms as u64;
             records.extend(first..first + u64::from(facts.rows));
@@ -319,6 +345,7 @@ impl History {
         });
         for outcome in outcomes {
             let name = match outcome {
+                Outcome::Refused(BatchRefusal::OffsetMismatch { .. }) => "mismatch",
                 Outcome::Appended(_) => "appended",
                 Outcome::Duplicate(_) => "duplicate",
                 Outcome::Refused(_) => "refused",

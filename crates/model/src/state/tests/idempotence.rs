@@ -1,7 +1,7 @@
 //! Idempotent producers: the rules of Kafka (KIP-98, KIP-360).
 
-use super::{append, flush, key, offset, proposal, stamped, with_topic};
-use crate::commit::{BatchRefusal, Outcome};
+use super::{append, batch, flush, key, offset, proposal, stamped, with_topic};
+use crate::commit::{BatchFacts, BatchRefusal, Outcome};
 use crate::ids::Sequence;
 
 const OUT_OF_ORDER: Outcome = Outcome::Refused(BatchRefusal::OutOfOrderSequence);
@@ -110,4 +110,19 @@ fn a_deleted_topic_takes_the_memory_of_its_producers_along() {
     super::change(&mut state, super::create(2, "orders", 3)).unwrap();
     assert_eq!(append(&mut state, key(2, 0), stamped(1, 7, 0, 3)), Outcome::Appended(offset(0)));
     assert_eq!(state.producers.len(), 1);
+}
+
+#[test]
+fn a_batch_that_expects_an_offset_is_appended_there_or_not_at_all_and_is_a_duplicate_when_it_is_sent_again() {
+    let (mut state, partition) = (with_topic(), key(1, 0));
+    let expecting = |facts, next| BatchFacts { expected_next_offset: Some(offset(next)), ..facts };
+    let mismatch = |next| Outcome::Refused(BatchRefusal::OffsetMismatch { next: offset(next) });
+    assert_eq!(append(&mut state, partition, expecting(batch(2, 1), 1)), mismatch(0));
+    assert_eq!(append(&mut state, partition, expecting(batch(2, 1), 0)), Outcome::Appended(offset(0)));
+    assert_eq!(append(&mut state, partition, expecting(batch(2, 1), 0)), mismatch(2));
+    let stamped = expecting(stamped(3, 1, 0, 0), 2);
+    assert_eq!(append(&mut state, partition, expecting(stamped, 9)), mismatch(2));
+    assert_eq!(append(&mut state, partition, stamped), Outcome::Appended(offset(2)), "the refusal left no trace");
+    assert_eq!(append(&mut state, partition, stamped), Outcome::Duplicate(offset(2)));
+    assert_eq!(append(&mut state, partition, batch(1, 1)), Outcome::Appended(offset(5)));
 }

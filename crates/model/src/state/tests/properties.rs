@@ -8,7 +8,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::history::{History, Step, steps};
 use super::raw_commit;
-use crate::commit::{Commit, Entry, Outcome};
+use crate::commit::{BatchRefusal, Commit, Entry, Outcome};
 use crate::ids::{CommitNumber, Nonce, Offset, PartitionIndex, Place, SegmentId};
 use crate::state::{ApplyError, Refusal, State};
 
@@ -52,6 +52,7 @@ fn the_histories_exercise_every_kind_of_entry_and_outcome() {
         "appended",
         "duplicate",
         "refused",
+        "mismatch",
         "live inline objects",
     ];
     for name in expected {
@@ -123,7 +124,7 @@ fn a_commit_that_is_changed_in_any_way_is_refused_and_changes_nothing() {
         Ok(())
     });
     let kinds = kinds.into_inner();
-    assert!(kinds.len() == 14 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
+    assert!(kinds.len() == 15 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
 }
 
 /// Every way to spoil a valid commit that applies to it.
@@ -176,7 +177,14 @@ fn mutants(commit: &Commit, before: &State) -> Vec<(&'static str, Commit)> {
 
 type FlushMutation = (&'static str, fn(&mut crate::Flush));
 
-const FLUSH_MUTATIONS: [FlushMutation; 5] = [
+const FLUSH_MUTATIONS: [FlushMutation; 6] = [
+    ("an expectation", |flush| {
+        let (facts, outcome) = &mut flush.runs[0].batches[0];
+        match outcome {
+            Outcome::Appended(base) => facts.expected_next_offset = Some(base.checked_add(1).unwrap()),
+            other => *other = Outcome::Refused(BatchRefusal::OffsetMismatch { next: Offset::new(u64::MAX) }),
+        }
+    }),
     ("outcome", |flush| {
         let outcome = &mut flush.runs[0].batches[0].1;
         *outcome = match *outcome {
