@@ -22,6 +22,7 @@ use crate::grpc;
 use crate::http::{self, listener::Lifetime};
 use crate::kafka::{Service, listener};
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::rooms::Rooms;
 use crate::topics::Topics;
 
@@ -197,7 +198,8 @@ impl Broker {
         let lifetime = Lifetime::default();
         let service = Arc::new(Service::new(Arc::clone(&rooms)));
         let listener = listener::listen(kafka, service, lifetime.shutdown.clone(), lifetime.clients.clone());
-        let prober = quiet::probe_when_quiet(rooms.log.clone(), lifetime.clients.clone());
+        let clients = lifetime.clients.clone();
+        let prober = quiet::probe_when_quiet(rooms.log.clone(), clients, Arc::clone(&rooms.metrics));
         let (services, health) = grpc::routes(Arc::clone(&rooms)).await;
         let options = http::listener::Options {
             router: http::router(Arc::clone(&rooms), services),
@@ -246,16 +248,18 @@ impl Broker {
             ended = self.parts.ended(log) => Err(ended),
             () = asked_to_stop => Ok(()),
         };
+        self.rooms.readiness.drain((self.rooms.seams.wall)());
         grpc::stop_serving(&self.health).await;
-        let Lifetime { shutdown, cut, connections, clients } = &self.lifetime;
+        let Lifetime { shutdown, drained, cut, connections, clients } = &self.lifetime;
         shutdown.cancel();
-        connections.close();
         clients.close();
         // Readers that wait for records would wait on.
         self.rooms.fetch.stop_waiting();
         if outcome.is_ok() && tokio::time::timeout(DRAIN_MAX, self.rooms.ingest.drain()).await.is_err() {
             outcome = Err(RunError::NotDrained);
         }
+        drained.cancel();
+        connections.close();
         // Those of HTTP that have said what they had to say are gone by then.
         drop(tokio::time::timeout(HTTP_CLOSE_MAX, connections.wait()).await);
         cut.cancel();
@@ -307,7 +311,8 @@ async fn open(
         ..lakebed_fetch::Options::default()
     };
     let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
-    let publishing = spawn(publish(committed, fetch.clone()));
+    let metrics = Arc::new(Metrics::new());
+    let publishing = spawn(publish(committed, fetch.clone(), Arc::clone(&metrics), seams.clone()));
     let merge_bytes_max = (config.memory_bytes as u64 / MERGE_SHARE).clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
     let merge_options = lakebed_compact::Options {
         bytes_max: merge_bytes_max,
@@ -327,7 +332,8 @@ async fn open(
         topics,
         seams,
         damage: DamageLog::default(),
-        metrics: Arc::new(Metrics::new()),
+        metrics,
+        readiness: Readiness::default(),
         merges,
         inflating: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         inflated_bytes_max: inflated_bytes_max(&budget),
@@ -337,13 +343,14 @@ async fn open(
 }
 
 /// Hands what was committed to the readers. Ends with the write path.
-async fn publish(mut committed: mpsc::Receiver<Vec<Committed>>, fetch: Fetch) {
+async fn publish(mut committed: mpsc::Receiver<Vec<Committed>>, fetch: Fetch, metrics: Arc<Metrics>, seams: Seams) {
     while let Some(batches) = committed.recv().await {
         let published = batches.into_iter().map(|batch| {
             let Committed { partition, base_offset, last_offset, batch } = batch;
             Published { partition, base_offset, last_offset, batch }
         });
         fetch.publish(&published.collect::<Vec<Published>>());
+        metrics.published((seams.wall)());
     }
 }
 

@@ -10,6 +10,7 @@ mod consume;
 mod produce;
 mod produce_stream;
 pub(crate) mod status;
+mod watch;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub(crate) struct Services {
 /// All services with health and reflection, as routes for the HTTP port; and the handle that changes their health.
 pub(crate) async fn routes(rooms: Arc<Rooms>) -> (axum::Router, HealthReporter) {
     let message_bytes_max = rooms.config.request_bytes_max;
+    let counts = Arc::clone(rooms.metrics.grpc());
     let consume_budget = consume::Budget::new(rooms.config.budget().streams_bytes);
     let services = Services { rooms, consume_budget };
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -56,7 +58,8 @@ pub(crate) async fn routes(rooms: Arc<Rooms>) -> (axum::Router, HealthReporter) 
             tracing::error!(%error, "reflection is off: the descriptors can't be read")
         }
     }
-    (routes.prepare().into_axum_router().fallback(not_found), reporter)
+    let counted = axum::middleware::from_fn_with_state(counts, watch::count);
+    (routes.prepare().into_axum_router().fallback(not_found).layer(counted), reporter)
 }
 
 /// What is neither a service nor a page: UNIMPLEMENTED for gRPC clients, 404 for others.

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
 
+use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 
 pub(crate) mod ending;
@@ -33,17 +35,19 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The broker takes requests.
+/// The broker can do its work; if not, the answer says why.
 async fn readyz(State(rooms): State<Arc<Rooms>>) -> Response {
-    match rooms.log.is_closed() {
-        None => "ok\n".into_response(),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    let reasons = rooms.readiness.reasons(&rooms);
+    if reasons.is_empty() {
+        Json(json!({ "ready": true })).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reasons": reasons }))).into_response()
     }
 }
 
 async fn metrics(State(rooms): State<Arc<Rooms>>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match rooms.metrics.render(&rooms) {
+    match Metrics::render(&rooms) {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -95,7 +95,6 @@ impl Service {
 
     /// Starts `ApiVersions` of a version that we don't know.
     fn api_versions_too_new(&self, reply_to: ReplyTo) -> Started {
-        self.metrics.request(reply_to.api.name, reply_to.version);
         ready(api_versions::answer_too_new(reply_to))
     }
 

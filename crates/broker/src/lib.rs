@@ -19,6 +19,7 @@ mod grpc;
 pub mod http;
 mod kafka;
 pub mod metrics;
+pub mod readiness;
 pub mod reason;
 mod rooms;
 pub mod topics;

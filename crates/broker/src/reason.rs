@@ -156,7 +156,10 @@ impl From<&Closed> for Reason {
 
 impl From<&BarrierError> for Reason {
     fn from(error: &BarrierError) -> Self {
-        Self::from(&error.why)
+        match error {
+            BarrierError::Closed { why } => Self::from(why),
+            BarrierError::Unproven { .. } => Self::StoreUnavailable,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::damage::DamageLog;
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::topics::Topics;
 
 /// The rooms of one broker.
@@ -35,6 +36,8 @@ pub struct Rooms {
     pub damage: DamageLog,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whether the broker can do its work.
+    pub readiness: Readiness,
     /// What merging has done.
     pub merges: Arc<lakebed_compact::Counts>,
     /// Requests with compressed batches that are decompressed and not in the ingest buffer yet: as many as there are cores.

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lakebed_log::{AppendError, BarrierError, Log};
 use lakebed_model::topic::NameError;
-use lakebed_model::{Change, Draft, Refusal, State, TopicId, TopicName};
+use lakebed_model::{Change, Changed, Draft, Refusal, State, TopicId, TopicName};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use uuid::Uuid;
@@ -18,6 +19,14 @@ use crate::reason::Reason;
 pub mod settings;
 
 use settings::SettingError;
+
+/// Longest wait for a change to become durable; then its fate is said to be unknown.
+const CHANGE_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// The store did not say in time what became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is unknown whether it was done, and it may still be: the store has not answered within {} s", CHANGE_TIME_MAX.as_secs())]
+pub struct Unanswered;
 
 /// The door to topics. A handle; clones share it.
 #[derive(Debug, Clone)]
@@ -63,6 +72,9 @@ pub enum CreateError {
     /// Refused by the state, or its fate is what the error says.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// It may be created.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
     /// The state could not be seen.
     #[error(transparent)]
     Barrier(#[from] BarrierError),
@@ -95,6 +107,9 @@ pub enum TopicError {
     /// Its fate is what the error says.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// It may be done.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
     /// The state could not be seen.
     #[error(transparent)]
     Barrier(#[from] BarrierError),
@@ -106,6 +121,7 @@ impl From<&CreateError> for Reason {
             CreateError::Name(_) => Self::InvalidTopicName,
             CreateError::Setting(_) => Self::InvalidConfig,
             CreateError::Append(error) => Self::from(error),
+            CreateError::Unanswered(_) => Self::OutcomeUnknown,
             CreateError::Barrier(error) => Self::from(error),
         }
     }
@@ -117,6 +133,7 @@ impl From<&TopicError> for Reason {
             TopicError::NoSuchName { .. } => Self::TopicNotFound,
             TopicError::NoSuchId { .. } => Self::TopicIdNotFound,
             TopicError::Append(error) => Self::from(error),
+            TopicError::Unanswered(_) => Self::OutcomeUnknown,
             TopicError::Barrier(error) => Self::from(error),
         }
     }
@@ -148,7 +165,7 @@ impl Topics {
             Draft::after(&state).change(change).map_err(AppendError::Refused)?;
             found.id = TopicId::new(Uuid::nil());
         } else {
-            self.log.change(change).await?;
+            self.change(change).await??;
         }
         Ok(found)
     }
@@ -178,7 +195,7 @@ impl Topics {
     /// The topic may still be deleted.
     pub async fn delete(&self, reference: &TopicReference) -> Result<FoundTopic, TopicError> {
         let found = self.find(reference).await?;
-        match self.log.change(Change::DeleteTopic { id: found.id }).await {
+        match self.change(Change::DeleteTopic { id: found.id }).await? {
             Ok(_) => Ok(found),
             Err(AppendError::Refused(Refusal::UnknownTopic { .. })) => Err(no_such(reference)),
             Err(error) => Err(error.into()),
@@ -204,6 +221,11 @@ impl Topics {
     pub async fn list(&self) -> Result<Vec<FoundTopic>, BarrierError> {
         let state = self.log.barrier().await?;
         Ok(all(&state))
+    }
+
+    /// Has the log decide a change, and waits for as long as a client would.
+    async fn change(&self, change: Change) -> Result<Result<Changed, AppendError>, Unanswered> {
+        tokio::time::timeout(CHANGE_TIME_MAX, self.log.change(change)).await.map_err(|_| Unanswered)
     }
 
     /// A fresh UUID of version 4. Kafka keeps the ids 0 and 1 for itself, and tools take one that begins with `-` in base64 for a

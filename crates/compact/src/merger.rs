@@ -1,11 +1,12 @@
 //! The background task that merges: woken by commits, one merge at a time.
 //!
 //! 1. One object that can't be merged stops no merge of others: what is damaged is left alone for good, what can't be read for a while.
+//!    A store that answers nobody says nothing of an object: then nothing is left alone, and the same merge is tried again.
 //! 2. It says up to which state nothing is left to merge, so that nobody waits for what it can't do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,10 @@ pub struct Counts {
     pub bytes: AtomicU64,
     /// Merges that failed.
     pub failures: AtomicU64,
+    /// Objects that are left alone now: damaged ones for good, unreadable ones for a while.
+    pub set_aside: AtomicU64,
+    /// When a merge was last committed, or nothing was found that is worth one, in milliseconds since 1970; 0 if never yet.
+    pub success_at_ms: AtomicI64,
 }
 
 /// Merges in the background.
@@ -60,6 +65,8 @@ struct SetAside {
     damaged: BTreeSet<ObjectId>,
     /// Until then.
     unreadable: BTreeMap<ObjectId, Instant>,
+    /// Could not be read the last time, although the store answered right afterwards: once more, and it is unreadable.
+    doubted: Option<ObjectId>,
 }
 
 impl SetAside {
@@ -144,6 +151,7 @@ impl Merger {
         }
         let state = self.log.state();
         let without = self.set_aside().at(Instant::now());
+        self.counts.set_aside.store(without.len() as u64, Ordering::Relaxed);
         let planned = match self.damaged() < DAMAGED_MAX {
             true => {
                 let (visited, options) = (state.clone(), self.options.clone());
@@ -152,11 +160,13 @@ impl Merger {
             false => None,
         };
         let Some(next) = planned else {
+            self.succeeded();
             self.exhausted.send_replace(Some(state.number()));
             return false;
         };
         match merge(&self.log, &self.store, &state, &next).await {
             Ok(merged) => {
+                self.succeeded();
                 self.counts.merges.fetch_add(1, Ordering::Relaxed);
                 self.counts.objects.fetch_add(merged.objects as u64, Ordering::Relaxed);
                 self.counts.runs.fetch_add(merged.runs_before as u64, Ordering::Relaxed);
@@ -171,6 +181,20 @@ impl Merger {
             Err(error) => self.failed(&error).await,
         }
         true
+    }
+
+    fn succeeded(&self) {
+        self.counts.success_at_ms.store((self.log.seams().wall)(), Ordering::Relaxed);
+    }
+
+    /// Whether an object that could not be read is to blame for it, and not the store: when the store answers a barrier right
+    /// afterwards, twice in a row. An outage may end between the two of one time.
+    async fn is_to_blame(&self, object: ObjectId) -> bool {
+        let answers = self.log.barrier().await.is_ok();
+        let mut set_aside = self.set_aside();
+        let again = set_aside.doubted == Some(object);
+        set_aside.doubted = (answers && !again).then_some(object);
+        answers && again
     }
 
     async fn failed(&self, error: &MergeError) {
@@ -194,9 +218,12 @@ impl Merger {
             }
             MergeError::Read { object, source } => {
                 let (error, seconds) = (source as &(dyn Error + Send + Sync + 'static), UNREADABLE_FOR.as_secs());
-                tracing::warn!(error, seconds, "an object can't be read: merging leaves it alone for so long");
-                self.set_aside().add_unreadable(*object, Instant::now() + UNREADABLE_FOR);
-                // It may be the store that can't be read.
+                if self.is_to_blame(*object).await {
+                    tracing::warn!(error, seconds, "an object can't be read: merging leaves it alone for so long");
+                    self.set_aside().add_unreadable(*object, Instant::now() + UNREADABLE_FOR);
+                } else {
+                    tracing::warn!(error, "an object can't be read now; the merge is tried again");
+                }
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
             }
             _ => {

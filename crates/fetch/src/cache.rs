@@ -6,15 +6,20 @@
 //! 3. Nothing is remembered of a value that nobody made.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
+
+use crate::counts::CacheUse;
 
 /// See the module. `V` is cheap to clone.
 pub(crate) struct Cache<K, V> {
     slots: Mutex<Slots<K, V>>,
     capacity_bytes: usize,
     cost_bytes: fn(&V) -> usize,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 struct Slots<K, V> {
@@ -40,7 +45,13 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
     /// An empty cache. `cost_bytes` says what a value counts for; it never changes for a value.
     pub(crate) fn new(capacity_bytes: usize, cost_bytes: fn(&V) -> usize) -> Self {
         let slots = Slots { entries: BTreeMap::new(), order: BTreeMap::new(), uses: 0, kept_bytes: 0 };
-        Self { slots: Mutex::new(slots), capacity_bytes, cost_bytes }
+        Self {
+            slots: Mutex::new(slots),
+            capacity_bytes,
+            cost_bytes,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
     }
 
     /// The value of `key`, made by `make` if there is none.
@@ -53,7 +64,15 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
         Made: Future<Output = Result<V, E>>,
     {
         let claim = Claim { cache: self, key, cell: self.claim(key) };
-        let value = claim.cell.get_or_try_init(make).await?.clone();
+        let made = AtomicBool::new(false);
+        let making = || {
+            made.store(true, Ordering::Relaxed);
+            make()
+        };
+        let value = claim.cell.get_or_try_init(making).await.cloned();
+        let counter = if made.load(Ordering::Relaxed) { &self.misses } else { &self.hits };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let value = value?;
         self.keep(key, &claim.cell, (self.cost_bytes)(&value));
         Ok(value)
     }
@@ -70,9 +89,18 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
     }
 
     /// What is kept, in bytes.
-    #[cfg(test)]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.lock().kept_bytes
+    }
+
+    /// What was asked of it, and what it keeps.
+    pub(crate) fn use_so_far(&self) -> CacheUse {
+        CacheUse {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            bytes: self.kept_bytes(),
+            bytes_max: self.capacity_bytes,
+        }
     }
 
     fn claim(&self, key: &K) -> Arc<OnceCell<V>> {

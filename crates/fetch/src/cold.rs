@@ -15,6 +15,7 @@ use lakebed_segment::row_set::ConsumerBatch;
 use lakebed_store::Store;
 
 use crate::cache::Cache;
+use crate::counts::CacheUse;
 use crate::objects::{ObjectError, Objects, Opened};
 use crate::options::Options;
 use crate::plan::Piece;
@@ -56,6 +57,12 @@ impl Cold {
     pub(crate) async fn batches(&self, state: &State, piece: &Piece) -> Result<Rebuilt, ObjectError> {
         let key = (piece.object, piece.first_row, piece.rows);
         self.rebuilt.get(&key, async || self.rebuild(state, *piece).await).await
+    }
+
+    /// What the caches of footers, of ranges and of rebuilt batches did.
+    pub(crate) fn use_so_far(&self) -> (CacheUse, CacheUse, CacheUse) {
+        let (footers, ranges) = self.objects.use_so_far();
+        (footers, ranges, self.rebuilt.use_so_far())
     }
 
     async fn rebuild(&self, state: &State, piece: Piece) -> Result<Rebuilt, ObjectError> {

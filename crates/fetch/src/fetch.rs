@@ -9,6 +9,7 @@ use lakebed_store::Store;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cold::{Cold, Rebuilt};
+use crate::counts::CacheCounts;
 use crate::objects::ObjectError;
 use crate::options::Options;
 use crate::plan::{Piece, pieces};
@@ -173,6 +174,13 @@ impl Fetch {
         self.shared.waiters.ended().await;
     }
 
+    /// What the caches did so far.
+    pub fn caches(&self) -> CacheCounts {
+        let tail = self.shared.tail().use_so_far();
+        let (footers, ranges, batches) = self.shared.cold.use_so_far();
+        CacheCounts { tail, footers, ranges, batches }
+    }
+
     /// How many partitions are waited for or watched, each as often as it is.
     pub fn waiting(&self) -> usize {
         self.shared.waiters.count()
@@ -245,7 +253,7 @@ impl Shared {
             let planned = Planned::Doubtful(FetchError::UnknownTopicOrPartition);
             return Plan { partition: Partition::default(), visible: Offset::ZERO, planned };
         };
-        let tail = self.tail();
+        let mut tail = self.tail();
         let visible = tail.visible(asked.key).min(partition.high_watermark);
         let planned = if asked.offset < partition.log_start || asked.offset > partition.high_watermark {
             let Partition { log_start, high_watermark } = partition;

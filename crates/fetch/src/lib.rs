@@ -12,6 +12,7 @@
 
 mod cache;
 mod cold;
+mod counts;
 mod fetch;
 mod objects;
 mod options;
@@ -25,6 +26,7 @@ mod waiters;
 #[cfg(test)]
 mod tests;
 
+pub use counts::{CacheCounts, CacheUse};
 pub use fetch::{Fetch, Watch};
 pub use options::Options;
 pub use records::{DecodedBatch, FetchedRecord, decode, records};

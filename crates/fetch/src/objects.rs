@@ -19,6 +19,7 @@ use lakebed_store::{Key, ReadError, Store};
 use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
+use crate::counts::CacheUse;
 use crate::options::Options;
 
 /// How much of an object's end is read first: a small flush whole, and nearly every footer.
@@ -72,6 +73,11 @@ impl Objects {
             chunks: Cache::new(cache_bytes - footer_bytes, Bytes::len),
             requests: Semaphore::new(options.backfill_requests_max),
         }
+    }
+
+    /// What the caches of footers and of ranges did.
+    pub(crate) fn use_so_far(&self) -> (CacheUse, CacheUse) {
+        (self.opened.use_so_far(), self.chunks.use_so_far())
     }
 
     /// The key of an object that the state names.

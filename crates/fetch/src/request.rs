@@ -87,6 +87,11 @@ impl FetchedBatch {
         !matches!(header, Ok(Ok(Codec::None)))
     }
 
+    /// How many records it has: its offsets are dense.
+    pub fn records(&self) -> u64 {
+        self.last_offset.get() + 1 - self.base_offset.get()
+    }
+
     /// The offset behind its last record.
     pub fn next_offset(&self) -> Offset {
         Offset::new(self.last_offset.get() + 1)

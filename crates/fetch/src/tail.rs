@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use lakebed_model::{Offset, PartitionKey};
 use lakebed_segment::batch::{PREFIX_BYTES, address, address_copy};
 
+use crate::counts::CacheUse;
 use crate::request::FetchedBatch;
 
 /// What a batch costs beside its bytes: its place in two queues and the counts of its buffers.
@@ -57,6 +58,8 @@ pub(crate) struct Tail {
     order: VecDeque<PartitionKey>,
     held_bytes: usize,
     bound_bytes: usize,
+    hits: u64,
+    misses: u64,
 }
 
 impl Tail {
@@ -64,7 +67,7 @@ impl Tail {
     pub(crate) fn new(bound_bytes: usize, visible: impl Iterator<Item = (PartitionKey, Offset)>) -> Self {
         let partitions =
             visible.map(|(key, visible)| (key, PartitionTail { visible, batches: VecDeque::new() })).collect();
-        Self { partitions, order: VecDeque::new(), held_bytes: 0, bound_bytes }
+        Self { partitions, order: VecDeque::new(), held_bytes: 0, bound_bytes, hits: 0, misses: 0 }
     }
 
     /// Up to where a partition may be read; 0 if nothing of it was ever seen.
@@ -84,7 +87,21 @@ impl Tail {
     }
 
     /// What is held of a partition from `offset` on: whole batches of at most `bytes_max` together, but always the first.
-    pub(crate) fn read(&self, key: PartitionKey, offset: Offset, bytes_max: usize) -> TailRead {
+    pub(crate) fn read(&mut self, key: PartitionKey, offset: Offset, bytes_max: usize) -> TailRead {
+        let read = self.look(key, offset, bytes_max);
+        match read {
+            TailRead::Hit(_) => self.hits += 1,
+            TailRead::Miss { .. } => self.misses += 1,
+        }
+        read
+    }
+
+    /// How often there was something, and what is held.
+    pub(crate) fn use_so_far(&self) -> CacheUse {
+        CacheUse { hits: self.hits, misses: self.misses, bytes: self.held_bytes, bytes_max: self.bound_bytes }
+    }
+
+    fn look(&self, key: PartitionKey, offset: Offset, bytes_max: usize) -> TailRead {
         let Some(partition) = self.partitions.get(&key) else { return TailRead::Miss { resumes: None } };
         let first = partition.batches.partition_point(|batch| batch.last_offset < offset);
         match partition.batches.get(first) {

@@ -6,6 +6,7 @@ use lakebed_log::Log;
 use lakebed_model::{CommitNumber, PartitionKey};
 use lakebed_store::Store;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::admit::Admitted;
 use crate::chain::Chain;
@@ -82,7 +83,17 @@ impl Ingest {
             acknowledger.await;
             drop(end);
         });
-        let parts = GathererParts { log, chain, options, arrivals: arrived, draining, room: Arc::clone(&room), route };
+        let (gatherer_room, gatherer_counts) = (Arc::clone(&room), Arc::clone(&counts));
+        let parts = GathererParts {
+            log,
+            chain,
+            options,
+            arrivals: arrived,
+            draining,
+            room: gatherer_room,
+            route,
+            counts: gatherer_counts,
+        };
         tokio::spawn(Gatherer::new(parts).run());
         let shared = Shared { throttle, counts, arrivals, room, buffer_bytes, drain, ended };
         (Self { shared: Arc::new(shared) }, listener)
@@ -140,6 +151,22 @@ impl Ingest {
         self.shared.throttle.held()
     }
 
+    /// How many calls of [`Ingest::produce`] wait for merging now.
+    pub fn held_now(&self) -> u64 {
+        self.shared.throttle.held_now()
+    }
+
+    /// Since when producers are made to wait, or refused, because so many runs are live, in milliseconds since 1970; `None` if they
+    /// are not.
+    pub fn throttled_since_ms(&self) -> Option<i64> {
+        self.shared.throttle.closed_since_ms()
+    }
+
+    /// Bytes of the whole buffer.
+    pub fn buffer_bytes(&self) -> usize {
+        self.shared.buffer_bytes
+    }
+
     /// What became of the flushes so far.
     pub fn counts(&self) -> &Counts {
         &self.shared.counts
@@ -160,9 +187,10 @@ impl Ingest {
         let Ok(mut room) = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await else {
             return entries.into_iter().for_each(|(_, entry)| turn_away(entry));
         };
+        let entered = Instant::now();
         let arrivals = entries.into_iter().map(|(bytes, entry)| {
             let room = room.split(bytes).expect("the room of all is that of each together");
-            Arrival { entry, room }
+            Arrival { entry, room, entered }
         });
         if let Err(refused) = self.shared.arrivals.send(arrivals.collect()).await {
             refused.0.into_iter().for_each(|arrival| turn_away(arrival.entry));

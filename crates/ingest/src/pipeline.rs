@@ -33,6 +33,8 @@ const TAKEN_AT_ONCE: usize = 256;
 pub(crate) struct Arrival {
     pub(crate) entry: Entry,
     pub(crate) room: OwnedSemaphorePermit,
+    /// When it entered the buffer.
+    pub(crate) entered: Instant,
 }
 
 /// A place among the flushes in flight.
@@ -79,6 +81,7 @@ pub(crate) struct Gatherer {
     draining: watch::Receiver<bool>,
     room: Arc<Semaphore>,
     route: Route,
+    counts: Arc<Counts>,
     slots: Arc<Semaphore>,
     spacing: Spacing,
     buffer: VecDeque<Arrival>,
@@ -94,15 +97,16 @@ pub(crate) struct GathererParts {
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) route: Route,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Gatherer {
     pub(crate) fn new(parts: GathererParts) -> Self {
-        let GathererParts { log, chain, options, arrivals, draining, room, route } = parts;
+        let GathererParts { log, chain, options, arrivals, draining, room, route, counts } = parts;
         let slots = Arc::new(Semaphore::new(options.flushes_in_flight_max));
         let spacing = Spacing::new(options.flush_interval);
         let buffer = VecDeque::new();
-        Self { log, chain, options, arrivals, draining, room, route, slots, spacing, buffer, buffered_bytes: 0 }
+        Self { log, chain, options, arrivals, draining, room, route, counts, slots, spacing, buffer, buffered_bytes: 0 }
     }
 
     /// Runs until no more batches can come and all that came are submitted.
@@ -157,6 +161,9 @@ impl Gatherer {
     async fn flush(&mut self, slot: Slot) {
         let begun = Instant::now();
         self.spacing.begin(begun);
+        if let Some(oldest) = self.buffer.front() {
+            self.counts.flush_age_micros.observe_time(begun - oldest.entered);
+        }
         let load = self.cut();
         let seams = self.log.seams();
         let now_ms = (seams.wall)().max(0);
@@ -174,7 +181,7 @@ impl Gatherer {
         let mut load = Load { entries: Vec::with_capacity(self.buffer.len()), room: None };
         let mut bytes = 0;
         while bytes < self.options.flush_bytes
-            && let Some(Arrival { entry, room }) = self.buffer.pop_front()
+            && let Some(Arrival { entry, room, .. }) = self.buffer.pop_front()
         {
             bytes += entry.admitted.size_bytes();
             load.entries.push(entry);
@@ -269,6 +276,7 @@ pub(crate) async fn acknowledge(
                 chain.committed(id);
                 counts.committed(bytes, begun.elapsed());
                 let batches = owed.committed(&outcome);
+                counts.appended(batches.iter().map(Committed::records).sum());
                 if !batches.is_empty() {
                     // Nobody listens: the batches are durable all the same.
                     drop(committed.send(batches).await);

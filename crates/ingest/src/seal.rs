@@ -33,6 +33,13 @@ pub struct Committed {
     pub batch: Bytes,
 }
 
+impl Committed {
+    /// How many records it has.
+    pub(crate) fn records(&self) -> u64 {
+        self.last_offset.get() + 1 - self.base_offset.get()
+    }
+}
+
 /// A batch in the buffer.
 #[derive(Debug)]
 pub(crate) struct Entry {

@@ -7,7 +7,7 @@
 //!    as soon as the runs are fewer than the bound, by whatever means.
 //! 4. It opens as well when the log closes or the write path drains: then producers are told so.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use lakebed_log::Log;
 use lakebed_model::CommitNumber;
@@ -26,8 +26,29 @@ pub(crate) struct Throttle {
     is_closed: AtomicBool,
     /// Whether merging had nothing left to do at some time since the throttle closed.
     is_exhausted: AtomicBool,
+    closed_ms: AtomicI64,
     held: AtomicU64,
+    held_now: AtomicU64,
     merging_exhausted: watch::Sender<Option<CommitNumber>>,
+}
+
+/// A call that is held, for as long as it is.
+struct Held<'a> {
+    throttle: &'a Throttle,
+}
+
+impl<'a> Held<'a> {
+    fn new(throttle: &'a Throttle) -> Self {
+        throttle.held.fetch_add(1, Ordering::Relaxed);
+        throttle.held_now.fetch_add(1, Ordering::Relaxed);
+        Self { throttle }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.throttle.held_now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What becomes of a producer now.
@@ -42,12 +63,24 @@ impl Throttle {
     pub(crate) fn new(log: Log, live_runs_max: usize) -> Self {
         let (is_closed, is_exhausted) = (AtomicBool::new(false), AtomicBool::new(false));
         let (merging_exhausted, _) = watch::channel(None);
-        Self { log, live_runs_max, is_closed, is_exhausted, held: AtomicU64::new(0), merging_exhausted }
+        let (held, held_now) = (AtomicU64::new(0), AtomicU64::new(0));
+        let closed_ms = AtomicI64::new(0);
+        Self { log, live_runs_max, is_closed, is_exhausted, closed_ms, held, held_now, merging_exhausted }
     }
 
     /// How many calls were held.
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// How many calls are held now.
+    pub(crate) fn held_now(&self) -> u64 {
+        self.held_now.load(Ordering::Relaxed)
+    }
+
+    /// Since when it is closed, if it is: batches wait or are refused.
+    pub(crate) fn closed_since_ms(&self) -> Option<i64> {
+        self.is_closed.load(Ordering::Relaxed).then(|| self.closed_ms.load(Ordering::Relaxed))
     }
 
     /// Takes note that there was nothing to merge in the state of that number.
@@ -61,18 +94,14 @@ impl Throttle {
     /// Why batches may not go on.
     pub(crate) async fn pass(&self, mut draining: watch::Receiver<bool>) -> Result<(), Obstacle> {
         let (mut commits, mut exhausted) = (self.log.watch(), self.merging_exhausted.subscribe());
-        let mut is_held = false;
+        let mut held: Option<Held<'_>> = None;
         loop {
             match self.judge() {
                 Verdict::GoOn => return Ok(()),
                 Verdict::Refuse { live_runs } => {
                     return Err(Obstacle::RunsExhausted { live_runs, live_runs_max: self.live_runs_max });
                 }
-                Verdict::Wait if !is_held => {
-                    is_held = true;
-                    self.held.fetch_add(1, Ordering::Relaxed);
-                }
-                Verdict::Wait => {}
+                Verdict::Wait => drop(held.get_or_insert_with(|| Held::new(self))),
             }
             tokio::select! {
                 biased;
@@ -92,6 +121,7 @@ impl Throttle {
             if live_runs < max {
                 return Verdict::GoOn;
             }
+            self.closed_ms.store((self.log.seams().wall)(), Ordering::Relaxed);
             if !self.is_closed.swap(true, Ordering::Relaxed) {
                 tracing::warn!(live_runs, live_runs_max = max, "merging lags behind: producers wait for it");
             }

@@ -1,5 +1,7 @@
 //! What becomes of a request that got no outcome, and how a log ends. Every variant says what happened to the bytes.
 
+use std::time::Duration;
+
 use lakebed_model::{Place, Refusal};
 
 /// Why a flush has no outcome.
@@ -27,10 +29,19 @@ pub type ChangeError = AppendError;
 
 /// Why a barrier can't be passed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the log can't be read up to its end: {why}")]
-pub struct BarrierError {
-    /// What stood in the way.
-    pub why: Closed,
+pub enum BarrierError {
+    /// The log is closed.
+    #[error("the log can't be read up to its end: {why}")]
+    Closed {
+        /// Why.
+        why: Closed,
+    },
+    /// The store gave no answer that would prove where the log ends. Asking again may help.
+    #[error("the store has not shown within {} s where the log ends: it can't be reached, or takes no commits", after.as_secs())]
+    Unproven {
+        /// For how long it was waited for.
+        after: Duration,
+    },
 }
 
 /// Why a log takes no more requests.

@@ -122,6 +122,11 @@ impl Keeper {
         Self { commits, kept: kept.into_iter().collect(), attempted }
     }
 
+    /// The number of the newest checkpoint that is known to stand; 0 if there is none.
+    pub(crate) fn newest(&self) -> CommitNumber {
+        self.kept.back().map_or(CommitNumber::ZERO, |(state, _)| state.number())
+    }
+
     /// Whether replaying what has come since the last one would cost more than writing one.
     pub(crate) fn is_due(&self, state: &State) -> bool {
         let parts = state.run_count() + state.partition_count() + state.outcome_count() / OUTCOMES_PER_PART;
@@ -136,19 +141,22 @@ impl Keeper {
     pub(crate) async fn keep(mut self, shared: Arc<Shared>, state: State) -> Self {
         self.attempted = state.number();
         match self.write(&shared, state).await {
-            Ok(()) => {}
+            Ok(()) => shared.counts.checkpoint_written(self.newest(), shared.now_ms()),
             Err(error) => {
-                tracing::warn!(%error, "a checkpoint could not be written");
+                shared.counts.keeping_failed();
+                tracing::warn!(%error, "a checkpoint could not be written; the next one makes up for it: see what the store says");
                 return self;
             }
         }
         if let Err(error) = self.drop_old(&shared.bucket).await {
-            tracing::warn!(%error, "old checkpoints could not be deleted");
+            shared.counts.keeping_failed();
+            tracing::warn!(%error, "old checkpoints could not be deleted; the next checkpoint tries again");
         }
         if let Some((older, _)) = self.kept.front().filter(|_| self.kept.len() == KEPT)
             && let Err(error) = reclaim::reclaim(&shared, older).await
         {
-            tracing::warn!(%error, "reclaiming stopped early");
+            shared.counts.keeping_failed();
+            tracing::warn!(%error, "reclaiming stopped early; the next checkpoint tries again");
         }
         self
     }

@@ -78,7 +78,7 @@ impl Last<'_> {
             Answer::Flush(to, Err(_)) => drop(to.send(Err(not_done()))),
             Answer::Change(to, Ok(_)) => drop(to.send(Err(not_durable()))),
             Answer::Change(to, Err(_)) => drop(to.send(Err(not_done()))),
-            Answer::Barrier(to) => drop(to.send(Err(BarrierError { why: why() }))),
+            Answer::Barrier(to) => drop(to.send(Err(BarrierError::Closed { why: why() }))),
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use crate::append_error::{AppendError, BarrierError, ChangeError, Closed};
 use crate::broken::Broken;
 use crate::bucket::Bucket;
+use crate::counts::Counts;
 use crate::open::Options;
 use crate::seams::Seams;
 use crate::sequencer::Request;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) seams: Seams,
     pub(crate) nonce: Nonce,
     pub(crate) broken: Broken,
+    pub(crate) counts: Counts,
     durable: RwLock<State>,
     number: watch::Sender<CommitNumber>,
     mint: Mutex<(Mint, StdRng)>,
@@ -38,7 +40,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(bucket: Bucket, options: Options, seams: Seams, nonce: Nonce, state: State) -> Self {
+    pub(crate) fn new(
+        bucket: Bucket,
+        options: Options,
+        seams: Seams,
+        nonce: Nonce,
+        opened: (State, CommitNumber),
+    ) -> Self {
+        let (state, checkpoint) = opened;
         let number = watch::Sender::new(state.number());
         let rng = StdRng::seed_from_u64(seams.seed ^ nonce.get());
         let broken = options.broken;
@@ -48,6 +57,7 @@ impl Shared {
             seams,
             nonce,
             broken,
+            counts: Counts::new(checkpoint),
             durable: RwLock::new(state),
             number,
             mint: Mutex::new((Mint::new(), rng)),
@@ -174,14 +184,27 @@ impl Log {
     /// The durable state with every commit in it that was durable when this was called.
     ///
     /// # Errors
-    /// [`BarrierError`] if the log closes first.
+    /// [`BarrierError`] if the log closes first, or nothing proves within [`Options::barrier_time_max`] where it ends.
     /// # Cost   One GET of a free place when idle, shared by all who wait; nothing when a commit of our own comes after it.
     pub async fn barrier(&self) -> Result<State, BarrierError> {
+        let after = self.shared.options.barrier_time_max;
+        let proven = tokio::time::timeout(after, self.barrier_at_last()).await;
+        proven.unwrap_or(Err(BarrierError::Unproven { after }))
+    }
+
+    /// As [`Log::barrier`], however long it takes.
+    async fn barrier_at_last(&self) -> Result<State, BarrierError> {
         let (answer, receiver) = oneshot::channel();
+        let closed = || BarrierError::Closed { why: why(&self.closed) };
         if self.requests.send(Request::Barrier { answer }).await.is_err() {
-            return Err(BarrierError { why: why(&self.closed) });
+            return Err(closed());
         }
-        receiver.await.unwrap_or_else(|_| Err(BarrierError { why: why(&self.closed) }))
+        receiver.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// What it did so far.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
     }
 
     /// Why the log is closed, if it is.

@@ -17,6 +17,7 @@ pub mod append_error;
 pub mod broken;
 mod bucket;
 mod checkpoint;
+mod counts;
 mod fenced;
 mod handle;
 mod open;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use append_error::{AppendError, BarrierError, ChangeError, Closed};
 pub use bucket::DamagedObject;
+pub use counts::Counts;
 pub use handle::{Hold, Log, Pending};
 pub use open::{OpenError, Options};
 pub use replay::ReplayError;

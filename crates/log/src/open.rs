@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lakebed_model::{Cell, CommitNumber, Directory, Draft, Epoch, Nonce, Place, State, Takeover};
 use lakebed_segment::FormatError;
@@ -42,6 +43,8 @@ pub struct Options {
     /// A checkpoint is written after so many commits (1000), and up to 4 times as many when the state is large. More: fewer bytes written,
     /// more commits to read when the log is opened.
     pub checkpoint_commits: u64,
+    /// Longest wait of a barrier (10 s). More: clients wait longer for a store that does not answer, in place of asking again.
+    pub barrier_time_max: Duration,
     /// Flush ids remembered; `None` for the default of 4096.
     pub flushes_remembered_max: Option<usize>,
     /// Which rule is left out.
@@ -56,6 +59,7 @@ impl Default for Options {
             address: String::new(),
             in_flight_max: 4,
             checkpoint_commits: 1000,
+            barrier_time_max: Duration::from_secs(10),
             flushes_remembered_max: None,
             broken: Broken::default(),
         }
@@ -136,7 +140,7 @@ impl Log {
         let nonce = Nonce::new(rng.next_u64());
         let (state, keeper) = take_over(&bucket, State::new(first), &options, &seams, nonce, &mut rng).await?;
         tracing::info!(epoch = %state.place().directory.epoch, commits = %state.number(), "this broker is the sequencer");
-        let shared = Arc::new(Shared::new(bucket, options, seams, nonce, state));
+        let shared = Arc::new(Shared::new(bucket, options, seams, nonce, (state, keeper.newest())));
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let (closed_sender, closed) = watch::channel(None);
         let sequencer = Sequencer::new(Arc::clone(&shared), receiver, keeper);

@@ -25,6 +25,7 @@ pub(crate) async fn reclaim(shared: &Arc<Shared>, older: &State) -> Result<(), K
     let commits = sweep(shared, &shared.bucket.log_directory(), |key| is_dead_commit(shared, older, key)).await?;
     let segments =
         sweep(shared, &shared.bucket.segments_directory(), |key| is_dead_segment(shared, &durable, key)).await?;
+    shared.counts.reclaim_done((commits + segments) as u64, shared.now_ms());
     tracing::debug!(commits, segments, "reclaimed");
     Ok(())
 }

@@ -17,6 +17,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use lakebed_model::{Change, Changed, Commit, CommitNumber, Draft, FlushOutcome, FlushProposal, SegmentId, State};
 use lakebed_segment::body::Body;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::append_error::{AppendError, BarrierError, ChangeError, Closed};
 use crate::bucket::{Landed, Probed};
@@ -32,6 +33,9 @@ const FLUSHES_REMEMBERED_MAX: usize = 4096;
 const OUTCOMES_REMEMBERED_MAX: usize = 128 * 1024;
 /// So many flushes are remembered whatever their outcomes: what other brokers have under way must not fall below the boundary.
 const FLUSHES_REMEMBERED_MIN: usize = 16;
+
+/// So many waiters are never too many to remember.
+const WAITERS_CHECKED_MIN: usize = 1024;
 
 /// What can be asked of the sequencer.
 pub(crate) enum Request {
@@ -69,6 +73,7 @@ impl Answer {
 pub(crate) struct InFlight {
     pub(crate) commit: Commit,
     pub(crate) answers: Vec<Answer>,
+    begun: Instant,
     fate: Option<Landed>,
 }
 
@@ -89,6 +94,8 @@ pub(crate) struct Sequencer {
     in_flight: VecDeque<InFlight>,
     puts: FuturesUnordered<BoxFuture<'static, (CommitNumber, Landed)>>,
     waiters: VecDeque<Waiter>,
+    /// How many of them there may be before those who gave up are looked for.
+    waiters_checked_at: usize,
     probe: Option<BoxFuture<'static, Probed>>,
     probes_begun: u64,
     keeper: Option<Keeper>,
@@ -108,6 +115,7 @@ impl Sequencer {
             in_flight: VecDeque::new(),
             puts: FuturesUnordered::new(),
             waiters: VecDeque::new(),
+            waiters_checked_at: WAITERS_CHECKED_MIN,
             probe: None,
             probes_begun: 0,
             keeper: Some(keeper),
@@ -170,6 +178,7 @@ impl Sequencer {
 
     /// Starts whatever can be started now.
     fn go_on(&mut self) -> Result<(), Closed> {
+        self.forget_who_gave_up();
         while self.queue.len() < COMMIT_REQUESTS_MAX {
             match self.requests.try_recv() {
                 Ok(request) => self.queue.push_back(request),
@@ -207,6 +216,7 @@ impl Sequencer {
         if draft.is_empty() {
             let (after, probe) = (self.speculative.number(), self.probes_begun);
             self.waiters.extend(answers.into_iter().map(|answer| Waiter { answer, after, probe }));
+            self.forget_who_gave_up();
             return Ok(());
         }
         self.forget_old_flushes(&mut draft);
@@ -215,8 +225,24 @@ impl Sequencer {
         let (bucket, place, number) = (self.shared.bucket.clone(), commit.place, commit.number);
         self.puts.push(Box::pin(async move { (number, bucket.put_commit(place, number, object).await) }));
         self.speculative = next;
-        self.in_flight.push_back(InFlight { commit, answers, fate: None });
+        self.in_flight.push_back(InFlight { commit, answers, begun: Instant::now(), fate: None });
+        self.tell_in_flight();
         Ok(())
+    }
+
+    fn tell_in_flight(&self) {
+        self.shared.counts.set_in_flight(self.in_flight.len(), self.in_flight.front().map(|one| one.begun));
+    }
+
+    /// Lets go of barriers whose requesters have given up: while the store does not answer, new ones come all the time.
+    fn forget_who_gave_up(&mut self) {
+        if self.waiters.len() >= self.waiters_checked_at {
+            self.waiters.retain(|waiter| !matches!(&waiter.answer, Answer::Barrier(to) if to.is_closed()));
+            self.waiters_checked_at = (2 * self.waiters.len()).max(WAITERS_CHECKED_MIN);
+        }
+        if self.queue.len() >= COMMIT_REQUESTS_MAX {
+            self.queue.retain(|request| !matches!(request, Request::Barrier { answer } if answer.is_closed()));
+        }
     }
 
     fn decide(&self, draft: &mut Draft, inline: &mut Option<Body>, request: Request) -> Answer {
@@ -273,9 +299,11 @@ impl Sequencer {
                 Some(Landed::Durable) => {}
             }
             let front = self.in_flight.pop_front().expect("it has a front");
+            self.shared.counts.commit_micros.observe_time(front.begun.elapsed());
             self.shared.publish(&front.commit)?;
             front.answers.into_iter().for_each(|answer| answer.give(&self.shared));
         }
+        self.tell_in_flight();
         let durable = self.shared.state().number();
         self.release(|waiter| waiter.after < durable);
         Ok(())
@@ -332,7 +360,7 @@ impl Sequencer {
             match request {
                 Request::Flush { answer, .. } => drop(answer.send(Err(not_done()))),
                 Request::Change { answer, .. } => drop(answer.send(Err(not_done()))),
-                Request::Barrier { answer } => drop(answer.send(Err(BarrierError { why: reason.clone() }))),
+                Request::Barrier { answer } => drop(answer.send(Err(BarrierError::Closed { why: reason.clone() }))),
             }
         }
     }

@@ -15,11 +15,12 @@ use lakebed_segment::rows::BodyBatch;
 use lakebed_store::{Directory, MemoryBackend, Store, StoreOptions};
 use uuid::Uuid;
 
-use crate::{AppendError, Closed, Log, Offload, OpenError, Options, Seams};
+use crate::{AppendError, BarrierError, Closed, Log, Offload, OpenError, Options, Seams};
 
 mod faults;
 mod fenced;
 mod races;
+mod stuck;
 
 fn store() -> Store {
     Store::new("memory://", Arc::new(MemoryBackend::default()), &StoreOptions::default())

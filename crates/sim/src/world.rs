@@ -255,6 +255,7 @@ impl World {
             checkpoint_commits: self.climate.checkpoint_commits,
             flushes_remembered_max: Some(self.climate.flushes_remembered_max),
             broken: self.climate.broken,
+            ..Options::default()
         }
     }
 

@@ -1,8 +1,13 @@
-//! What was asked of the store and what came of it, in requests and bytes: every attempt counts, as it does on the bill.
+//! What was asked of the store and what came of it, in requests, bytes and time: every attempt counts, as it does on the bill.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::time::Instant;
+
 use crate::backend::{Failure, FailureKind};
+use crate::health::{Health, Trouble};
+use crate::histogram::{Counted, Histogram};
+use crate::retry::TimedOut;
 
 /// Requests of one kind since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,7 +18,11 @@ pub struct OperationCounts {
     pub declined: u64,
     /// Requests that the store throttled.
     pub throttled: u64,
-    /// Requests that failed otherwise, or were never answered.
+    /// Requests that were not answered in time.
+    pub timed_out: u64,
+    /// Requests that the store refused: no permission, no space, a malformed request.
+    pub refused: u64,
+    /// Requests that failed otherwise, or that nobody waited for any more.
     pub failed: u64,
     /// Bytes of bodies in the requests that succeeded: sent (PUT) or received (GET).
     pub bytes: u64,
@@ -35,7 +44,13 @@ pub struct Counts {
 impl OperationCounts {
     /// All requests.
     pub fn requests(&self) -> u64 {
-        self.succeeded + self.declined + self.throttled + self.failed
+        self.succeeded + self.declined + self.throttled + self.timed_out + self.refused + self.failed
+    }
+
+    /// Requests that providers charge for: those that they answered with other than "later" or "my fault". One without an answer may
+    /// have been done.
+    pub fn billed(&self) -> u64 {
+        self.succeeded + self.declined + self.timed_out + self.refused
     }
 }
 
@@ -46,7 +61,20 @@ impl Counts {
     }
 }
 
-#[derive(Debug, Default)]
+/// How long requests took from being sent to being answered, in microseconds, whatever the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latencies {
+    /// Creates.
+    pub put: Counted,
+    /// Reads, sizes and read-backs.
+    pub get: Counted,
+    /// Listings.
+    pub list: Counted,
+    /// Deletes.
+    pub delete: Counted,
+}
+
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) put: Counter,
     pub(crate) get: Counter,
@@ -54,16 +82,30 @@ pub(crate) struct Counters {
     pub(crate) delete: Counter,
 }
 
-#[derive(Debug, Default)]
+/// One kind of request.
+#[derive(Debug)]
 pub(crate) struct Counter {
     succeeded: AtomicU64,
     declined: AtomicU64,
     throttled: AtomicU64,
+    timed_out: AtomicU64,
+    refused: AtomicU64,
     failed: AtomicU64,
     bytes: AtomicU64,
+    latency: Histogram,
+    health: Health,
 }
 
 impl Counters {
+    pub(crate) fn new() -> Self {
+        Self {
+            put: Counter::new("PUT"),
+            get: Counter::new("GET"),
+            list: Counter::new("LIST"),
+            delete: Counter::new("DELETE"),
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Counts {
         Counts {
             put: self.put.snapshot(),
@@ -72,30 +114,74 @@ impl Counters {
             delete: self.delete.snapshot(),
         }
     }
+
+    pub(crate) fn latencies(&self) -> Latencies {
+        Latencies {
+            put: self.put.latency.counted(),
+            get: self.get.latency.counted(),
+            list: self.list.latency.counted(),
+            delete: self.delete.latency.counted(),
+        }
+    }
+
+    /// The trouble that has lasted longest.
+    pub(crate) fn trouble(&self, now: Instant) -> Option<Trouble> {
+        let all = [&self.put, &self.get, &self.list, &self.delete];
+        all.into_iter().filter_map(|counter| counter.health.trouble(now)).min_by_key(|trouble| trouble.since)
+    }
 }
 
 impl Counter {
-    /// Counts one attempt; `bytes` of its result are those of the bodies. One that is dropped counts as failed.
+    fn new(operation: &'static str) -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            succeeded: zero(),
+            declined: zero(),
+            throttled: zero(),
+            timed_out: zero(),
+            refused: zero(),
+            failed: zero(),
+            bytes: zero(),
+            latency: Histogram::of_times(),
+            health: Health::new(operation),
+        }
+    }
+
+    /// Counts one attempt with its time limit; `bytes` of its result are those of the bodies. One that is dropped counts as failed.
     pub(crate) async fn counted<T>(
         &self,
         bytes: impl FnOnce(&T) -> u64,
         attempt: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
+        let begun = Instant::now();
         let mut unanswered = Unanswered { counter: self, answered: false };
         let outcome = attempt.await;
         unanswered.answered = true;
+        let ended = Instant::now();
+        self.latency.observe_time(ended - begun);
         match &outcome {
             Ok(value) => {
                 add(&self.succeeded, 1);
                 add(&self.bytes, bytes(value));
+                self.health.answered();
             }
-            Err(failure) => match failure.kind {
-                FailureKind::Exists | FailureKind::Absent => add(&self.declined, 1),
-                FailureKind::Throttled => add(&self.throttled, 1),
-                _ => add(&self.failed, 1),
-            },
+            Err(failure) => self.failure(failure, ended),
         }
         outcome
+    }
+
+    fn failure(&self, failure: &Failure, now: Instant) {
+        match failure.kind {
+            FailureKind::Exists | FailureKind::Absent => {
+                add(&self.declined, 1);
+                return self.health.answered();
+            }
+            FailureKind::Throttled => add(&self.throttled, 1),
+            FailureKind::Refused => add(&self.refused, 1),
+            _ if failure.cause.is::<TimedOut>() => add(&self.timed_out, 1),
+            _ => add(&self.failed, 1),
+        }
+        self.health.failed(failure, now);
     }
 
     /// Counts further requests that a successful attempt needed.
@@ -104,12 +190,15 @@ impl Counter {
     }
 
     fn snapshot(&self) -> OperationCounts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         OperationCounts {
-            succeeded: self.succeeded.load(Ordering::Relaxed),
-            declined: self.declined.load(Ordering::Relaxed),
-            throttled: self.throttled.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
+            succeeded: count(&self.succeeded),
+            declined: count(&self.declined),
+            throttled: count(&self.throttled),
+            timed_out: count(&self.timed_out),
+            refused: count(&self.refused),
+            failed: count(&self.failed),
+            bytes: count(&self.bytes),
         }
     }
 }

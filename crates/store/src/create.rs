@@ -101,8 +101,9 @@ impl Store {
         let mut attempts = self.retry().begin();
         let mut doubt = false;
         loop {
-            let put = self.counters().put.counted(|()| payload.size_bytes(), self.backend().create(key, &payload));
-            let Err(failure) = attempts.run(put).await else { return Ok(Created::New) };
+            let put = attempts.run(self.backend().create(key, &payload));
+            let put = self.counters().put.counted(|()| payload.size_bytes(), put).await;
+            let Err(failure) = put else { return Ok(Created::New) };
             tracing::debug!(%key, kind = ?failure.kind, cause = %failure.cause, "a create did not succeed");
             let conflict = failure.kind == FailureKind::Exists;
             match failure.kind {
@@ -134,8 +135,8 @@ impl Store {
         let compared = expected.min(COMPARED_BYTES_MAX);
         // An empty payload has no tail to ask for, and some stores refuse to give a suffix of nothing.
         let span = Span::Last(compared.max(1));
-        let get = self.counters().get.counted(|body: &Body| body.bytes.len() as u64, self.backend().get(key, &span));
-        match attempts.time_limited(get).await {
+        let get = attempts.time_limited(self.backend().get(key, &span));
+        match self.counters().get.counted(|body: &Body| body.bytes.len() as u64, get).await {
             Err(failure) if failure.kind == FailureKind::Absent => Ok(Standing::Absent),
             Err(failure) => Err(failure),
             Ok(body) if body.object_size_bytes != expected => Ok(Standing::Other),

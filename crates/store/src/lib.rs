@@ -17,10 +17,13 @@ pub mod backend;
 pub mod buffers;
 pub mod create;
 pub mod faults;
+pub mod histogram;
 pub mod key;
+pub mod price;
 
 mod cloud;
 mod counts;
+mod health;
 mod local;
 mod memory;
 mod open;
@@ -32,8 +35,10 @@ mod store;
 
 pub use backend::{Backend, Cause, Listed};
 pub use buffers::BufferPool;
-pub use counts::{Counts, OperationCounts};
+pub use counts::{Counts, Latencies, OperationCounts};
 pub use create::{CreateError, Created};
+pub use health::Trouble;
+pub use histogram::Histogram;
 pub use key::{Directory, Key, KeyError};
 pub use memory::MemoryBackend;
 pub use open::OpenError;

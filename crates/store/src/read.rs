@@ -231,7 +231,7 @@ impl Store {
     ) -> Result<T, Failed> {
         let mut attempts = self.retry().begin();
         loop {
-            let failure = match attempts.run(counter.counted(&bytes, attempt())).await {
+            let failure = match counter.counted(&bytes, attempts.run(attempt())).await {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
             };

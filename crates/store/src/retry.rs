@@ -9,6 +9,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::backend::{Failure, FailureKind};
 
+/// An attempt that was given up: no answer came in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} ms", time_max.as_millis())]
+pub(crate) struct TimedOut {
+    time_max: Duration,
+}
+
 /// Bounds of the attempts that one call makes.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
@@ -70,7 +77,7 @@ impl Attempts<'_> {
     /// Makes one attempt, for no longer than one may take.
     ///
     /// # Errors
-    /// The attempt's own failure, or [`FailureKind::Doubt`] when it took too long.
+    /// The attempt's own failure, or [`FailureKind::Doubt`] by [`TimedOut`] when it took too long.
     pub(crate) async fn run<T>(&mut self, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         self.made += 1;
         self.time_limited(attempt).await
@@ -81,7 +88,7 @@ impl Attempts<'_> {
         let time_max = self.retry.policy.attempt_time_max;
         match timeout(time_max, part).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::new(FailureKind::Doubt, format!("no answer within {} ms", time_max.as_millis()))),
+            Err(_) => Err(Failure::new(FailureKind::Doubt, TimedOut { time_max })),
         }
     }
 

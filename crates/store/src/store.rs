@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::buffers::BufferPool;
-use crate::counts::{Counters, Counts};
+use crate::counts::{Counters, Counts, Latencies};
+use crate::health::Trouble;
+use crate::price::Prices;
 use crate::retry::{Retry, RetryPolicy};
+use tokio::time::Instant;
 
 /// Settings of a [`Store`].
 #[derive(Clone, Debug, Default)]
@@ -52,7 +55,7 @@ impl Store {
     pub fn new(url: impl Into<String>, backend: Arc<dyn Backend>, options: &StoreOptions) -> Self {
         let retry = Retry::new(options.retry.clone(), options.seed);
         let buffers = BufferPool::new(options.free_buffers_bytes);
-        Self { inner: Arc::new(Inner { url: url.into(), backend, retry, counters: Counters::default(), buffers }) }
+        Self { inner: Arc::new(Inner { url: url.into(), backend, retry, counters: Counters::new(), buffers }) }
     }
 
     /// The root as a URL, without secrets.
@@ -63,6 +66,21 @@ impl Store {
     /// What was asked so far, and what came of it.
     pub fn counts(&self) -> Counts {
         self.inner.counters.snapshot()
+    }
+
+    /// How long its requests took.
+    pub fn latencies(&self) -> Latencies {
+        self.inner.counters.latencies()
+    }
+
+    /// What requests cost here.
+    pub fn prices(&self) -> Prices {
+        Prices::of(self.url())
+    }
+
+    /// What the last requests say is wrong with the store; `None` if they were answered, or nobody has asked lately. Asks nothing.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.inner.counters.trouble(Instant::now())
     }
 
     /// Buffers to write objects into.

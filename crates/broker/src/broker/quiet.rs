@@ -1,16 +1,19 @@
 //! The look for a takeover: a broker that only serves readers would not notice by itself that it has lost the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lakebed_log::Log;
+use lakebed_log::{BarrierError, Log};
 use tokio_util::task::TaskTracker;
+
+use crate::metrics::Metrics;
 
 /// A log without commits for so long is quiet (`takeover.after`).
 pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// Looks once whether another broker has taken over when clients are connected and nothing has been committed for [`QUIET`]. Liveness
 /// only; an idle broker without clients asks nothing. Ends when the log is closed.
-pub(super) async fn probe_when_quiet(log: Log, connections: TaskTracker) {
+pub(super) async fn probe_when_quiet(log: Log, connections: TaskTracker, metrics: Arc<Metrics>) {
     let mut commits = log.watch();
     let mut probed = false;
     loop {
@@ -19,10 +22,14 @@ pub(super) async fn probe_when_quiet(log: Log, connections: TaskTracker) {
             Ok(Err(_)) => return,
             Err(_) if probed || connections.is_empty() => {}
             Err(_) => {
-                probed = true;
-                if log.barrier().await.is_err() {
-                    return;
-                }
+                probed = match log.barrier().await {
+                    Ok(_) => {
+                        metrics.probed((log.seams().wall)());
+                        true
+                    }
+                    Err(BarrierError::Unproven { .. }) => false,
+                    Err(BarrierError::Closed { .. }) => return,
+                };
             }
         }
     }
@@ -30,8 +37,6 @@ pub(super) async fn probe_when_quiet(log: Log, connections: TaskTracker) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use lakebed_log::{Closed, Offload, Options, Seams};
     use lakebed_store::{MemoryBackend, Store, StoreOptions};
 
@@ -48,7 +53,7 @@ mod tests {
     async fn a_quiet_log_is_looked_at_once_and_only_while_clients_are_connected() {
         let (store, log) = log_on(&Arc::default()).await;
         let connections = TaskTracker::new();
-        let probing = tokio::spawn(probe_when_quiet(log.clone(), connections.clone()));
+        let probing = tokio::spawn(probe_when_quiet(log.clone(), connections.clone(), Arc::default()));
         let asked_before = store.counts().requests();
         tokio::time::advance(10 * QUIET).await;
         tokio::time::timeout(10 * QUIET, std::future::pending::<()>()).await.unwrap_err();
@@ -68,7 +73,7 @@ mod tests {
         let (_, first) = log_on(&backend).await;
         let connections = TaskTracker::new();
         let _client = connections.token();
-        let probing = tokio::spawn(probe_when_quiet(first.clone(), connections));
+        let probing = tokio::spawn(probe_when_quiet(first.clone(), connections, Arc::default()));
         let (_, _second) = log_on(&backend).await;
         assert_eq!(first.is_closed(), None, "nothing has told it yet");
         probing.await.unwrap();

@@ -21,7 +21,6 @@ use lakebed_log::Closed;
 use lakebed_model::{Offset, PartitionIndex, PartitionKey};
 use lakebed_wire::outgoing::FetchAnswer;
 use lakebed_wire::v1;
-use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
@@ -48,7 +47,6 @@ impl ConsumeService for Services {
     type ConsumeStream = Outgoing;
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<FetchAnswer>, Status> {
-        let begun = Instant::now();
         let request = request.into_inner();
         let shape = Shape::check(request.format, &request.fields)?;
         let topic = self.find_topic(&request.topic).await?;
@@ -87,7 +85,7 @@ impl ConsumeService for Services {
         let (high_watermark, log_start) = (fetched.high_watermark, fetched.log_start);
         let taken = self.take(key.partition, Source::Fetched(fetched), offset, shape, limits).await;
         let part = taken.map_err(|error| refuse(&error))?;
-        self.rooms.metrics.fetched(part.payload.size_bytes(), begun.elapsed());
+        self.rooms.metrics.grpc_fetched(part.records, part.bytes);
         let plain = v1::FetchResponse {
             payload: None,
             next_offset: wire_offset(part.next),

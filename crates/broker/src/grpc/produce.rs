@@ -35,7 +35,7 @@ impl ProduceService for Services {
         let produced = ticket.await.map_err(|error| not_produced(&error));
         self.rooms.metrics.produce_answered(begun.elapsed());
         let produced = produced.inspect_err(|status| self.refused(status))?;
-        self.rooms.metrics.produced(bytes);
+        self.rooms.metrics.grpc_produced(u64::from(records), bytes);
         let base_offset = wire_offset(produced.base_offset);
         Ok(Response::new(v1::ProduceResponse {
             partition: wire_partition(key.partition.get()),

@@ -235,7 +235,7 @@ impl Appending {
         metrics.produce_answered(begun.elapsed());
         let refused = match (answer, told) {
             (Answer::Ticket { partition, records, batch_bytes, .. }, Some(Ok(produced))) => {
-                metrics.produced(batch_bytes);
+                metrics.grpc_produced(u64::from(records), batch_bytes);
                 let ack = ack(correlation_id, &produced, partition, records);
                 return Poll::Ready(response(v1::produce_stream_response::Response::Ack(ack)));
             }

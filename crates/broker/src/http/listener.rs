@@ -70,6 +70,9 @@ pub(crate) struct Options {
 pub(crate) struct Lifetime {
     /// No more connections are taken, and no more calls on those that are there.
     pub(crate) shutdown: CancellationToken,
+    /// What was accepted is durable and answered. Until then pages can be read, on connections that come after the shutdown too: who
+    /// watches wants to see how the broker stops.
+    pub(crate) drained: CancellationToken,
     /// What has not ended is cut off.
     pub(crate) cut: CancellationToken,
     /// Connections that are served.
@@ -78,7 +81,7 @@ pub(crate) struct Lifetime {
     pub(crate) clients: TaskTracker,
 }
 
-/// Accepts connections until shutdown. Ends when no more are accepted.
+/// Accepts connections until what was accepted before the shutdown is drained. Ends when no more are accepted.
 pub(crate) async fn listen(listener: TcpListener, options: Options, lifetime: Lifetime) {
     let Options { router, config, metrics, seed } = options;
     let acceptor = Acceptor::new(listener, config.connections_max, config.connections_per_address_max);
@@ -86,7 +89,7 @@ pub(crate) async fn listen(listener: TcpListener, options: Options, lifetime: Li
     // SUBTLE: other parts draw from the same seed; another stream.
     let mut ages = StdRng::seed_from_u64(seed ^ 0x6874_7470_6167_6573);
     let refused = |limit| metrics.http_connection_closed_by_us(limit);
-    while let Some(Accepted { stream, peer, slot, .. }) = acceptor.next(&lifetime.shutdown, refused).await {
+    while let Some(Accepted { stream, peer, slot, .. }) = acceptor.next(&lifetime.drained, refused).await {
         let age_max = config.connection_age_max.mul_f64(ages.random_range(1.0 - AGE_JITTER..=1.0 + AGE_JITTER));
         let connection = Connection {
             router: router.clone(),
@@ -137,7 +140,10 @@ impl Connection {
     /// # Errors
     /// Why we closed it, if neither the client nor the shutdown did.
     async fn serve(self, stream: TcpStream) -> Result<(), &'static str> {
-        let Lifetime { shutdown, cut, clients, .. } = self.lifetime;
+        let Lifetime { shutdown, drained, cut, clients, .. } = self.lifetime;
+        let ending = Ending { shutdown: shutdown.clone(), aged: CancellationToken::new() };
+        // One that comes while the broker stops is for a last look.
+        let shutdown = if shutdown.is_cancelled() { drained } else { shutdown };
         let (mut read_half, write_half) = stream.into_split();
         // SUBTLE: hyper waits for ever for the bytes that tell HTTP/2 from HTTP/1; it gets those that we have waited for.
         let preface = tokio::select! {
@@ -145,7 +151,6 @@ impl Connection {
             () = shutdown.cancelled() => return Ok(()),
         };
         let io = Lingering::new(Cursor::new(preface).chain(read_half), write_half);
-        let ending = Ending { shutdown: shutdown.clone(), aged: CancellationToken::new() };
         let aged = ending.aged.clone();
         let service = TowerToHyperService::new(service_fn(handler(self.router, ending, clients)));
         let builder = builder(&self.window);

@@ -19,27 +19,35 @@ use futures::poll;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
 use super::frame::{FrameError, FrameMemory, FrameReader};
 use super::request::{Parsed, RequestError, parse};
 use super::response::{Outgoing, Reply};
+use crate::metrics::Metrics;
 
 /// More requests of one connection don't wait in the broker. Clients that pipeline keep 5 (Java) to thousands (librdkafka) in
 /// flight; beyond this many their records come in larger batches, which is better for all.
 const IN_FLIGHT_MAX: usize = 256;
 /// Answers that are ready together go out together, up to about this many bytes.
 const COALESCE_BYTES: usize = 256 * 1024;
-/// How long what was started may take to be answered after the peer has closed its side, or the broker shuts down.
+/// How long what was started may take to be answered after the peer has closed its side.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long it may take when the broker stops: what was accepted becomes durable meanwhile.
+const STOP_MAX: Duration = Duration::from_secs(25);
 
 /// A request that was started.
 pub(crate) type Started = BoxFuture<'static, Reply>;
 
 /// A request on its way to its answer, with its share of the frames' memory.
-type InFlight = (Started, Option<FrameMemory>);
+struct InFlight {
+    answer: Started,
+    memory: Option<FrameMemory>,
+    /// What the metrics call it, and when its last byte had arrived.
+    counted: (usize, Instant),
+}
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +65,7 @@ pub(crate) enum Ended {
     #[error("writing failed")]
     Write(#[source] std::io::Error),
     /// What was started was not answered in time after the peer or we had closed.
-    #[error("requests were not answered within {} s of the end", DRAIN_MAX.as_secs())]
+    #[error("requests were not answered in time after the end")]
     NotDrained,
 }
 
@@ -75,50 +83,63 @@ pub(crate) async fn serve(
     let frames =
         FrameReader::new(read_half, service.buffers.clone(), service.frame_budgets.clone(), service.frame_limits);
     let (sender, receiver) = mpsc::channel(IN_FLIGHT_MAX);
-    let mut writing = pin!(write_answers(write_half, receiver));
-    let reading = read_requests(frames, reached_at, service, sender);
+    let mut writing = pin!(write_answers(write_half, receiver, &service.metrics));
+    let reading = read_requests(frames, reached_at, service, sender, shutdown);
     let read = tokio::select! {
         biased;
         written = &mut writing => return written,
         read = reading => read,
-        () = shutdown.cancelled() => Ok(()),
     };
     // The sender is gone with the reading half, so the writing half ends after the last answer.
-    let drained = timeout(DRAIN_MAX, writing).await.unwrap_or(Err(Ended::NotDrained));
+    let drain_max = if shutdown.is_cancelled() { STOP_MAX } else { DRAIN_MAX };
+    let drained = timeout(drain_max, writing).await.unwrap_or(Err(Ended::NotDrained));
     read.and(drained)
 }
 
+/// Starts requests until the peer ends, or the broker stops: the one that is being started then, which a full buffer or a throttle may
+/// hold, is started or refused all the same, so that it has an answer.
 async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
     mut frames: FrameReader<R>,
     reached_at: SocketAddr,
     service: &Arc<Service>,
     started: mpsc::Sender<InFlight>,
+    shutdown: &CancellationToken,
 ) -> Result<(), Ended> {
-    while let Some(frame) = frames.next().await? {
+    let mut stopping = pin!(shutdown.cancelled());
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = &mut stopping => return Ok(()),
+            frame = frames.next() => frame?,
+        };
+        let Some(frame) = frame else { return Ok(()) };
+        let arrived = Instant::now();
         // Before the request is started: what has no room to wait for its answer is not begun.
         let Ok(slot) = started.reserve().await else { return Ok(()) };
         match parse(&frame.bytes)? {
             Parsed::Request(request) => {
-                service.metrics.request(request.reply_to.api.name, request.reply_to.version);
+                let counted = (service.metrics.request(request.reply_to.api, request.reply_to.version), arrived);
                 let accounted_elsewhere = request.is_produce();
                 let answer = service.start(*request, reached_at).await;
                 // SUBTLE: the ingest buffer counts a produced batch from here on; kept here too, it would count twice.
-                slot.send((answer, (!accounted_elsewhere).then_some(frame.memory)));
+                let memory = (!accounted_elsewhere).then_some(frame.memory);
+                slot.send(InFlight { answer, memory, counted });
             }
             Parsed::ApiVersionsTooNew(reply_to) => {
-                slot.send((service.api_versions_too_new(reply_to), None));
+                let counted = (service.metrics.request(reply_to.api, reply_to.version), arrived);
+                slot.send(InFlight { answer: service.api_versions_too_new(reply_to), memory: None, counted });
             }
         }
     }
-    Ok(())
 }
 
 async fn write_answers(
     mut sink: impl AsyncWrite + Unpin,
     mut in_flight: mpsc::Receiver<InFlight>,
+    metrics: &Metrics,
 ) -> Result<(), Ended> {
     let mut outgoing = Outgoing::default();
-    while let Some((mut answer, memory)) = in_flight.recv().await {
+    while let Some(InFlight { mut answer, memory, counted: (request, arrived) }) = in_flight.recv().await {
         let reply = match poll!(&mut answer) {
             Poll::Ready(reply) => reply,
             Poll::Pending => {
@@ -127,6 +148,7 @@ async fn write_answers(
             }
         };
         drop(memory);
+        metrics.answered(request, arrived.elapsed());
         match reply {
             Reply::Send(response) => outgoing.push(response),
             Reply::Nothing => {}

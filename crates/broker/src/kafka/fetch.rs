@@ -9,10 +9,9 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest as KafkaFetch;
 use kafka_protocol::messages::fetch_request::FetchPartition as KafkaPartition;
-use lakebed_fetch::{FetchError, FetchPartition, FetchRequest, Fetched};
+use lakebed_fetch::{FetchError, FetchPartition, FetchRequest, Fetched, FetchedBatch};
 use lakebed_model::{Offset, PartitionIndex, PartitionKey, State, TopicId};
 use lakebed_wire::kafka::{FetchResponse, FetchedPartition, FetchedTopic, fetch_response};
-use tokio::time::Instant;
 
 use super::response::{Reply, ReplyTo, Response};
 use super::{Service, epoch_error};
@@ -27,7 +26,6 @@ const IDS_FROM: i16 = 13;
 
 /// Reads, waiting for data as the client asks.
 pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, request: KafkaFetch) -> Reply {
-    let begun = Instant::now();
     // SUBTLE: an epoch above 0 continues a session; we never gave one out, so the client must have it from another broker's life.
     if request.session_epoch > 0 {
         return send(reply_to, ResponseError::FetchSessionIdNotFound.code(), Vec::new());
@@ -41,7 +39,7 @@ pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, request: Ka
     };
     let state = match service.state_where(nothing_missing).await {
         Ok(state) => state,
-        Err(error) => return Reply::Close { why: error.to_string() },
+        Err(error) => return refused(reply_to, &request, Reason::from(&error)),
     };
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut partitions = Vec::new();
@@ -66,7 +64,9 @@ pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, request: Ka
         bytes_min: if refused { 0 } else { bytes(request.min_bytes) },
         wait_max,
     };
-    let mut results = read(&service, request).await.into_iter();
+    let results = read(&service, request).await;
+    count(&service, &results);
+    let mut results = results.into_iter();
     let topics = topics.into_iter().map(|(mut topic, answers)| {
         let answer = |(index, planned): (i32, Result<(), i16>)| match planned {
             Ok(()) => {
@@ -78,9 +78,6 @@ pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, request: Ka
         topic
     });
     let topics: Vec<FetchedTopic> = topics.collect();
-    let record_bytes =
-        topics.iter().flat_map(|topic| &topic.partitions).flat_map(|part| &part.records).map(Bytes::len).sum();
-    service.metrics.fetched(record_bytes, begun.elapsed());
     send(reply_to, 0, topics)
 }
 
@@ -96,6 +93,23 @@ async fn read(service: &Service, request: FetchRequest) -> Vec<Result<Fetched, F
         }
     }
     results
+}
+
+/// The same error for every partition: the log's end can't be seen, say.
+fn refused(reply_to: ReplyTo, request: &KafkaFetch, reason: Reason) -> Reply {
+    let topics = request.topics.iter().map(|topic| FetchedTopic {
+        name: topic.topic.to_string(),
+        id: topic.topic_id.into_bytes(),
+        partitions: topic.partitions.iter().map(|part| failed(part.partition, reason.kafka())).collect(),
+    });
+    send(reply_to, 0, topics.collect())
+}
+
+fn count(service: &Service, results: &[Result<Fetched, FetchError>]) {
+    let batches = || results.iter().flatten().flat_map(|fetched| &fetched.batches);
+    let records = batches().map(FetchedBatch::records).sum();
+    let bytes = batches().map(FetchedBatch::size_bytes).sum();
+    service.metrics.fetched(batches().count() as u64, records, bytes);
 }
 
 fn send(reply_to: ReplyTo, error_code: i16, topics: Vec<FetchedTopic>) -> Reply {

@@ -43,13 +43,15 @@ impl Refused {
 }
 
 /// One partition of the request: refused at once, or its bytes are on their way under the next ticket.
-type Step = (i32, Result<usize, Refused>);
+type Step = (i32, Result<Size, Refused>);
+
+/// Records and bytes of a batch.
+type Size = (u64, usize);
 
 /// How a request wants to be answered.
 struct Asked {
     reply_to: ReplyTo,
     acks: i16,
-    begun: Instant,
     deadline: Instant,
 }
 
@@ -62,7 +64,7 @@ struct Plan {
 pub(super) async fn start(service: &Arc<Service>, reply_to: ReplyTo, request: ProduceRequest) -> Started {
     let begun = Instant::now();
     let patience = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(1).max(1)).min(TIMEOUT_MAX);
-    let asked = Asked { reply_to, acks: request.acks, begun, deadline: begun + patience };
+    let asked = Asked { reply_to, acks: request.acks, deadline: begun + patience };
     let inflating = if has_compressed(&request) {
         // Held until the ingest buffer counts what is decompressed.
         Some(service.rooms.inflating().await)
@@ -91,11 +93,11 @@ async fn finish(service: Arc<Service>, asked: Asked, plan: Plan, tickets: Vec<Ti
         let mut partitions = Vec::with_capacity(steps.len());
         for (index, step) in steps {
             let outcome = match step {
-                Ok(bytes) => {
+                Ok((records, bytes)) => {
                     let ticket = tickets.next().expect("there is a ticket for every batch that was not refused");
                     let outcome = outcome(ticket, asked.deadline).await;
                     if outcome.is_ok() {
-                        service.metrics.produced(bytes);
+                        service.metrics.produced(records, bytes);
                     }
                     outcome
                 }
@@ -109,7 +111,6 @@ async fn finish(service: Arc<Service>, asked: Asked, plan: Plan, tickets: Vec<Ti
         }
         topics.push(TopicProduceResponse::default().with_name(name).with_partition_responses(partitions));
     }
-    service.metrics.produce_answered(asked.begun.elapsed());
     match (asked.acks, first_refused) {
         (0, None) => Reply::Nothing,
         (0, Some(why)) => Reply::Close { why: format!("Produce with acks=0 was refused: {why}") },
@@ -183,8 +184,9 @@ async fn plan(service: &Service, request: ProduceRequest) -> (Plan, Vec<(Partiti
             steps.push((
                 index,
                 step.map(|batch| {
+                    let records = u64::from(batch.1.records());
                     batches.push(batch);
-                    bytes
+                    (records, bytes)
                 }),
             ));
         }

@@ -21,6 +21,7 @@ async fn a_broker_that_serves_is_live_and_ready() {
     for path in ["/livez", "/readyz"] {
         assert!(get(&broker, path).await.starts_with("HTTP/1.1 200 "), "{path}");
     }
+    assert!(get(&broker, "/readyz").await.ends_with("{\"ready\":true}"));
     assert!(get(&broker, "/nothing").await.starts_with("HTTP/1.1 404 "));
     broker.stop().await;
 }
@@ -34,15 +35,28 @@ async fn metrics_count_what_was_done() {
     client.produce("t", 0, batch.clone()).await;
     client.fetch("t", 0, 0).await;
     let text = get(&broker, "/metrics").await;
+    let described = lakebed_broker::metrics::METRICS;
+    for metric in described {
+        let name = metric.full_name();
+        let family = name.strip_suffix("_total").unwrap_or(&name);
+        assert!(text.contains(&format!("# TYPE {family} ")), "{name} is described and not on the page");
+    }
+    assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE ")).count(), described.len());
     for expected in [
-        "lakebed_kafka_requests_total{api=\"Produce\",version=\"9\"} 1".to_owned(),
-        "lakebed_kafka_connections 1".to_owned(),
-        format!("lakebed_produce_bytes_total {}", batch.len()),
-        format!("lakebed_fetch_bytes_total {}", batch.len()),
-        "lakebed_live_runs 1".to_owned(),
-        "lakebed_flushes_total 1".to_owned(),
-        "lakebed_partitions 4".to_owned(),
-        "lakebed_store_requests_total{operation=\"put\",outcome=\"succeeded\"}".to_owned(),
+        "lakebed_kafka_requests_total{request=\"Produce\",version=\"9\"} 1".to_owned(),
+        "lakebed_kafka_request_latency_seconds_count{request=\"Produce\"} 1".to_owned(),
+        "lakebed_kafka_connections 1.0".to_owned(),
+        format!("lakebed_kafka_request_bytes_total{{direction=\"produce\"}} {}", batch.len()),
+        format!("lakebed_kafka_request_bytes_total{{direction=\"fetch\"}} {}", batch.len()),
+        "lakebed_kafka_records_produced_total 1".to_owned(),
+        "lakebed_kafka_records_fetched_total 1".to_owned(),
+        "lakebed_log_live_runs 1.0".to_owned(),
+        "lakebed_flush_size_bytes_count 1".to_owned(),
+        "lakebed_cluster_partitions 4.0".to_owned(),
+        "lakebed_cache_hits_total{cache=\"tail\"} 1".to_owned(),
+        "lakebed_store_requests_total{op=\"put\",outcome=\"succeeded\"}".to_owned(),
+        "lakebed_store_cost_dollars_total{op=\"put\"} 0.0".to_owned(),
+        "lakebed_ready 1.0".to_owned(),
     ] {
         assert!(text.contains(&expected), "{expected} is not in\n{text}");
     }

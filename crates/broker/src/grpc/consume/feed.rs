@@ -332,7 +332,7 @@ impl Feed {
         }
         let partition = reading.partition();
         self.spend(&part);
-        self.services.rooms.metrics.consumed(part.payload.size_bytes());
+        self.services.rooms.metrics.grpc_fetched(part.records, part.bytes);
         let batch = v1::ConsumeBatch {
             partition,
             payload: None,
