@@ -10,6 +10,7 @@ use lakebed_segment::commit::{Identity, commit_object};
 use lakebed_segment::footer::{Footer, Kind, Parsed};
 use lakebed_segment::layout;
 use lakebed_store::{BufferPool, CreateError, Created, DeleteError, Directory, Key, ListError, ReadError, Store};
+use tokio::time::Instant;
 
 use crate::broken::Broken;
 
@@ -62,11 +63,25 @@ pub(crate) enum CommitReadError {
 #[derive(Default)]
 struct Pause {
     last: Duration,
+    tries: u64,
+    told: Option<Instant>,
 }
 
 impl Pause {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(2);
+    /// The log says so often that it goes on failing.
+    const TOLD_EVERY: Duration = Duration::from_secs(30);
+
+    /// Counts a try that failed. Gives how many have, if that is to be told now: at the first, then once in a while.
+    fn failed(&mut self) -> Option<u64> {
+        self.tries += 1;
+        let due = self.told.is_none_or(|told| told.elapsed() >= Self::TOLD_EVERY);
+        due.then(|| {
+            self.told = Some(Instant::now());
+            self.tries
+        })
+    }
 
     async fn wait(&mut self) {
         self.last = (self.last * 2).clamp(Self::FIRST, Self::LONGEST);
@@ -123,7 +138,10 @@ impl Bucket {
                 Ok(Created::Mine) => return Landed::Durable,
                 Ok(Created::Other) => return Landed::Other { passed: self.may_have_passed(number).await },
                 Err(error @ (CreateError::NotDone { .. } | CreateError::Unknown { .. })) => {
-                    tracing::warn!(%key, error = with_causes(&error), "the store gives no answer; putting the same commit again");
+                    if let Some(tries) = pause.failed() {
+                        let error = with_causes(&error);
+                        tracing::warn!(%key, error, tries, "a commit can't be stored, and is tried again: nothing is acknowledged until it is; see that the store has room, can be reached and takes writes");
+                    }
                     pause.wait().await;
                 }
             }
@@ -153,7 +171,10 @@ impl Bucket {
                 Ok(Some(commit)) => return Probed::Taken { writer: commit.writer },
                 Err(CommitReadError::Damaged(damaged)) => return Probed::Damaged(damaged),
                 Err(CommitReadError::Store(error)) => {
-                    tracing::warn!(%place, error = with_causes(&error), "the store gives no answer to a probe");
+                    if let Some(tries) = pause.failed() {
+                        let error = with_causes(&error);
+                        tracing::warn!(%place, error, tries, "the store does not say where the log ends, and is asked again: see that it can be reached");
+                    }
                     pause.wait().await;
                 }
             }

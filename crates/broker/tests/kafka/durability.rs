@@ -14,7 +14,8 @@ use lakebed_segment::batch::Codec;
 use lakebed_store::faults::{Fault, FaultBackend, Operation, Outcome as Fate, Symptom};
 use lakebed_store::{Directory, MemoryBackend, Store, StoreOptions};
 
-use crate::client::{Running, batch, fetch_of, produce_of};
+use crate::client::{Client, Running, batch, fetch_of, produce_of};
+use crate::http::{get, get_from};
 
 fn on(directory: &tempfile::TempDir) -> Config {
     Config { store: format!("file://{}", directory.path().display()).into(), ..Config::default() }
@@ -195,4 +196,60 @@ async fn a_broker_that_stops_answers_who_waits_for_records() {
     let partition = &answer.responses[0].partitions[0];
     assert_eq!((partition.error_code, partition.high_watermark), (0, 0));
     assert!(client.is_closed().await);
+}
+
+/// What became of the one batch of a Produce request in version 9.
+async fn answered(client: &mut Client) -> i16 {
+    let mut answer = client.receive_frame().await.expect("an answer, and no closed connection");
+    ResponseHeader::decode(&mut answer, ProduceResponse::header_version(9)).unwrap();
+    ProduceResponse::decode(&mut answer, 9).unwrap().responses[0].partition_responses[0].error_code
+}
+
+#[tokio::test]
+async fn producers_that_are_held_when_the_broker_stops_are_answered() {
+    const PRODUCERS: usize = 24;
+    const VALUE_BYTES: usize = 300_000;
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = Arc::clone(&full);
+    let faults = move |operation: &Operation<'_>| match operation {
+        Operation::Create { .. } if is_full.load(Ordering::SeqCst) => Fault::at_once(Fate::LostWith(Symptom::Refused)),
+        _ => Fault::NONE,
+    };
+    let backend = FaultBackend::new(Arc::new(MemoryBackend::default()), faults);
+    let store = Store::new("memory://", Arc::new(backend), &StoreOptions::default());
+    let config = Config { memory_bytes: 64 << 20, ..Config::default() };
+    assert!(config.budget().ingest_bytes < PRODUCERS * VALUE_BYTES, "not all have room at once");
+    let broker = Running::run(Broker::start_on(store, config).await.unwrap());
+    broker.client().await.topic("t").await;
+    full.store(true, Ordering::SeqCst);
+    let mut producers = Vec::new();
+    for _ in 0..PRODUCERS {
+        let mut client = broker.client().await;
+        client.send(9, &produce_of("t", 0, -1, batch(Codec::None, &[&[7; VALUE_BYTES]]))).await;
+        producers.push(client);
+    }
+    let all_came = format!("lakebed_kafka_requests_total{{request=\"Produce\",version=\"9\"}} {PRODUCERS}\n");
+    while !get(&broker, "/metrics").await.contains(&all_came) {
+        tokio::task::yield_now().await;
+    }
+    let Running { http, stop, ended, .. } = broker;
+    stop.send(()).unwrap();
+    // The broker says that it stops, for as long as that takes.
+    let mut told = String::new();
+    while !told.contains("SHUTTING_DOWN") {
+        told = get_from(http, "/readyz").await;
+    }
+    assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
+    assert!(get_from(http, "/metrics").await.contains("lakebed_not_ready{reason=\"SHUTTING_DOWN\"} 1.0\n"));
+    full.store(false, Ordering::SeqCst);
+    let (mut done, mut refused) = (0, 0);
+    for client in &mut producers {
+        match answered(client).await {
+            0 => done += 1,
+            code if code == ResponseError::NotLeaderOrFollower.code() => refused += 1,
+            code => panic!("code {code}"),
+        }
+    }
+    assert!(done > 0 && refused > 0 && done + refused == PRODUCERS, "{done} done, {refused} refused");
+    ended.await.unwrap().unwrap();
 }

@@ -7,7 +7,11 @@ use tokio::net::TcpStream;
 use crate::client::{Running, batch};
 
 pub(crate) async fn get(broker: &Running, path: &str) -> String {
-    let mut stream = TcpStream::connect(broker.http).await.unwrap();
+    get_from(broker.http, path).await
+}
+
+pub(crate) async fn get_from(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
