@@ -74,7 +74,7 @@ def test_prometheus_reads_what_was_done(start_broker, tmp_bucket, tmp_path):
         # lakebed.json, and the commits: nothing else was put.
         prometheus.wait_for('lakebed_store_requests_total{op="put",outcome="succeeded"}',
                             {(("op", "put"), ("outcome", "succeeded")): flushes + 3})
-        prometheus.wait_for('sum(lakebed_store_requests_total{outcome!~"succeeded|declined"})', 0)
+        prometheus.wait_for('sum(lakebed_store_requests_total{outcome!~"succeeded|declined|cancelled"})', 0)
         puts = "lakebed_store_request_latency_seconds_count"
         prometheus.wait_for(f'{puts}{{op="put"}}', {(("op", "put"),): flushes + 3})
         prometheus.wait_for("sum(lakebed_store_cost_dollars_total)", 0)

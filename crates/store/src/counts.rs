@@ -22,8 +22,10 @@ pub struct OperationCounts {
     pub timed_out: u64,
     /// Requests that the store refused: no permission, no space, a malformed request.
     pub refused: u64,
-    /// Requests that failed otherwise, or that nobody waited for any more.
+    /// Requests that failed otherwise.
     pub failed: u64,
+    /// Requests whose answer nobody waited for any more.
+    pub cancelled: u64,
     /// Bytes of bodies in the requests that succeeded: sent (PUT) or received (GET).
     pub bytes: u64,
 }
@@ -44,13 +46,13 @@ pub struct Counts {
 impl OperationCounts {
     /// All requests.
     pub fn requests(&self) -> u64 {
-        self.succeeded + self.declined + self.throttled + self.timed_out + self.refused + self.failed
+        self.succeeded + self.declined + self.throttled + self.timed_out + self.refused + self.failed + self.cancelled
     }
 
     /// Requests that providers charge for: those that they answered with other than "later" or "my fault". One without an answer may
     /// have been done.
     pub fn billed(&self) -> u64 {
-        self.succeeded + self.declined + self.timed_out + self.refused
+        self.succeeded + self.declined + self.timed_out + self.refused + self.cancelled
     }
 }
 
@@ -91,6 +93,7 @@ pub(crate) struct Counter {
     timed_out: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    cancelled: AtomicU64,
     bytes: AtomicU64,
     latency: Histogram,
     health: Health,
@@ -141,13 +144,14 @@ impl Counter {
             timed_out: zero(),
             refused: zero(),
             failed: zero(),
+            cancelled: zero(),
             bytes: zero(),
             latency: Histogram::of_times(),
             health: Health::new(operation),
         }
     }
 
-    /// Counts one attempt with its time limit; `bytes` of its result are those of the bodies. One that is dropped counts as failed.
+    /// Counts one attempt with its time limit; `bytes` of its result are those of the bodies. One that is dropped counts as cancelled.
     pub(crate) async fn counted<T>(
         &self,
         bytes: impl FnOnce(&T) -> u64,
@@ -198,6 +202,7 @@ impl Counter {
             timed_out: count(&self.timed_out),
             refused: count(&self.refused),
             failed: count(&self.failed),
+            cancelled: count(&self.cancelled),
             bytes: count(&self.bytes),
         }
     }
@@ -211,7 +216,7 @@ struct Unanswered<'a> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            add(&self.counter.failed, 1);
+            add(&self.counter.cancelled, 1);
         }
     }
 }

@@ -227,7 +227,7 @@ fn store(samples: &mut Samples, rooms: &Rooms) {
     let dollars = rooms.store.prices().dollars(&counts);
     let all = OPERATIONS.into_iter().zip(by_operation).zip(latencies).zip(dollars);
     for (((op, counts), latency), dollars) in all {
-        let OperationCounts { succeeded, declined, throttled, timed_out, refused, failed, bytes } = counts;
+        let OperationCounts { succeeded, declined, throttled, timed_out, refused, failed, cancelled, bytes } = counts;
         let outcomes = [
             ("succeeded", succeeded),
             ("declined", declined),
@@ -235,6 +235,7 @@ fn store(samples: &mut Samples, rooms: &Rooms) {
             ("timeout", timed_out),
             ("refused", refused),
             ("failed", failed),
+            ("cancelled", cancelled),
         ];
         for (outcome, count) in outcomes {
             samples.count("store_requests", &[("op", op), ("outcome", outcome)], count);
