@@ -5,6 +5,7 @@
 //! 3. [`command`] is the one description: parsing, help, completions, manual pages and `docs/cli.md` are made of it.
 
 mod bench;
+mod cluster;
 mod consume;
 mod place;
 mod produce;
@@ -17,6 +18,7 @@ use clap_complete::Shell;
 use std::path::PathBuf;
 
 pub(crate) use bench::{BenchArgs, BenchTarget, Phase};
+pub(crate) use cluster::{ClusterArgs, ClusterVerb};
 pub(crate) use consume::ConsumeArgs;
 pub(crate) use place::Place;
 pub(crate) use produce::{Input, ProduceArgs};
@@ -70,8 +72,10 @@ pub(crate) enum Verb {
     /// Show and choose the broker that client verbs talk to.
     #[command(subcommand)]
     Profile(ProfileVerb),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, alter and delete topics, and list the objects that hold their records.
     Topic(TopicArgs),
+    /// Show the cluster, and ask how a broker is.
+    Cluster(ClusterArgs),
     /// Write lines as records.
     Produce(ProduceArgs),
     /// Read records as lines.

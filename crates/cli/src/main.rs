@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod cluster;
 mod config;
 mod consume;
 mod failure;
@@ -60,6 +61,7 @@ async fn run(verb: Verb, output: Output) -> Result<(), Failure> {
         Verb::Dev(args) => serve::dev(args, output).await,
         Verb::Serve(args) => serve::serve(args, output).await,
         Verb::Topic(args) => topic::run(args, output).await,
+        Verb::Cluster(args) => cluster::run(args, output).await,
         Verb::Produce(args) => produce::run(args, output).await,
         Verb::Consume(args) => consume::run(args, output).await,
         Verb::Bench(args) => bench::run(args, output).await,

@@ -3,6 +3,8 @@
 //! Calls that answer once are not repeated here: what a failure means is in the error. A connection that broke is made anew by the next call,
 //! to the next address that answers. Producers and consumers have connections of their own.
 
+mod admin;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +20,8 @@ use crate::producer::ProducerBuilder;
 use crate::services::admin_service_client::AdminServiceClient;
 use crate::services::consume_service_client::ConsumeServiceClient;
 use crate::services::produce_service_client::ProduceServiceClient;
+
+pub use admin::Readiness;
 
 /// Most topics in one answer of `list_topics`.
 const PAGE_SIZE: i32 = 1000;

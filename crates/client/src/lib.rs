@@ -34,7 +34,7 @@ mod message;
 mod producer;
 
 pub use backoff::Retry;
-pub use connection::{Client, ClientBuilder};
+pub use connection::{Client, ClientBuilder, Readiness};
 pub use consumer::{Batch, Consumer, ConsumerBuilder, Payload, Records, Start, Stop, Tail};
 pub use error::ClientError;
 pub use lakebed_wire::kafka::partition_for_key;
