@@ -137,6 +137,17 @@ impl Client {
         self.produce_records(partition, values.into_iter().map(record).collect()).await;
     }
 
+    /// Produces a batch as it is.
+    pub(crate) async fn produce_batch(&mut self, partition: i32, batch: Bytes) {
+        let request = v1::ProduceRequest {
+            topic: TOPIC.to_owned(),
+            partition: Some(partition),
+            payload: Some(v1::produce_request::Payload::KafkaBatch(batch)),
+            ..Default::default()
+        };
+        self.call::<_, v1::ProduceResponse>("/lakebed.v1.ProduceService/Produce", request).await.unwrap();
+    }
+
     /// Produces numbers as values, each a batch.
     pub(crate) async fn produce_singly(&mut self, partition: i32, numbers: std::ops::Range<u64>) {
         for number in numbers {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use lakebed_broker::Config;
+use lakebed_segment::batch::{Codec, Encoder, Fields, Record, TimestampType};
 use lakebed_wire::v1;
 use lakebed_wire::v1::consume_response::Response;
 use lakebed_wire::v1::start_position::Position;
@@ -208,4 +209,96 @@ async fn a_fetch_waits_for_bytes_and_one_that_waits_ends_when_the_broker_stops()
     drop(client);
     broker.stop().await;
     assert_eq!(waiting.await.unwrap().unwrap().next_offset, 2, "it is answered with what there is");
+}
+
+/// A batch of records with values of `size` bytes that compress well.
+fn kafka_batch(codec: Codec, records: i64, size: usize) -> Bytes {
+    let fields = Fields { codec, timestamp_type: TimestampType::Create, producer: None, is_transactional: false };
+    let mut encoder = Encoder::new(fields, 1024);
+    for offset in 0..records {
+        let value = vec![offset as u8; size];
+        let record = Record { offset, timestamp_ms: 1000 + offset, key: None, value: Some(&value) };
+        encoder.push(record, std::iter::empty()).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+/// The next batch of a stream, which goes on at `next`: as many records as there may be, of the right values.
+async fn expect_part(stream: &mut crate::client::Stream, next: i64, records_max: usize) -> i64 {
+    let batch = stream.batch().await;
+    let offsets = offsets(&batch);
+    assert_eq!(offsets, (next..batch.next_offset).collect::<Vec<i64>>());
+    assert!((1..=records_max).contains(&offsets.len()), "{}", offsets.len());
+    if matches!(batch.payload, Some(v1::consume_batch::Payload::Records(_))) {
+        for (offset, value) in offsets.iter().zip(values(&batch)) {
+            assert!(value.iter().all(|byte| *byte == *offset as u8), "offset {offset}");
+        }
+    }
+    assert!(batch.encoded_len() < (1 << 20) + (1 << 12), "{}", batch.encoded_len());
+    batch.next_offset
+}
+
+#[tokio::test]
+async fn a_batch_that_is_many_times_larger_decompressed_comes_in_small_parts_and_is_right() {
+    const RECORDS: i64 = 800;
+    let (broker, mut client) = Running::with_topic(2).await;
+    let batch = kafka_batch(Codec::Zstd, RECORDS, 10_000);
+    assert!(batch.len() < 100_000, "{}", batch.len());
+    client.produce_batch(0, batch).await;
+    for format in [v1::Format::Records, v1::Format::ArrowIpc] {
+        let mut stream = client.consume(v1::ConsumeInit { format: format.into(), ..all() }).await.unwrap();
+        let mut next = 0;
+        while next < RECORDS {
+            next = expect_part(&mut stream, next, 105).await;
+        }
+        // What is left of the batch between parts is thrown away by a seek.
+        let mut stream = client.open(v1::ConsumeInit { format: format.into(), ..all() }).await.unwrap();
+        stream.heartbeat().await;
+        for from in [0, 700, 3, 350] {
+            stream.seek(1, 0, Position::Offset(from));
+            let Response::SeekAck(ack) = stream.next().await.unwrap() else { panic!("an answer") };
+            assert_eq!(ack.next_offset, from);
+            let mut next = from;
+            for _ in 0..5 {
+                stream.grant(1 << 20, 7);
+                let end = next + 7;
+                while next < end {
+                    next = expect_part(&mut stream, next, 7).await;
+                }
+            }
+        }
+    }
+    let init = v1::ConsumeInit { format: v1::Format::KafkaBatches.into(), ..all_there_is() };
+    let read = client.consume_to_the_end(init).await;
+    assert_eq!(read.places().len() as i64, RECORDS);
+    assert!(read.batches[0].encoded_len() < 100_000, "it stays compressed");
+    drop(client);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_large_for_a_message_is_cut() {
+    let broker = Running::start(Config::default()).await;
+    let mut client = broker.client().await;
+    let config = [("max.message.bytes".to_owned(), (8 << 20).to_string())];
+    let topic = v1::CreateTopicRequest {
+        name: TOPIC.to_owned(),
+        partition_count: Some(1),
+        config: config.into(),
+        ..Default::default()
+    };
+    client.call::<_, v1::CreateTopicResponse>("/lakebed.v1.AdminService/CreateTopic", topic).await.unwrap();
+    client.produce_batch(0, kafka_batch(Codec::None, 600, 10_000)).await;
+    client.produce_batch(0, kafka_batch(Codec::None, 2, 10)).await;
+    let init = v1::ConsumeInit { format: v1::Format::KafkaBatches.into(), ..all_there_is() };
+    let read = client.consume_to_the_end(init).await;
+    assert_eq!(read.places(), (0..602).map(|offset| (0, offset)).collect::<Vec<_>>());
+    assert!(read.batches.iter().all(|batch| batch.encoded_len() < 4 << 20));
+    let start = crate::client::start(Position::Offset(450));
+    let read = client
+        .consume_to_the_end(v1::ConsumeInit { start, format: v1::Format::KafkaBatches.into(), ..all_there_is() })
+        .await;
+    assert_eq!(read.places(), (450..602).map(|offset| (0, offset)).collect::<Vec<_>>());
+    drop(client);
+    broker.stop().await;
 }

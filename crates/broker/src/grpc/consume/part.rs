@@ -17,8 +17,8 @@ use crate::grpc::status::invalid;
 
 /// Bytes of batches from which to take records out of them takes more than about half a millisecond.
 const HEAVY_BYTES: usize = 512 << 10;
-/// So many times its bytes a compressed batch needs, about.
-const INFLATION: usize = 8;
+/// A compressed batch may be so many times larger: what compresses best keeps a thread busy for longest.
+const INFLATION: usize = 128;
 
 /// How records go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
