@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use lakebed_model::{
-    Change, Changed, Commit, CommitNumber, FlushId, FlushOutcome, FlushProposal, Mint, Nonce, SegmentId, State,
+    Change, Changed, Commit, CommitNumber, FlushId, FlushOutcome, FlushProposal, Mint, Nonce, Refusal, SegmentId, State,
 };
 use lakebed_segment::body::Body;
 use lakebed_segment::commit::Identity;
@@ -176,6 +176,23 @@ impl Log {
     pub async fn change(&self, change: Change) -> Result<Changed, ChangeError> {
         let (answer, receiver) = oneshot::channel();
         if self.requests.send(Request::Change { change, answer }).await.is_err() {
+            return Err(AppendError::NotDone { why: why(&self.closed) });
+        }
+        receiver.await.unwrap_or_else(|_| Err(AppendError::Unknown { why: why(&self.closed) }))
+    }
+
+    /// Has `decide` say what is to change, given everything that has been decided before, durable or not, and waits until it is durable:
+    /// all of it, or nothing. Changes that build on what they find don't lose one another this way.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; a refusal, that of `decide` too, rests on nothing but durable commits.
+    /// # Cancel The change may still happen.
+    pub async fn alter(
+        &self,
+        decide: impl FnOnce(&State) -> Result<Vec<Change>, Refusal> + Send + 'static,
+    ) -> Result<Changed, ChangeError> {
+        let (answer, receiver) = oneshot::channel();
+        if self.requests.send(Request::Alter { decide: Box::new(decide), answer }).await.is_err() {
             return Err(AppendError::NotDone { why: why(&self.closed) });
         }
         receiver.await.unwrap_or_else(|_| Err(AppendError::Unknown { why: why(&self.closed) }))

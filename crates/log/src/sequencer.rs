@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use lakebed_model::{Change, Changed, Commit, CommitNumber, Draft, FlushOutcome, FlushProposal, SegmentId, State};
+use lakebed_model::{
+    Change, Changed, Commit, CommitNumber, Draft, FlushOutcome, FlushProposal, Refusal, SegmentId, State,
+};
 use lakebed_segment::body::Body;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -36,6 +38,8 @@ const FLUSHES_REMEMBERED_MIN: usize = 16;
 
 /// So many waiters are never too many to remember.
 const WAITERS_CHECKED_MIN: usize = 1024;
+/// What is to change, given the state as it is decided so far.
+pub(crate) type Decide = Box<dyn FnOnce(&State) -> Result<Vec<Change>, Refusal> + Send>;
 
 /// What can be asked of the sequencer.
 pub(crate) enum Request {
@@ -47,6 +51,8 @@ pub(crate) enum Request {
     },
     /// Decide a change.
     Change { change: Change, answer: oneshot::Sender<Result<Changed, ChangeError>> },
+    /// Decide what follows from the state that is decided so far.
+    Alter { decide: Decide, answer: oneshot::Sender<Result<Changed, ChangeError>> },
     /// Prove that the durable state is the end of the log.
     Barrier { answer: oneshot::Sender<Result<State, BarrierError>> },
 }
@@ -264,6 +270,10 @@ impl Sequencer {
             Request::Change { change, answer } => {
                 Answer::Change(answer, draft.change(change).map_err(AppendError::Refused))
             }
+            Request::Alter { decide, answer } => {
+                let decided = decide(draft.state()).and_then(|changes| draft.change_all(changes));
+                Answer::Change(answer, decided.map_err(AppendError::Refused))
+            }
             Request::Barrier { answer } => Answer::Barrier(answer),
         }
     }
@@ -359,7 +369,9 @@ impl Sequencer {
         for request in self.queue.drain(..) {
             match request {
                 Request::Flush { answer, .. } => drop(answer.send(Err(not_done()))),
-                Request::Change { answer, .. } => drop(answer.send(Err(not_done()))),
+                Request::Change { answer, .. } | Request::Alter { answer, .. } => {
+                    drop(answer.send(Err(not_done())));
+                }
                 Request::Barrier { answer } => drop(answer.send(Err(BarrierError::Closed { why: reason.clone() }))),
             }
         }

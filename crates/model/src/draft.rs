@@ -167,6 +167,19 @@ impl Draft {
         Ok(Changed { number: self.state.number })
     }
 
+    /// Decides changes that belong together: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Draft::change`], of the first that is refused; the draft is unchanged.
+    pub fn change_all(&mut self, changes: Vec<Change>) -> Result<Changed, Refusal> {
+        let mut next = self.clone();
+        for change in changes {
+            next.change(change)?;
+        }
+        *self = next;
+        Ok(Changed { number: self.state.number })
+    }
+
     /// The commit, and the state after it.
     ///
     /// `writer` is the sequencer's own nonce; `time_ms` its wall clock, for humans.
