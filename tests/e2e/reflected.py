@@ -53,13 +53,19 @@ class Server:
 
 
 class Refused(Exception):
-    """A status: its `code`, and of its google.rpc.ErrorInfo the `reason`, `domain` and `metadata`."""
+    """A status: its `code`; of its google.rpc.ErrorInfo the `reason`, `domain` and `metadata`; the `fields` of its BadRequest; and
+    whether it says when to `retry`."""
 
     def __init__(self, error):
         super().__init__(f"{error.code()}: {error.details()}")
         self.code, self.reason, self.domain, self.metadata = error.code(), None, None, {}
+        self.fields, self.retry = [], False
         status = rpc_status.from_call(error)
         for detail in status.details if status else ():
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info):
                 self.reason, self.domain, self.metadata = info.reason, info.domain, dict(info.metadata)
+            wrong = error_details_pb2.BadRequest()
+            if detail.Unpack(wrong):
+                self.fields = [violation.field for violation in wrong.field_violations]
+            self.retry = self.retry or detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)

@@ -23,6 +23,7 @@ use crate::http::{self, listener::Lifetime};
 use crate::kafka::{Service, listener};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::request_memory::RequestBudgets;
 use crate::rooms::Rooms;
 use crate::topics::Topics;
 
@@ -36,8 +37,6 @@ use parts::{Parts, part_ended};
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// How long connections may take to end after what was accepted is durable.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
-/// As long as that for gRPC and HTTP: shorter, since a stream that a client holds open, as a watch of health does, has no end.
-const HTTP_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// A merge holds about three times its bytes: one so many-th of the memory, within these bounds.
 const MERGE_SHARE: u64 = 64;
@@ -196,13 +195,19 @@ impl Broker {
         let (rooms, publishing, merging) = open(store, config).await?;
         let rooms = Arc::new(rooms);
         let lifetime = Lifetime::default();
-        let service = Arc::new(Service::new(Arc::clone(&rooms)));
+        let request_budgets = RequestBudgets::new(rooms.config.budget().requests_bytes);
+        let service = Arc::new(Service::new(Arc::clone(&rooms), request_budgets.clone()));
         let listener = listener::listen(kafka, service, lifetime.shutdown.clone(), lifetime.clients.clone());
         let clients = lifetime.clients.clone();
         let prober = quiet::probe_when_quiet(rooms.log.clone(), clients, Arc::clone(&rooms.metrics));
-        let (services, health) = grpc::routes(Arc::clone(&rooms)).await;
+        let about = grpc::About {
+            kafka_address: rooms.config.advertise.clone().unwrap_or_else(|| kafka_address.to_string()),
+            http_address: http_address.to_string(),
+            started: tokio::time::Instant::now(),
+        };
+        let (services, health) = grpc::routes(Arc::clone(&rooms), about).await;
         let options = http::listener::Options {
-            router: http::router(Arc::clone(&rooms), services),
+            router: http::router(Arc::clone(&rooms), services, request_budgets),
             config: rooms.config.clone(),
             metrics: Arc::clone(&rooms.metrics),
             seed: rooms.seams.seed,
@@ -260,12 +265,12 @@ impl Broker {
         }
         drained.cancel();
         connections.close();
-        // Those of HTTP that have said what they had to say are gone by then.
-        drop(tokio::time::timeout(HTTP_CLOSE_MAX, connections.wait()).await);
-        cut.cancel();
+        // Every stream has been told, and says its status; who does not read it is not waited for.
         if tokio::time::timeout(CLOSE_MAX, async { (connections.wait().await, clients.wait().await) }).await.is_err() {
-            tracing::warn!(connections = clients.len(), "connections were cut off");
+            tracing::warn!(connections = connections.len() + clients.len(), "connections were cut off");
         }
+        cut.cancel();
+        connections.wait().await;
         self.parts.stop().await;
         outcome
     }

@@ -49,6 +49,9 @@ pub struct Config {
     pub connection_age_max: Duration,
     /// How long calls may go on after that before streams are ended.
     pub connection_age_grace: Duration,
+    /// Web pages of these origins (`https://console.example:8443`, separated by commas, or `*` for all) may call by gRPC-Web from a
+    /// browser. None by default: there is no authentication, and a page could do whatever its reader's machine may.
+    pub cors_origins: Option<String>,
 }
 
 /// Where the memory goes.
@@ -105,6 +108,7 @@ impl Default for Config {
             connection_idle_max: Duration::from_secs(600),
             connection_age_max: Duration::from_secs(1800),
             connection_age_grace: Duration::from_secs(300),
+            cors_origins: None,
         }
     }
 }
@@ -145,6 +149,11 @@ impl Config {
         problems
     }
 
+    /// The origins whose pages may call.
+    pub(crate) fn origins(&self) -> impl Iterator<Item = &str> {
+        self.cors_origins.iter().flat_map(|origins| origins.split(',')).map(str::trim)
+    }
+
     /// Host and port that clients are told, if they are told one.
     pub(crate) fn advertised(&self) -> Option<(String, u16)> {
         self.advertise.as_deref().and_then(|address| split_address(address).ok())
@@ -167,6 +176,18 @@ impl Config {
             live_runs_max: (self.memory_bytes / 8 / RUN_BYTES).min(LIVE_RUNS_MAX),
             response_bytes_max: (share / 2).clamp(1 << 20, 52 << 20),
         }
+    }
+}
+
+/// Whether it is `*`, or an origin as browsers write it: scheme, host and port, and nothing after them.
+pub(crate) fn check_origin(text: &str) -> Result<(), &'static str> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain =
+        |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte));
+    if text == "*" || rest.is_some_and(plain) {
+        Ok(())
+    } else {
+        Err("must be *, or http:// or https:// with a host and maybe a port, and nothing after them")
     }
 }
 
@@ -203,10 +224,11 @@ mod tests {
             kafka_listen: "kafka.example:9092".to_owned(),
             http_listen: "kafka.example:9092".to_owned(),
             store: "".into(),
+            cors_origins: Some("https://fine.example:1, https://x/,x".to_owned()),
             ..Config::default()
         };
         let problems = wrong.validate();
-        assert_eq!(problems.len(), 11, "{problems:#?}");
+        assert_eq!(problems.len(), 12, "{problems:#?}");
         assert!(
             problems.contains(&Wrong { setting: "memory", what: "must be 64MiB to 16TiB".to_owned() }),
             "{problems:#?}"

@@ -9,6 +9,7 @@ pub(crate) mod codec;
 mod consume;
 mod produce;
 mod produce_stream;
+mod segments;
 pub(crate) mod status;
 mod watch;
 
@@ -16,10 +17,12 @@ use std::sync::Arc;
 
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::http::messages::no_method;
 use crate::rooms::Rooms;
 use crate::services::admin_service_server::AdminServiceServer;
 use crate::services::consume_service_server::ConsumeServiceServer;
@@ -31,14 +34,33 @@ pub(crate) struct Services {
     pub(crate) rooms: Arc<Rooms>,
     /// What waits in Consume streams.
     consume_budget: consume::Budget,
+    pub(crate) about: Arc<About>,
+}
+
+/// What a broker tells of itself.
+#[derive(Debug)]
+pub(crate) struct About {
+    /// Where Kafka clients connect, as `host:port`.
+    pub(crate) kafka_address: String,
+    /// Where gRPC and HTTP clients connect.
+    pub(crate) http_address: String,
+    /// When it began to serve.
+    pub(crate) started: Instant,
+}
+
+#[cfg(test)]
+impl Default for About {
+    fn default() -> Self {
+        Self { kafka_address: String::new(), http_address: String::new(), started: Instant::now() }
+    }
 }
 
 /// All services with health and reflection, as routes for the HTTP port; and the handle that changes their health.
-pub(crate) async fn routes(rooms: Arc<Rooms>) -> (axum::Router, HealthReporter) {
+pub(crate) async fn routes(rooms: Arc<Rooms>, about: About) -> (axum::Router, HealthReporter) {
     let message_bytes_max = rooms.config.request_bytes_max;
     let counts = Arc::clone(rooms.metrics.grpc());
     let consume_budget = consume::Budget::new(rooms.config.budget().streams_bytes);
-    let services = Services { rooms, consume_budget };
+    let services = Services { rooms, consume_budget, about: Arc::new(about) };
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<ProduceServiceServer<Services>>().await;
     reporter.set_serving::<ConsumeServiceServer<Services>>().await;
@@ -66,8 +88,7 @@ pub(crate) async fn routes(rooms: Arc<Rooms>) -> (axum::Router, HealthReporter) 
 async fn not_found(request: axum::extract::Request) -> axum::response::Response {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if content_type.is_some_and(|value| value.starts_with("application/grpc")) {
-        let path = request.uri().path();
-        tonic::Status::unimplemented(format!("there is no method {path}")).into_http()
+        no_method(request.uri().path()).into_http()
     } else {
         (StatusCode::NOT_FOUND, "not found: there are /livez, /readyz and /metrics\n").into_response()
     }

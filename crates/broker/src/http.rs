@@ -4,30 +4,43 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
 use crate::metrics::Metrics;
+use crate::request_memory::RequestBudgets;
 use crate::rooms::Rooms;
 
+mod calls;
 pub(crate) mod ending;
 mod last_words;
 mod lingering;
 pub(crate) mod listener;
+pub(crate) mod messages;
+mod web;
 mod windows;
 
 /// `/livez`, `/readyz` and `/metrics`, with `services` beside them (a tonic `Routes` by its `into_axum_router`).
-pub fn router(rooms: Arc<Rooms>, services: Router) -> Router {
+pub(crate) fn router(rooms: Arc<Rooms>, services: Router, budgets: RequestBudgets) -> Router {
+    let bounds = messages::Bounds { budgets, produce_bytes_max: rooms.config.request_bytes_max };
+    // From the innermost to the outermost. gRPC-Web becomes gRPC before messages are looked at, and each answer is followed to its end
+    // as its client sees it.
+    let services = services
+        .layer(from_fn(last_words::end_streams))
+        .layer(from_fn_with_state(bounds, messages::let_in))
+        .layer(from_fn(web::translate))
+        .layer(web::cors(rooms.config.origins()));
+    let ids = calls::RequestIds::new(rooms.seams.seed);
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(rooms)
         .merge(services)
-        .layer(from_fn(last_words::end_streams))
+        .layer(from_fn_with_state(ids, calls::follow))
 }
 
 /// The process runs.

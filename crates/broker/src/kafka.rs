@@ -29,13 +29,14 @@ mod request;
 mod response;
 mod topic_admin;
 
+use crate::request_memory::RequestBudgets;
 use connection::Started;
-use frame::{FrameBudgets, FrameLimits};
+use frame::FrameLimits;
 use request::{Body, Request};
 use response::{Reply, ReplyTo};
 
 /// The id by which clients know this broker. Not 0, which some tools take for "none".
-const NODE_ID: i32 = 1;
+pub(crate) const NODE_ID: i32 = 1;
 /// Partitions have one leader epoch for the whole life of a topic id: there is nothing that a change of leader could truncate.
 const LEADER_EPOCH: i32 = 0;
 /// A frame that has begun must go on within this time.
@@ -48,7 +49,7 @@ pub(crate) struct Service {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) buffers: BufferPool,
-    pub(crate) frame_budgets: FrameBudgets,
+    pub(crate) request_budgets: RequestBudgets,
     pub(crate) frame_limits: FrameLimits,
     /// Host and port that clients are told; `None` is where each reached us.
     advertise: Option<(String, u16)>,
@@ -58,13 +59,13 @@ pub(crate) struct Service {
 
 impl Service {
     /// A service over the rooms of a broker.
-    pub(crate) fn new(rooms: Arc<Rooms>) -> Self {
+    pub(crate) fn new(rooms: Arc<Rooms>, request_budgets: RequestBudgets) -> Self {
         let config = &rooms.config;
         let budget = config.budget();
         Self {
             metrics: Arc::clone(&rooms.metrics),
             buffers: BufferPool::new(budget.free_buffers_bytes),
-            frame_budgets: FrameBudgets::new(budget.requests_bytes),
+            request_budgets,
             frame_limits: FrameLimits {
                 produce_bytes_max: config.request_bytes_max,
                 other_bytes_max: OTHER_REQUEST_BYTES_MAX.min(config.request_bytes_max),

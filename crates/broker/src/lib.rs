@@ -16,11 +16,12 @@ pub mod config;
 mod connections;
 mod damage;
 mod grpc;
-pub mod http;
+mod http;
 mod kafka;
 pub mod metrics;
 pub mod readiness;
 pub mod reason;
+mod request_memory;
 mod rooms;
 pub mod topics;
 

@@ -9,6 +9,8 @@
 //! Kafka's codes are those that clients act upon rightly: what passes by itself is retriable there (NOT_LEADER_OR_FOLLOWER refreshes
 //! metadata and retries as *not persisted*; KAFKA_STORAGE_ERROR backs off), what does not pass is not.
 
+use std::time::Duration;
+
 use kafka_protocol::ResponseError;
 use lakebed_fetch::FetchError;
 use lakebed_ingest::{AdmitError, Obstacle, ProduceError};
@@ -132,7 +134,74 @@ pub const TABLE: &[Row] = &[
     row(Reason::Internal, "INTERNAL", K::UnknownServerError, Code::Internal),
 ];
 
+/// What became of the bytes, and of whatever else was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing was stored, nothing was changed.
+    NothingHappened,
+    /// It may have been done, now or a little later.
+    MayHaveHappened,
+}
+
 impl Reason {
+    /// What became of the request.
+    pub fn fate(self) -> Fate {
+        match self {
+            Self::OutcomeUnknown | Self::Internal => Fate::MayHaveHappened,
+            _ => Fate::NothingHappened,
+        }
+    }
+
+    /// When to come back with the same request, if what stands in its way passes by itself and nothing of it happened.
+    pub fn pause(self) -> Option<Duration> {
+        match self {
+            // At once, on another connection.
+            Self::ConnectionAged => Some(Duration::ZERO),
+            Self::Fenced | Self::ShuttingDown | Self::Overloaded => Some(Duration::from_millis(200)),
+            Self::StoreUnavailable => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// What the client is to do about it; for `docs/errors.md`.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::TopicNotFound | Self::TopicIdNotFound => "Look at the name (`ListTopics`), or create the topic.",
+            Self::TopicAlreadyExists => "Use it, or choose another name.",
+            Self::PartitionNotFound => "Ask how many partitions there are (`DescribeTopic`).",
+            Self::OffsetOutOfRange => "Go on at `earliest` or `latest` of the metadata.",
+            Self::MessageTooLarge => "Send smaller batches, or raise `max.message.bytes` of the topic.",
+            Self::CorruptBatch | Self::UnsupportedMagic | Self::UnsupportedCompression => {
+                "Build the batch anew; it is refused again as it is."
+            }
+            Self::InvalidRecord => "Correct the record that the message names.",
+            Self::InvalidRequest | Self::InvalidAcks => "Correct the field that `BadRequest` names.",
+            Self::InvalidTimestamp => {
+                "Correct the producer's clock, or raise `message.timestamp.before.max.ms` or `message.timestamp.after.max.ms`."
+            }
+            Self::InvalidTopicName => "Choose another name; the message says what is wrong with this one.",
+            Self::InvalidConfig => "Correct the setting; the message has the nearest name, or what values it takes.",
+            Self::InvalidPartitionCount => "Ask for a number within the bounds that the message names.",
+            Self::Fenced => "Send it to the broker that has taken over.",
+            Self::ShuttingDown => "Connect again, and send it again.",
+            Self::ConnectionAged => "Send it again at once on another connection; the broker goes on.",
+            Self::Overloaded => "Send it again after a pause, or give the broker more memory.",
+            Self::StoreUnavailable => "Send it again after a pause; look at the store.",
+            Self::OutcomeUnknown => {
+                "Read what is there before sending it again; an idempotent producer of Kafka's may send it again as it is."
+            }
+            Self::DamagedObject => "Other offsets can be read. Look at the object that the metadata names.",
+            Self::OffsetMismatch => {
+                "Look at what was written meanwhile; `next_offset` of the metadata is where the partition is."
+            }
+            Self::InvalidResumeToken => "Begin anew at an offset or a time.",
+            Self::Unsupported => "Do without, or use a broker that has it.",
+            Self::OutOfOrderSequence => "A batch before this one is missing: begin with a new producer id.",
+            Self::InvalidProducerEpoch => "Another producer of this id has begun: stop this one.",
+            Self::Internal => "Read what is there before sending it again, and report what the broker's log says.",
+        }
+    }
+
     /// Its row.
     pub fn row(self) -> &'static Row {
         TABLE.iter().find(|row| row.reason == self).expect("every reason has a row; a test holds it")
@@ -244,8 +313,21 @@ impl From<&FetchError> for Reason {
 }
 
 #[cfg(test)]
+mod page;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unavailable_says_that_nothing_happened_and_what_may_have_happened_says_so() {
+        for row in TABLE {
+            let open = matches!(row.grpc, Code::Unknown | Code::Internal);
+            assert_eq!(row.reason.fate() == Fate::MayHaveHappened, open, "{:?}", row.reason);
+            let passes = matches!(row.grpc, Code::Unavailable | Code::ResourceExhausted);
+            assert_eq!(row.reason.pause().is_some(), passes, "{:?}", row.reason);
+        }
+    }
 
     #[test]
     fn every_reason_has_one_row_in_the_order_of_the_enum() {

@@ -80,6 +80,47 @@ pub enum CreateError {
     Barrier(#[from] BarrierError),
 }
 
+/// What to change of a topic; what is `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alteration {
+    /// Its name.
+    pub name: String,
+    /// Only if this is its id.
+    pub id: Option<TopicId>,
+    /// How many partitions there are then.
+    pub partitions: Option<u32>,
+    /// Its settings.
+    pub config: ConfigAlteration,
+}
+
+/// What to change of a topic's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigAlteration {
+    /// These are all.
+    Replace(BTreeMap<String, String>),
+    /// These get a value, or their default again. May be empty.
+    Some(BTreeMap<String, Option<String>>),
+}
+
+impl ConfigAlteration {
+    /// All settings as they are then.
+    fn after(&self, now: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        match self {
+            Self::Replace(config) => config.clone(),
+            Self::Some(changes) => {
+                let mut config = now.clone();
+                for (name, value) in changes {
+                    match value {
+                        Some(value) => config.insert(name.clone(), value.clone()),
+                        None => config.remove(name),
+                    };
+                }
+                config
+            }
+        }
+    }
+}
+
 /// How a topic is named in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicReference {
@@ -89,7 +130,7 @@ pub enum TopicReference {
     Id(TopicId),
 }
 
-/// Why a topic was not found or not deleted.
+/// Why a topic was not found, not altered or not deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     /// No topic of that name.
@@ -104,6 +145,19 @@ pub enum TopicError {
         /// The id.
         id: TopicId,
     },
+    /// The name is there, and it is another topic.
+    #[error("topic {name:?} has id {found}, not {asked}: it has been created again")]
+    OtherId {
+        /// The name.
+        name: String,
+        /// Its id.
+        found: TopicId,
+        /// The id that it should have.
+        asked: TopicId,
+    },
+    /// A setting that can't be kept.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// Its fate is what the error says.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -130,8 +184,9 @@ impl From<&CreateError> for Reason {
 impl From<&TopicError> for Reason {
     fn from(error: &TopicError) -> Self {
         match error {
-            TopicError::NoSuchName { .. } => Self::TopicNotFound,
+            TopicError::NoSuchName { .. } | TopicError::OtherId { .. } => Self::TopicNotFound,
             TopicError::NoSuchId { .. } => Self::TopicIdNotFound,
+            TopicError::Setting(_) => Self::InvalidConfig,
             TopicError::Append(error) => Self::from(error),
             TopicError::Unanswered(_) => Self::OutcomeUnknown,
             TopicError::Barrier(error) => Self::from(error),
@@ -187,6 +242,46 @@ impl Topics {
         find_name(&self.log.state(), name).ok_or(error)
     }
 
+    /// Changes a topic, all that is asked for or nothing; answers with what it is then, or would be. Alterations at the same time
+    /// build on one another. One that changes nothing commits nothing.
+    ///
+    /// # Errors
+    /// [`TopicError`].
+    /// # Cancel
+    /// It may still happen.
+    pub async fn alter(&self, alteration: Alteration, validate_only: bool) -> Result<FoundTopic, TopicError> {
+        match &alteration.config {
+            ConfigAlteration::Replace(config) => settings::check(config)?,
+            ConfigAlteration::Some(changes) => {
+                settings::check_names(changes.keys())?;
+                let set = changes.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+                settings::check(&set.collect())?;
+            }
+        }
+        let reference = TopicReference::Name(alteration.name.clone());
+        // Behind a barrier even if it is there: it may have been created again.
+        let state = self.log.barrier().await?;
+        let found = find(&state, &reference).ok_or_else(|| no_such(&reference))?;
+        if let Some(asked) = alteration.id.filter(|asked| *asked != found.id) {
+            return Err(TopicError::OtherId { name: alteration.name, found: found.id, asked });
+        }
+        let id = found.id;
+        let state = if validate_only {
+            let mut draft = Draft::after(&state);
+            let changes = alteration.changes(id, draft.state()).map_err(AppendError::Refused)?;
+            draft.change_all(changes).map_err(AppendError::Refused)?;
+            draft.state().clone()
+        } else {
+            match self.log.alter(move |state| alteration.changes(id, state)).await {
+                Ok(_) => self.log.state(),
+                Err(AppendError::Refused(Refusal::UnknownTopic { .. })) => return Err(no_such(&reference)),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        // Gone again already: it was altered all the same.
+        Ok(find_id(&state, id).unwrap_or(found))
+    }
+
     /// Deletes a topic; answers with what it was.
     ///
     /// # Errors
@@ -239,6 +334,22 @@ impl Topics {
                 return TopicId::new(uuid::Builder::from_random_bytes(bytes).into_uuid());
             }
         }
+    }
+}
+
+impl Alteration {
+    /// What is to be committed: nothing of what is so already.
+    fn changes(&self, id: TopicId, state: &State) -> Result<Vec<Change>, Refusal> {
+        let topic = state.topic(id).ok_or(Refusal::UnknownTopic { id })?;
+        let mut changes = Vec::new();
+        let config = self.config.after(&topic.config);
+        if config != *topic.config {
+            changes.push(Change::AlterTopic { id, config });
+        }
+        if let Some(partitions) = self.partitions.filter(|partitions| *partitions != topic.partitions) {
+            changes.push(Change::AddPartitions { id, partitions });
+        }
+        Ok(changes)
     }
 }
 

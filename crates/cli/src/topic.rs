@@ -62,7 +62,7 @@ struct Segment {
     last_offset: i64,
     row_count: i64,
     first_row: i64,
-    object_bytes: i64,
+    object_bytes: Option<i64>,
     min_timestamp: Option<i64>,
     max_timestamp: Option<i64>,
     uri: String,
@@ -203,8 +203,9 @@ async fn segments(
     let columns = ["partition", "base offset", "last offset", "rows", "first row", "bytes", "uri"];
     output.list("segments", &segments, columns, |segment| {
         let Segment { partition, base_offset, last_offset, row_count, first_row, object_bytes, uri, .. } = segment;
-        let numbers = [i64::from(*partition), *base_offset, *last_offset, *row_count, *first_row, *object_bytes];
-        let [partition, base, last, rows, first, bytes] = numbers.map(|number| number.to_string());
+        let numbers = [i64::from(*partition), *base_offset, *last_offset, *row_count, *first_row];
+        let [partition, base, last, rows, first] = numbers.map(|number| number.to_string());
+        let bytes = object_bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
         [partition, base, last, rows, first, bytes, uri.clone()]
     })
 }

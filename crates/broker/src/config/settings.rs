@@ -273,6 +273,17 @@ pub const TABLE: &[Setting] = &[
         set: |config, value| config.connection_age_grace = value.span().unwrap_or_default(),
     },
     Setting {
+        name: "cors_origins",
+        group: CONNECTIONS,
+        kind: Kind::Origins,
+        auto: Some("none"),
+        what: "Web pages of these origins may call by gRPC-Web from a browser",
+        effect: "There is no authentication: a page that may call can do whatever the machine of its reader may",
+        for_tests: false,
+        get: |config| text_of(config.cors_origins.as_ref()),
+        set: |config, value| config.cors_origins = value.text(),
+    },
+    Setting {
         name: "tail",
         group: FLUSHES,
         kind: Kind::Switch,
@@ -306,6 +317,7 @@ mod tests {
         ("connection_idle_max", "13s"),
         ("connection_age_max", "14m"),
         ("connection_age_grace", "15m"),
+        ("cors_origins", "https://console.example:8443"),
         ("tail", "false"),
     ];
 
@@ -342,6 +354,7 @@ mod tests {
             connection_idle_max,
             connection_age_max,
             connection_age_grace,
+            cors_origins,
         } = config;
         assert_ne!(store, default.store);
         assert_ne!(kafka_listen, default.kafka_listen);
@@ -359,6 +372,7 @@ mod tests {
         assert_ne!(connection_idle_max, default.connection_idle_max);
         assert_ne!(connection_age_max, default.connection_age_max);
         assert_ne!(connection_age_grace, default.connection_age_grace);
+        assert_ne!(cors_origins, default.cors_origins);
     }
 
     #[test]

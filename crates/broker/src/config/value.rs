@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::split_address;
+use super::{check_origin, split_address};
 
 /// What stands for "as suits the rest" where a setting has such a value.
 pub const AUTO: &str = "auto";
@@ -61,6 +61,8 @@ pub enum Kind {
     Text,
     /// One of a few words.
     Choice(&'static [&'static str]),
+    /// Origins of web pages, separated by commas, or `*`.
+    Origins,
 }
 
 impl Value {
@@ -123,7 +125,7 @@ impl Kind {
             Self::Size { .. } => Value::Size(parse_size(text)?),
             Self::Span { .. } => Value::Span(parse_time_span(text)?),
             Self::Count { .. } => Value::Count(text.parse().map_err(|_| "must be a whole number".to_owned())?),
-            Self::Address | Self::Url | Self::Text | Self::Choice(_) => Value::Text(text.to_owned()),
+            Self::Address | Self::Url | Self::Text | Self::Choice(_) | Self::Origins => Value::Text(text.to_owned()),
         };
         match self.complaint(&value) {
             Some(complaint) => Err(complaint),
@@ -145,6 +147,10 @@ impl Kind {
             }
             (Self::Address, Value::Text(text)) => split_address(text).err().map(str::to_owned),
             (Self::Url | Self::Text, Value::Text(text)) if text.is_empty() => Some("must be given".to_owned()),
+            (Self::Origins, Value::Text(text)) => {
+                let wrong = text.split(',').map(str::trim).find(|origin| check_origin(origin).is_err())?;
+                check_origin(wrong).err().map(|what| format!("{what}, unlike {wrong:?}"))
+            }
             (Self::Choice(words), Value::Text(text)) if !words.contains(&text.as_str()) => {
                 Some(format!("must be {}", words.join(" or ")))
             }
@@ -163,6 +169,7 @@ impl Kind {
             Self::Url => "a URL or a path".to_owned(),
             Self::Text => "a text".to_owned(),
             Self::Choice(words) => words.join(" or "),
+            Self::Origins => "origins, separated by commas, or *".to_owned(),
         }
     }
 
@@ -177,6 +184,7 @@ impl Kind {
             Self::Url => "URL",
             Self::Text => "TEXT",
             Self::Choice(_) => "WORD",
+            Self::Origins => "ORIGINS",
         }
     }
 }

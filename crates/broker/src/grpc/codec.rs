@@ -1,13 +1,17 @@
-//! The codec of our services: prost's, but a message is given its room at once.
+//! The codec of our services: prost's, with two differences.
 //!
-//! prost's own lets the buffer grow as it is written: a message of a mebibyte is moved five times on its way from 64 KiB.
+//! 1. A message is given its room at once. prost's own lets the buffer grow as it is written: a message of a mebibyte is moved five
+//!    times on its way from 64 KiB.
+//! 2. A message that is no message is the client's mistake, and a status of the table says so. tonic's own answers INTERNAL, which
+//!    would say that something may have happened.
 
 use std::marker::PhantomData;
 
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec as TonicCodec, EncodeBuf, Encoder};
-use tonic_prost::{ProstCodec, ProstDecoder};
+use tonic::codec::{Codec as TonicCodec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+use super::status::invalid;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -29,14 +33,14 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = SizedEncoder<T>;
-    type Decoder = ProstDecoder<U>;
+    type Decoder = CheckedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         SizedEncoder { messages: PhantomData }
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(BufferSettings::default())
+        CheckedDecoder { messages: PhantomData }
     }
 }
 
@@ -54,5 +58,21 @@ impl<T: Message> Encoder for SizedEncoder<T> {
         buffer.reserve(item.encoded_len());
         item.encode_raw(buffer);
         Ok(())
+    }
+}
+
+/// Decodes messages, and refuses what is none.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckedDecoder<U> {
+    messages: PhantomData<U>,
+}
+
+impl<U: Message + Default> Decoder for CheckedDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let decoded = U::decode(source);
+        decoded.map(Some).map_err(|error| invalid(format_args!("the request is no message of this call: {error}")))
     }
 }

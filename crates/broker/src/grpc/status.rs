@@ -1,11 +1,14 @@
 //! From the table of reasons to a gRPC status with details.
+//!
+//! Every status that a service makes is made here, so that each has `google.rpc.ErrorInfo`. A request that is wrong says in
+//! `google.rpc.BadRequest` where, and what passes by itself says in `google.rpc.RetryInfo` when to come back.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 
 use lakebed_wire::rpc;
 use prost::Message;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::reason::{Reason, TABLE};
@@ -15,10 +18,7 @@ const DOMAIN: &str = "lakebed";
 
 /// A status that says why, with facts for programs.
 pub(crate) fn status<const N: usize>(reason: Reason, message: impl Display, facts: [(&str, String); N]) -> Status {
-    let row = reason.row();
-    let metadata: HashMap<String, String> = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let details = ErrorDetails::with_error_info(row.name, DOMAIN, metadata);
-    Status::with_error_details(row.grpc, message.to_string(), details)
+    build(reason, None, message, facts)
 }
 
 /// A request that is not one that the call takes.
@@ -39,4 +39,86 @@ pub(crate) fn as_message(status: &Status) -> rpc::Status {
         message: status.message().to_owned(),
         details: Vec::new(),
     })
+}
+
+/// A request of which one field is wrong. `field` is its path, as `config.retention.ms`; `message` says what is wrong, and names it.
+pub(crate) fn violation<const N: usize>(
+    reason: Reason,
+    field: &str,
+    message: impl Display,
+    facts: [(&str, String); N],
+) -> Status {
+    build(reason, Some(field), message, facts)
+}
+
+fn build<const N: usize>(
+    reason: Reason,
+    field: Option<&str>,
+    message: impl Display,
+    facts: [(&str, String); N],
+) -> Status {
+    let row = reason.row();
+    let message = message.to_string();
+    let metadata: HashMap<String, String> = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut details = ErrorDetails::with_error_info(row.name, DOMAIN, metadata);
+    if row.grpc == Code::InvalidArgument {
+        details.add_bad_request_violation(field.unwrap_or_default(), &message);
+    }
+    if let Some(pause) = reason.pause() {
+        details.set_retry_info(Some(pause));
+    }
+    Status::with_error_details(row.grpc, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first line that makes a status by a constructor of tonic's.
+    fn made_in(text: &str) -> Option<&str> {
+        text.lines().find(|line| {
+            let mut places = line.match_indices("Status::");
+            // Not a variant, such as ServingStatus::NotServing.
+            places.any(|(at, found)| line[at + found.len()..].starts_with(char::is_lowercase))
+        })
+    }
+
+    #[test]
+    fn services_make_their_statuses_here() {
+        assert!(
+            made_in("    Err(Status::internal(\"x\"))").is_some() && made_in("ServingStatus::NotServing").is_none()
+        );
+        let mut directories = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/grpc")];
+        let mut looked_at = 0;
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if !(path.ends_with("status.rs") || path.ends_with("tests.rs")) {
+                    looked_at += 1;
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let shipped = text.split("#[cfg(test)]").next().unwrap();
+                    assert_eq!(made_in(shipped), None, "{}", path.display());
+                }
+            }
+        }
+        assert!(looked_at > 4, "{looked_at}");
+    }
+
+    #[test]
+    fn a_status_says_why_and_where_and_when_to_come_back() {
+        let wrong =
+            violation(Reason::InvalidConfig, "config.retention.ms", "soon is no number", [("topic", "t".to_owned())]);
+        let details = wrong.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str(), info.metadata["topic"].as_str()),
+            ("INVALID_CONFIG", DOMAIN, "t")
+        );
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "config.retention.ms");
+        assert!(details.retry_info().is_none(), "it does not pass by itself");
+        let away = status(Reason::StoreUnavailable, "away", []).get_error_details();
+        assert!(away.retry_info().is_some() && away.bad_request().is_none());
+    }
 }

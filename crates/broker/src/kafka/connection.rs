@@ -23,10 +23,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use super::frame::{FrameError, FrameMemory, FrameReader};
+use super::frame::{FrameError, FrameReader};
 use super::request::{Parsed, RequestError, parse};
 use super::response::{Outgoing, Reply};
 use crate::metrics::Metrics;
+use crate::request_memory::RequestMemory;
 
 /// More requests of one connection don't wait in the broker. Clients that pipeline keep 5 (Java) to thousands (librdkafka) in
 /// flight; beyond this many their records come in larger batches, which is better for all.
@@ -44,7 +45,7 @@ pub(crate) type Started = BoxFuture<'static, Reply>;
 /// A request on its way to its answer, with its share of the frames' memory.
 struct InFlight {
     answer: Started,
-    memory: Option<FrameMemory>,
+    memory: Option<RequestMemory>,
     /// What the metrics call it, and when its last byte had arrived.
     counted: (usize, Instant),
 }
@@ -81,7 +82,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Ended> {
     let (read_half, write_half) = stream.split();
     let frames =
-        FrameReader::new(read_half, service.buffers.clone(), service.frame_budgets.clone(), service.frame_limits);
+        FrameReader::new(read_half, service.buffers.clone(), service.request_budgets.clone(), service.frame_limits);
     let (sender, receiver) = mpsc::channel(IN_FLIGHT_MAX);
     let mut writing = pin!(write_answers(write_half, receiver, &service.metrics));
     let reading = read_requests(frames, reached_at, service, sender, shutdown);

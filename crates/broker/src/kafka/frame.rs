@@ -6,20 +6,18 @@
 //!    its own, so that producers who wait leave room for everybody else.
 //! 3. Only Produce may be large: decoding inflates the other messages many times over.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use lakebed_store::buffers::{BufferPool, STEP_BYTES};
 use lakebed_wire::kafka;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+
+use crate::request_memory::{RequestBudget, RequestBudgets, RequestMemory};
 
 /// Small frames are cut out of a read buffer of this size; a large one is read past it.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
-/// Memory is accounted in this unit.
-const UNIT_BYTES: usize = 1024;
 
 /// What a frame may cost.
 #[derive(Debug, Clone, Copy)]
@@ -34,70 +32,8 @@ pub(crate) struct FrameLimits {
     pub(crate) stall_max: Duration,
 }
 
-/// Memory that frames of all connections share.
-#[derive(Debug, Clone)]
-struct FrameBudget {
-    units: Arc<Semaphore>,
-    /// The right to go beyond the budget, for one frame at a time.
-    overdraft: Arc<Semaphore>,
-}
-
-/// The budgets of all frames: producers that wait, for whatever reason, leave room for everybody else.
-#[derive(Debug, Clone)]
-pub(crate) struct FrameBudgets {
-    produce: FrameBudget,
-    other: FrameBudget,
-}
-
-impl FrameBudgets {
-    /// Budgets of `bytes` together; most of it is for Produce.
-    pub(crate) fn new(bytes: usize) -> Self {
-        let other = bytes / 4;
-        Self { produce: FrameBudget::new(bytes - other), other: FrameBudget::new(other) }
-    }
-
-    fn of(&self, api_key: i16) -> &FrameBudget {
-        if api_key == kafka::PRODUCE { &self.produce } else { &self.other }
-    }
-}
-
-/// A frame's share of the budget; given back when it is dropped.
-#[derive(Debug, Default)]
-pub(crate) struct FrameMemory {
-    units: Option<OwnedSemaphorePermit>,
-    overdraft: Option<OwnedSemaphorePermit>,
-}
-
-impl FrameBudget {
-    /// A budget of `bytes`.
-    fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units)), overdraft: Arc::new(Semaphore::new(1)) }
-    }
-
-    /// Waits until there is room for `bytes` more of a frame.
-    ///
-    /// SUBTLE: frames that each hold a part of the budget and wait for more would wait for one another for ever. One of them at a
-    /// time may go beyond the budget until it is whole, so what is held is at most the budget and one frame.
-    async fn grow(&self, memory: &mut FrameMemory, bytes: usize) {
-        if memory.overdraft.is_some() {
-            return;
-        }
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        tokio::select! {
-            biased;
-            more = Arc::clone(&self.units).acquire_many_owned(units) => {
-                let more = more.expect("the semaphore is never closed");
-                match &mut memory.units {
-                    Some(held) => held.merge(more),
-                    None => memory.units = Some(more),
-                }
-            }
-            overdraft = Arc::clone(&self.overdraft).acquire_owned(), if memory.units.is_some() => {
-                memory.overdraft = Some(overdraft.expect("the semaphore is never closed"));
-            }
-        }
-    }
+fn budget_of(budgets: &RequestBudgets, api_key: i16) -> &RequestBudget {
+    if api_key == kafka::PRODUCE { &budgets.produce } else { &budgets.other }
 }
 
 /// One frame without its length.
@@ -106,7 +42,7 @@ pub(crate) struct Frame {
     /// From the request header on.
     pub(crate) bytes: Bytes,
     /// Its share of the budget; dropped when somebody else accounts for the bytes, or when it is answered.
-    pub(crate) memory: FrameMemory,
+    pub(crate) memory: RequestMemory,
 }
 
 /// Why no frame can be read any more.
@@ -147,13 +83,13 @@ pub(crate) enum FrameError {
 pub(crate) struct FrameReader<R> {
     source: BufReader<R>,
     pool: BufferPool,
-    budgets: FrameBudgets,
+    budgets: RequestBudgets,
     limits: FrameLimits,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads frames from `source`.
-    pub(crate) fn new(source: R, pool: BufferPool, budgets: FrameBudgets, limits: FrameLimits) -> Self {
+    pub(crate) fn new(source: R, pool: BufferPool, budgets: RequestBudgets, limits: FrameLimits) -> Self {
         Self { source: BufReader::with_capacity(READ_BUFFER_BYTES, source), pool, budgets, limits }
     }
 
@@ -176,13 +112,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if api_key != kafka::PRODUCE {
             kafka::frame_length(claimed, self.limits.other_bytes_max)?;
         }
-        let mut memory = FrameMemory::default();
+        let mut memory = RequestMemory::default();
         let mut buffer = self.pool.take_for_claim(frame_bytes);
         buffer.put_i16(api_key);
         let mut allowed = 0;
         while buffer.len() < frame_bytes {
             let step = allowed.max(STEP_BYTES).min(frame_bytes - allowed);
-            self.budgets.of(api_key).grow(&mut memory, step).await;
+            budget_of(&self.budgets, api_key).grow(&mut memory, step).await;
             allowed += step;
             buffer.reserve_exact(allowed - buffer.len());
             self.read_to(&mut buffer, allowed).await.map_err(|error| error.of_frame(0, frame_bytes))?;
@@ -229,7 +165,7 @@ mod tests {
     };
 
     fn reader(input: Vec<u8>) -> FrameReader<std::io::Cursor<Vec<u8>>> {
-        FrameReader::new(std::io::Cursor::new(input), BufferPool::new(1 << 20), FrameBudgets::new(1 << 20), LIMITS)
+        FrameReader::new(std::io::Cursor::new(input), BufferPool::new(1 << 20), RequestBudgets::new(1 << 20), LIMITS)
     }
 
     fn framed(body: &[u8]) -> Vec<u8> {
@@ -281,21 +217,21 @@ mod tests {
         let soon = Duration::from_millis(1);
         let (mut peer, socket) = tokio::io::duplex(64);
         let limits = FrameLimits { idle_max: soon, stall_max: soon, ..LIMITS };
-        let mut reader = FrameReader::new(socket, BufferPool::new(0), FrameBudgets::new(1 << 20), limits);
+        let mut reader = FrameReader::new(socket, BufferPool::new(0), RequestBudgets::new(1 << 20), limits);
         assert!(matches!(reader.next().await.unwrap_err(), FrameError::Idle { .. }));
         tokio::io::AsyncWriteExt::write_all(&mut peer, &[0, 0, 0, 90, 0, 0, 0]).await.unwrap();
         assert!(matches!(reader.next().await.unwrap_err(), FrameError::Stalled { received: 3, claimed: 90 }));
     }
 
     /// Reads frames of which all are accounted in `budget`.
-    fn read_with(budget: &FrameBudget, input: Vec<u8>) -> FrameReader<std::io::Cursor<Vec<u8>>> {
-        let budgets = FrameBudgets { produce: budget.clone(), other: budget.clone() };
+    fn read_with(budget: &RequestBudget, input: Vec<u8>) -> FrameReader<std::io::Cursor<Vec<u8>>> {
+        let budgets = RequestBudgets { produce: budget.clone(), other: budget.clone() };
         FrameReader::new(std::io::Cursor::new(input), BufferPool::new(0), budgets, LIMITS)
     }
 
     #[tokio::test]
     async fn produce_frames_that_wait_leave_room_for_others() {
-        let budgets = FrameBudgets::new(256 * 1024);
+        let budgets = RequestBudgets::new(256 * 1024);
         let read = |input| FrameReader::new(std::io::Cursor::new(input), BufferPool::new(0), budgets.clone(), LIMITS);
         let mut held = Vec::new();
         for _ in 0..3 {
@@ -310,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_of_all_connections_share_one_budget() {
-        let budget = FrameBudget::new(64 * 1024);
+        let budget = RequestBudget::new(64 * 1024);
         let first = read_with(&budget, framed(&[0; 60_000])).next().await.unwrap().unwrap();
         let mut other = read_with(&budget, framed(&[0; 60_000]));
         let mut second = std::pin::pin!(other.next());
@@ -321,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn large_frames_that_fill_the_budget_together_get_through_one_by_one() {
-        let budget = FrameBudget::new(5 * STEP_BYTES);
+        let budget = RequestBudget::new(5 * STEP_BYTES);
         let large = framed(&[0; 15 * STEP_BYTES]);
         let reading = (0..5).map(|_| {
             let mut reader = read_with(&budget, large.clone());

@@ -130,15 +130,36 @@ impl AdmissionSettings {
 /// [`SettingError`] of the first that can't be kept, by name.
 pub fn check(config: &BTreeMap<String, String>) -> Result<(), SettingError> {
     for (name, value) in config {
-        let Ok(index) = KNOWN.binary_search_by(|(known, _)| (*known).cmp(name)) else {
-            return Err(SettingError::Unknown { name: name.chars().take(100).collect(), nearest: nearest(name) });
-        };
-        let (name, kind) = KNOWN[index];
+        let (name, kind) = known(name)?;
         if let Err(expected) = kind.check(value) {
             return Err(SettingError::Value { name, value: value.chars().take(100).collect(), expected });
         }
     }
     Ok(())
+}
+
+/// Checks names of settings.
+///
+/// # Errors
+/// [`SettingError::Unknown`] of the first that is none.
+pub fn check_names<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), SettingError> {
+    names.try_for_each(|name| known(name).map(drop))
+}
+
+fn known(name: &str) -> Result<(&'static str, Kind), SettingError> {
+    let index = KNOWN.binary_search_by(|(known, _)| (*known).cmp(name));
+    let unknown = |_| SettingError::Unknown { name: name.chars().take(100).collect(), nearest: nearest(name) };
+    index.map(|index| KNOWN[index]).map_err(unknown)
+}
+
+impl SettingError {
+    /// The setting that is meant, as the client wrote it.
+    pub fn setting(&self) -> &str {
+        match self {
+            Self::Unknown { name, .. } => name,
+            Self::Value { name, .. } => name,
+        }
+    }
 }
 
 impl Kind {

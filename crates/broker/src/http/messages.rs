@@ -1,0 +1,298 @@
+//! The door to the gRPC services: what is no call is turned away, and messages are let in whole.
+//!
+//! 1. A message that is announced costs nothing: it is handed on when all of it is there, and what has arrived of it is accounted in
+//!    the budget that Kafka's requests share. When there is no room, the stream is not read.
+//! 2. A message above its bound is refused at its announcement; one that stalls for [`STALL_MAX`] is given up with its memory.
+//! 3. A refusal that tonic makes by itself is one of the table's: it knows INTERNAL for malformed input, which would say that
+//!    something may have happened.
+//! 4. A panic is answered as INTERNAL, not by silence.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper::body::{Body as _, Frame};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Code, Status};
+
+use crate::grpc::status::{invalid, status};
+use crate::reason::Reason;
+use crate::request_memory::{RequestBudget, RequestBudgets, RequestMemory};
+
+/// Longest pause within a message.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// Largest message to ConsumeService: a start for each of 100,000 partitions.
+const CONSUME_BYTES_MAX: usize = 4 << 20;
+/// Largest message to all other services but ProduceService.
+const OTHER_BYTES_MAX: usize = 1 << 20;
+/// What precedes a message: whether it is compressed, and its length.
+const HEAD_BYTES: usize = 5;
+
+/// The bounds of messages.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    pub(super) budgets: RequestBudgets,
+    pub(super) produce_bytes_max: usize,
+}
+
+/// Lets calls through whose messages are within bounds.
+pub(super) async fn let_in(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if !(path.starts_with("/lakebed.") || path.starts_with("/grpc.")) {
+        return next.run(request).await;
+    }
+    let ours = path.starts_with("/lakebed.");
+    if let Some(refused) = no_call(&request) {
+        return refused;
+    }
+    let path = path.to_owned();
+    let (budget, bytes_max) = bounds.of(&path);
+    let memory = Arc::new(Mutex::new(RequestMemory::default()));
+    let streams = path.ends_with("Stream") || path.ends_with("/Consume") || path.ends_with("Info");
+    let messages = |body| Body::new(Messages::new(body, budget, bytes_max, streams, Arc::clone(&memory)));
+    let answered = AssertUnwindSafe(next.run(request.map(messages))).catch_unwind().await;
+    // A unary call holds its message's share until it is answered; a stream's body has its own handle.
+    drop(memory);
+    match answered {
+        Ok(response) if ours => of_the_table(response, &path),
+        Ok(response) => response,
+        Err(_) => status(Reason::Internal, "the broker has a bug: see its log", []).into_http(),
+    }
+}
+
+/// What is answered to a request of HTTP that is no call of gRPC.
+fn no_call(request: &Request) -> Option<Response> {
+    if request.method() != Method::POST {
+        return Some((StatusCode::METHOD_NOT_ALLOWED, "calls of gRPC are POST requests\n").into_response());
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let known = [&b"application/grpc"[..], b"application/grpc+proto"];
+    if content_type.is_some_and(|value| known.contains(&value)) {
+        return None;
+    }
+    const NEEDED: &str = "content-type must be application/grpc, application/grpc-web or application/grpc-web-text\n";
+    Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, NEEDED).into_response())
+}
+
+impl Bounds {
+    fn of(&self, path: &str) -> (RequestBudget, usize) {
+        match path.split('/').nth(1) {
+            Some("lakebed.v1.ProduceService") => (self.budgets.produce.clone(), self.produce_bytes_max),
+            Some("lakebed.v1.ConsumeService") => (self.budgets.other.clone(), CONSUME_BYTES_MAX),
+            _ => (self.budgets.other.clone(), OTHER_BYTES_MAX),
+        }
+    }
+}
+
+/// The response, with a status of the table in place of one that tonic has made before the call began; ours have details.
+fn of_the_table(response: Response, path: &str) -> Response {
+    let headers = response.headers();
+    let Some(made) = Status::from_header_map(headers) else { return response };
+    if made.code() == Code::Ok || !made.details().is_empty() {
+        return response;
+    }
+    match made.code() {
+        Code::Unimplemented if made.message().is_empty() => no_method(path).into_http(),
+        Code::Unimplemented => status(Reason::Unsupported, made.message(), []).into_http(),
+        _ => invalid(made.message()).into_http(),
+    }
+}
+
+/// A call of a method that does not exist.
+pub(crate) fn no_method(path: &str) -> Status {
+    status(Reason::Unsupported, format_args!("there is no method {path}"), [("method", path.to_owned())])
+}
+
+/// The messages of a request, each handed on when it is whole.
+struct Messages {
+    body: Body,
+    budget: RequestBudget,
+    bytes_max: usize,
+    /// Whether what is handed on is worked on before more is asked for.
+    streams: bool,
+    memory: Arc<Mutex<RequestMemory>>,
+    /// Room is being waited for.
+    growing: Option<BoxFuture<'static, RequestMemory>>,
+    head: Vec<u8>,
+    /// Bytes of the message that are still to come, once its head is there.
+    left: usize,
+    /// Chunks of a message that is not whole.
+    held: Vec<Bytes>,
+    /// Chunks of whole messages.
+    whole: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+    stalled: Option<Pin<Box<Sleep>>>,
+    failed: bool,
+}
+
+impl Messages {
+    fn new(
+        body: Body,
+        budget: RequestBudget,
+        bytes_max: usize,
+        streams: bool,
+        memory: Arc<Mutex<RequestMemory>>,
+    ) -> Self {
+        Self {
+            body,
+            budget,
+            bytes_max,
+            streams,
+            memory,
+            growing: None,
+            head: Vec::with_capacity(HEAD_BYTES),
+            left: 0,
+            held: Vec::new(),
+            whole: VecDeque::new(),
+            trailers: None,
+            stalled: None,
+            failed: false,
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held.iter().map(Bytes::len).sum()
+    }
+
+    /// Takes what has arrived; hands on what is whole.
+    fn take(&mut self, mut chunk: Bytes) -> Result<(), Status> {
+        let bytes = self.held_bytes() + chunk.len();
+        let mut end_of_whole = 0;
+        let mut position = 0;
+        while position < chunk.len() {
+            if self.head.len() < HEAD_BYTES {
+                let taken = (HEAD_BYTES - self.head.len()).min(chunk.len() - position);
+                self.head.extend_from_slice(&chunk[position..position + taken]);
+                position += taken;
+                if self.head.len() < HEAD_BYTES {
+                    break;
+                }
+                self.left = self.announced()?;
+            }
+            let taken = self.left.min(chunk.len() - position);
+            self.left -= taken;
+            position += taken;
+            if self.left == 0 {
+                self.head.clear();
+                end_of_whole = position;
+            }
+        }
+        if end_of_whole > 0 {
+            self.whole.extend(self.held.drain(..));
+            self.whole.push_back(chunk.split_to(end_of_whole));
+        }
+        if !chunk.is_empty() {
+            self.held.push(chunk);
+        }
+        self.account(bytes);
+        Ok(())
+    }
+
+    /// The length in a head.
+    fn announced(&self) -> Result<usize, Status> {
+        let [compressed, length @ ..] = &self.head[..] else { unreachable!("a whole head has five bytes") };
+        if *compressed > 1 {
+            return Err(invalid(format_args!(
+                "a message begins with 0 or 1, not {compressed}: these are no messages of gRPC"
+            )));
+        }
+        let length = length.iter().fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
+        if length > self.bytes_max {
+            let (found, max) = (length.to_string(), self.bytes_max.to_string());
+            let message = format!("a message of {found} bytes: this call takes at most {max}");
+            return Err(status(Reason::MessageTooLarge, message, [("bytes", found), ("bytes_max", max)]));
+        }
+        Ok(length)
+    }
+
+    /// Accounts for exactly so many bytes; what is handed on already has been copied or worked on.
+    fn account(&mut self, bytes: usize) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.shrink(bytes);
+        let more = bytes.saturating_sub(memory.bytes());
+        if more > 0 && !self.budget.try_grow(&mut memory, more) {
+            let (budget, mut memory) = (self.budget.clone(), std::mem::take(&mut *memory));
+            self.growing = Some(
+                async move {
+                    budget.grow(&mut memory, more).await;
+                    memory
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    /// Waits for more of the request; not for ever within a message.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.stalled = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| Status::from_error(error.into_inner()))));
+        }
+        if self.head.is_empty() {
+            if self.streams {
+                self.account(0);
+            }
+            return Poll::Pending;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + STALL_MAX)));
+        ready!(stalled.as_mut().poll(context));
+        let message = format!("nothing arrived for {} s in the middle of a message", STALL_MAX.as_secs());
+        Poll::Ready(Some(Err(invalid(message))))
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            if let Some(growing) = &mut self.growing {
+                let grown = ready!(growing.poll_unpin(context));
+                self.growing = None;
+                *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = grown;
+            }
+            if let Some(chunk) = self.whole.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            if let Some(trailers) = self.trailers.take() {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            match ready!(self.poll_more(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) => self.take(chunk)?,
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+                None if !self.head.is_empty() => {
+                    let held = self.held_bytes();
+                    return Poll::Ready(Some(Err(invalid(format_args!(
+                        "the request ends in the middle of a message, of which {held} bytes arrived"
+                    )))));
+                }
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+}
+
+impl hyper::body::Body for Messages {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.failed {
+            return Poll::Ready(None);
+        }
+        let polled = self.poll_next(context);
+        self.failed = matches!(polled, Poll::Ready(Some(Err(_))));
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests;
