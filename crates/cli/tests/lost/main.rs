@@ -11,3 +11,4 @@ mod consuming;
 mod producing;
 mod proxy;
 mod restarting;
+mod whole;
