@@ -141,6 +141,27 @@ async fn at_least_once_stores_all_and_doubles_only_what_was_of_unknown_fate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sole_writer_stores_each_record_once_in_order_wherever_it_is_cut_off() {
+    cut_everywhere(
+        "sole",
+        |client, topic| client.producer(topic).sole_writer(true),
+        |places, outcomes, place| {
+            once(places, place);
+            assert_eq!(places.len(), outcomes.len(), "{place}: nothing is lost");
+            for (number, outcome) in (0..).zip(outcomes) {
+                let expected = Stored {
+                    partition: number % PARTITIONS,
+                    offset: i64::from(number / PARTITIONS),
+                    log_append_time: None,
+                };
+                assert_eq!(outcome.as_ref().ok(), Some(&expected), "{place}: {number}");
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_all_cut_still_bring_everything_there() {
     let broker = Broker::start("memory://");
     let direct = Client::connect(&broker.address).await.unwrap();

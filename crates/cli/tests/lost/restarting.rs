@@ -92,3 +92,15 @@ async fn a_killed_broker_loses_nothing_acknowledged_and_the_unknown_is_told() {
     assert_eq!(there.iter().collect::<BTreeSet<_>>().len(), there.len(), "nothing is there twice");
     assert_eq!(seen, there, "the consumer got what is there, once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sole_writer_outlives_killed_brokers_exactly_once() {
+    let (outcomes, seen, there) = through(End::Kill, |client| client.producer("t").sole_writer(true)).await;
+    for (number, outcome) in outcomes.iter().enumerate() {
+        let stored = outcome.as_ref().unwrap_or_else(|error| panic!("{number}: {error:?}"));
+        assert_eq!(stored.offset, number as i64);
+    }
+    let expected: Vec<String> = (0..RECORDS).map(|number| number.to_string()).chain(["end".to_owned()]).collect();
+    assert_eq!(there, expected);
+    assert_eq!(seen, there);
+}
