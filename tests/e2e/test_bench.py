@@ -61,6 +61,8 @@ def test_a_bench_tells_its_rate_and_what_it_verified(bench, lakebed, what):
     arguments = ["bench", what, "--kafka", broker.kafka, "--server", broker.http, "--volume", "4MiB", "--topic"]
     old = lakebed(*arguments, f"old-{what}", "--json")
     assert old.returncode == 0 and json.loads(old.stdout)["hash"] == told["hash"], "the same is written every time"
+    records = lakebed(*arguments, f"records-{what}", "--records", "--json")
+    assert records.returncode == 0 and json.loads(records.stdout)["hash"] == told["hash"], "whatever its consumers get"
     table = lakebed(*arguments, f"table-{what}")
     assert table.returncode == 0 and table.stderr == "", "nothing is shown while it runs where there is no terminal"
     lines = dict(line.split(maxsplit=1) for line in table.stdout.splitlines() if not line.startswith("end to end"))

@@ -168,7 +168,11 @@ pub(crate) fn command() -> clap::Command {
 
 /// Examples first, exit codes last, for a command and all below it.
 fn dress(command: clap::Command) -> clap::Command {
-    command.help_template(TEMPLATE).after_long_help(EXIT_CODES).mut_subcommands(dress)
+    let last = match command.get_after_help() {
+        Some(more) => format!("{more}\n\n{EXIT_CODES}"),
+        None => EXIT_CODES.to_owned(),
+    };
+    command.help_template(TEMPLATE).after_long_help(last).mut_subcommands(dress)
 }
 
 #[cfg(test)]

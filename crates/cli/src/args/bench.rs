@@ -53,6 +53,9 @@ pub(crate) struct BenchArgs {
     /// Consumers that follow each partition while it is written.
     #[arg(long, default_value_t = 1)]
     pub(crate) consumers: u32,
+    /// Have gRPC consumers get records, not Kafka batches as they were written.
+    #[arg(long)]
+    pub(crate) records: bool,
     /// Directory in which the bare disk is measured.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) directory: PathBuf,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::hash::{Hash, Reader};
 use super::load::{Followed, Job, Written};
-use super::{histogram, micros};
+use super::{histogram, kafka, micros};
 use crate::failure::Failure;
 
 /// How often a consumer that gets nothing looks whether there is anything more.
@@ -31,7 +31,7 @@ pub(super) async fn produce(job: &Job) -> Result<Written, Failure> {
             let request = v1::ProduceRequest {
                 topic: job.topic.clone(),
                 partition: Some(job.partition),
-                payload: Some(v1::produce_request::Payload::KafkaBatch(job.pool.batch(0).clone())),
+                payload: Some(v1::produce_request::Payload::KafkaBatch(job.batch(0).clone())),
                 ..Default::default()
             };
             let client = client.clone();
@@ -57,7 +57,9 @@ pub(super) async fn produce(job: &Job) -> Result<Written, Failure> {
 pub(super) async fn follow(job: &Job) -> Result<Followed, Failure> {
     let failed = |error: &ClientError| Failure::call("the stream failed", &job.server, error);
     let client = job.server.connect().await?;
-    let consumer = client.consumer(&job.topic, Start::Offset(job.start)).partition(job.partition).open().await;
+    let format = if job.records { v1::Format::Records } else { v1::Format::KafkaBatches };
+    let consumer = client.consumer(&job.topic, Start::Offset(job.start)).partition(job.partition).format(format);
+    let consumer = consumer.open().await;
     let mut consumer = consumer.map_err(|error| failed(&error))?;
     let mut followed = Followed::new();
     let mut reader = Reader::new(job.pool.records);
@@ -71,21 +73,36 @@ pub(super) async fn follow(job: &Job) -> Result<Followed, Failure> {
             _ = look.tick() => continue,
         };
         let Some(batch) = batch else { return Err(Failure::new("the broker ended the stream")) };
-        let Payload::Records(records) = batch.map_err(|error| failed(&error))?.payload else { continue };
+        let payload = batch.map_err(|error| failed(&error))?.payload;
         followed.waits_us.saturating_record(micros(waiting_since.elapsed()));
         let before = offset;
-        for record in records {
-            let expected = job.value((offset - job.start) as u64);
-            if record.offset != Some(offset) || record.value.as_ref() != Some(expected) {
-                return Err(Failure::new(format!("what came back at offset {offset} differs from what was written")));
+        let (next, bytes) = match payload {
+            Payload::Records(records) => compare(job, records, offset, &mut reader)?,
+            Payload::KafkaBatches(batches) => kafka::compare(job, batches, offset, &mut reader)?,
+            Payload::ArrowIpc { .. } => {
+                return Err(Failure::new("the broker answers in a format that was not asked for"));
             }
-            reader.record(expected);
-            offset += 1;
-            followed.bytes += expected.len() as u64;
-        }
+        };
+        offset = next;
+        followed.bytes += bytes;
         job.arrived(before, offset, &mut followed);
         waiting_since = Instant::now();
     }
     followed.hash = reader.hash();
     Ok(followed)
+}
+
+/// Compares records with what was written from `offset` on; answers where to go on and how many bytes of values it was.
+fn compare(job: &Job, records: Vec<v1::Record>, mut offset: i64, reader: &mut Reader) -> Result<(i64, u64), Failure> {
+    let mut bytes = 0;
+    for record in records {
+        let expected = job.value((offset - job.start) as u64);
+        if record.offset != Some(offset) || record.value.as_ref() != Some(expected) {
+            return Err(Failure::new(format!("what came back at offset {offset} differs from what was written")));
+        }
+        reader.record(expected);
+        offset += 1;
+        bytes += expected.len() as u64;
+    }
+    Ok((offset, bytes))
 }

@@ -36,7 +36,7 @@ pub(super) async fn produce(job: &Job) -> Result<Written, Failure> {
         if may_send && waits_until.is_none() {
             let head = produce_head(job, sent)?;
             sent_at.push_back(job.sending(sent));
-            connection.send(&head, job.pool.batch(sent), &PRODUCE_TAIL).await?;
+            connection.send(&head, job.batch(sent), &PRODUCE_TAIL).await?;
             sent += 1;
             continue;
         }
@@ -75,7 +75,7 @@ fn produce_head(job: &Job, index: u64) -> Result<Bytes, Failure> {
     let mut head = request_frame(ApiKey::Produce, PRODUCE_VERSION, correlation_id, &request)?;
     // The frame ends in the length of the (empty) records and three empty tag lists: cut these, write the true length.
     head.truncate(head.len() - PRODUCE_TAIL.len() - 1);
-    put_varint(&mut head, job.pool.batch(index).len() as u64 + 1);
+    put_varint(&mut head, job.batch(index).len() as u64 + 1);
     Ok(head.freeze())
 }
 
@@ -157,7 +157,12 @@ pub(super) async fn follow(job: &Job) -> Result<Followed, Failure> {
 }
 
 /// Compares record batches with what was written from `offset` on; answers where to go on and how many bytes of values it was.
-fn compare(job: &Job, mut records: Bytes, mut offset: i64, reader: &mut Reader) -> Result<(i64, u64), Failure> {
+pub(super) fn compare(
+    job: &Job,
+    mut records: Bytes,
+    mut offset: i64,
+    reader: &mut Reader,
+) -> Result<(i64, u64), Failure> {
     /// Bytes of a batch that precede what its checksum covers, with the base offset, length, leader epoch, magic and checksum.
     const UNCOVERED: usize = 21;
     let differs =
@@ -171,12 +176,12 @@ fn compare(job: &Job, mut records: Bytes, mut offset: i64, reader: &mut Reader) 
         }
         let batch = records.split_to(length);
         let index = (base - job.start) as u64 / u64::from(job.pool.records);
-        let sent = job.pool.batch(index);
+        let sent = job.batch(index);
         if base == offset
             && ((base - job.start) as u64).is_multiple_of(u64::from(job.pool.records))
             && batch[UNCOVERED..] == sent[UNCOVERED..]
         {
-            reader.batch(job.pool.hash(index));
+            reader.batch(job.hash(index));
             offset += i64::from(job.pool.records);
             bytes += job.pool.value_bytes;
             continue;
@@ -187,7 +192,7 @@ fn compare(job: &Job, mut records: Bytes, mut offset: i64, reader: &mut Reader) 
             if record.offset < offset {
                 continue;
             }
-            let expected = job.pool.value((record.offset - job.start) as u64);
+            let expected = job.value((record.offset - job.start) as u64);
             if record.offset != offset || record.value.as_ref() != Some(expected) {
                 return Err(differs(record.offset));
             }

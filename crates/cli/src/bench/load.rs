@@ -43,6 +43,8 @@ pub(super) struct Job {
     pub(super) kafka: String,
     pub(super) topic: String,
     pub(super) in_flight: usize,
+    /// Whether gRPC consumers get records.
+    pub(super) records: bool,
     pub(super) pool: Arc<Pool>,
     pub(super) partition: i32,
     /// The offset of the first record.
@@ -86,6 +88,16 @@ impl Followed {
 }
 
 impl Job {
+    /// The batch that is sent as the `index`-th.
+    pub(super) fn batch(&self, index: u64) -> &Bytes {
+        self.pool.batch(if self.is_one_batch() { 0 } else { index })
+    }
+
+    /// The hash of the values of that batch.
+    pub(super) fn hash(&self, index: u64) -> u64 {
+        self.pool.hash(if self.is_one_batch() { 0 } else { index })
+    }
+
     /// The value that a record has; the first of the job is 0.
     pub(super) fn value(&self, index: u64) -> &Bytes {
         let index = if self.is_one_batch() { index % u64::from(self.pool.records) } else { index };
@@ -124,8 +136,7 @@ impl Job {
     pub(super) fn acknowledged(&self, from: Instant, written: &mut Written) {
         let latency_us = micros(from.elapsed());
         written.latency_us.saturating_record(latency_us);
-        let index = if self.is_one_batch() { 0 } else { written.batches };
-        written.hash = written.hash.then(self.pool.hash(index));
+        written.hash = written.hash.then(self.hash(written.batches));
         written.batches += 1;
         self.meter.done(self.pool.value_bytes, latency_us);
     }
@@ -188,6 +199,7 @@ fn jobs(args: &BenchArgs, pool: &Arc<Pool>, meter: &Arc<Meter>, starts: &[i64]) 
         kafka: args.kafka.clone().unwrap_or_else(|| server.kafka.clone()),
         topic: args.topic.clone(),
         in_flight: args.in_flight.max(1),
+        records: args.records,
         pool: Arc::clone(pool),
         partition,
         start: *start,

@@ -33,7 +33,7 @@ pub(super) async fn produce(job: &Job) -> Result<Written, Failure> {
             let batch = v1::ProduceBatch {
                 correlation_id: sent,
                 partition: None,
-                payload: Some(v1::produce_batch::Payload::KafkaBatch(job.pool.batch(sent).clone())),
+                payload: Some(v1::produce_batch::Payload::KafkaBatch(job.batch(sent).clone())),
                 expected_next_offset: None,
             };
             sent += 1;

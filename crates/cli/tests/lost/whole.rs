@@ -167,7 +167,7 @@ async fn every_format_comes_whole_through_a_small_window() {
     }
     producer.close().await.unwrap();
     let stop = Stop { latest: true, ..Stop::default() };
-    for format in [v1::Format::Records, v1::Format::KafkaBatches] {
+    for format in [v1::Format::Records, v1::Format::KafkaBatches, v1::Format::ArrowIpc] {
         let consumer = client.consumer("t", Start::Earliest).format(format).window_bytes(20_000).stop(stop);
         let mut consumer = consumer.open().await.unwrap();
         let mut next = BTreeMap::new();
