@@ -26,6 +26,7 @@ def plain(text, *places):
     text = re.sub(r"127\.0\.0\.1:[0-9]{4,5}\b(?<!:7070)(?<!:9092)", "127.0.0.1:PORT", text)
     text = re.sub(r"\(process [0-9]+\)", "(process N)", text)
     text = re.sub(r"[0-9]{10}-[0-9a-z]+/[0-9]{12}\.parquet", "OBJECT", text)
+    text = re.sub(r"[0-9]+ +file://", "BYTES  file://", text)
     text = re.sub(r"\b[0-9]+ s$", "N s", text, flags=re.M)
     text = re.sub(r"lakebed [0-9.]+ \([0-9a-f]{12}|lakebed [0-9.]+ \(unknown", "lakebed VERSION (COMMIT", text)
     return re.sub(r"  +", "  ", text)
@@ -69,7 +70,11 @@ VERBS = {
     "topic-create-validate-only": ("topic", "create", "returns", "--partitions", "3", "--validate-only"),
     "topic-list": ("topic", "list"),
     "topic-describe": ("topic", "describe", "orders"),
+    "topic-alter": ("topic", "alter", "orders", "--partitions", "3", "--config", "max.message.bytes=2000", "--unset", "retention.ms"),
+    "topic-alter-validate-only": ("topic", "alter", "orders", "--partitions", "3", "--validate-only"),
+    "topic-segments": ("topic", "segments", "orders"),
     "topic-delete": ("topic", "delete", "orders"),
+    "cluster-info": ("cluster", "info"),
     "cluster-health": ("cluster", "health", "--exit-code"),
 }
 # The definition that one line of `-o jsonl` keeps to, and the whole of `-o json`.
@@ -78,7 +83,11 @@ DOCUMENTS = {
     "topic-create-validate-only": ("topic", "topic"),
     "topic-list": ("topic", "topics"),
     "topic-describe": ("described_topic", "described_topic"),
+    "topic-alter": ("topic", "topic"),
+    "topic-alter-validate-only": ("topic", "topic"),
+    "topic-segments": ("segment", "segments"),
     "topic-delete": ("deleted_topic", "deleted_topic"),
+    "cluster-info": ("cluster", "cluster"),
     "cluster-health": ("health", "health"),
 }
 
@@ -99,8 +108,30 @@ def test_a_verb_prints_json_as_the_schema_says(cluster, name):
             assert texts and all(check_json(text, definition) for text in texts)
         else:
             # It was done by the first of the two.
-            assert format == "jsonl" and name in ("topic-create", "topic-delete"), result.stderr
-            assert check_json(result.stderr, "error")["error"]["code"] in ("TOPIC_ALREADY_EXISTS", "TOPIC_NOT_FOUND")
+            assert format == "jsonl" and name in ("topic-create", "topic-delete", "topic-alter"), result.stderr
+            assert check_json(result.stderr, "error")["error"]["code"] in ("TOPIC_ALREADY_EXISTS", "TOPIC_NOT_FOUND", "INVALID_PARTITION_COUNT")
+
+
+def test_a_change_of_a_topic_is_seen_and_one_that_is_only_checked_is_not(cluster):
+    def described():
+        return json.loads(cluster("topic", "describe", "orders", "-o", "json").stdout)
+
+    before = described()
+    assert cluster(*VERBS["topic-alter-validate-only"]).returncode == 0 and cluster("topic", "delete", "orders", "--validate-only").returncode == 0
+    assert cluster(*VERBS["topic-create-validate-only"]).returncode == 0 and described() == before
+    assert len(json.loads(cluster("topic", "list", "-o", "json").stdout)["topics"]) == 1
+    assert cluster(*VERBS["topic-alter"]).returncode == 0
+    after = described()
+    assert (after["partition_count"], after["config"]) == (3, {"max.message.bytes": "2000"})
+    assert after["partitions"][1]["latest_offset"] == 2 and after["id"] == before["id"]
+
+
+def test_segments_name_the_objects_that_hold_the_records(cluster, tmp_path):
+    listed = json.loads(cluster("topic", "segments", "orders", "-o", "json").stdout)["segments"]
+    assert sum(segment["row_count"] for segment in listed) == 2
+    for segment in listed:
+        path = segment["uri"].removeprefix("file://")
+        assert os.path.getsize(path) == segment["object_bytes"], segment
 
 
 def test_records_and_measurements_are_json_as_the_schema_says(cluster):
@@ -117,6 +148,7 @@ FAILURES = {
     "failure-topic-name": (("topic", "create", "a/b"), 2),
     "failure-setting": (("topic", "create", "returns", "--config", "retention=1"), 2),
     "failure-alter-nothing": (("topic", "alter", "orders"), 2),
+    "failure-fewer-partitions": (("topic", "alter", "orders", "--partitions", "1"), 2),
     "failure-set-and-unset": (("topic", "alter", "orders", "--config", "retention.ms=1", "--unset", "retention.ms"), 2),
     "failure-verb": (("topic", "lst"), 2),
 }

@@ -197,7 +197,9 @@ async fn segments(
             break;
         }
     }
-    if !request.page_token.is_empty() {
+    if segments.is_empty() {
+        output.notice("there are no records there");
+    } else if !request.page_token.is_empty() {
         output.notice(format!("there are more than these {count}: see --count, --from-offset and --partition"));
     }
     let columns = ["partition", "base offset", "last offset", "rows", "first row", "bytes", "uri"];
