@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic_health::server::HealthReporter;
 
 use crate::admission::inflated_bytes_max;
+use crate::check::{self, UnsafeError};
 use crate::config::{Config, Wrong};
 use crate::damage::DamageLog;
 use crate::grpc;
@@ -74,6 +75,9 @@ pub enum StartError {
         /// Why.
         source: lakebed_store::OpenError,
     },
+    /// The store is not one that the log can rest on.
+    #[error(transparent)]
+    Unsafe(#[from] UnsafeError),
     /// The log can't be opened.
     #[error("the log in {url} can't be opened")]
     Log {
@@ -81,6 +85,8 @@ pub enum StartError {
         url: String,
         /// Why.
         source: lakebed_log::OpenError,
+        /// What a person can do about it, where the store says it.
+        remedy: Option<String>,
     },
     /// A port can't be bound.
     #[error("{purpose} can't listen on {address}")]
@@ -99,7 +105,7 @@ impl StartError {
     pub fn setting(&self) -> Option<&'static str> {
         match self {
             Self::Config { .. } => None,
-            Self::Store { .. } | Self::Log { .. } => Some("store"),
+            Self::Store { .. } | Self::Unsafe(_) | Self::Log { .. } => Some("store"),
             Self::Listen { purpose: "Kafka", .. } => Some("kafka_listen"),
             Self::Listen { .. } => Some("listen"),
         }
@@ -111,6 +117,8 @@ impl StartError {
             Self::Config { .. } => "CONFIG_INVALID",
             Self::Store { source: lakebed_store::OpenError::InUse { .. }, .. } => "STORE_IN_USE",
             Self::Store { .. } => "STORE_NOT_OPENED",
+            Self::Unsafe(UnsafeError::Broken { .. }) => "STORE_UNSAFE",
+            Self::Unsafe(_) => "STORE_NOT_ASKED",
             Self::Log { .. } => "LOG_NOT_OPENED",
             Self::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => "ADDRESS_IN_USE",
             Self::Listen { .. } => "NOT_LISTENING",
@@ -127,6 +135,8 @@ impl StartError {
             Self::Store { .. } => {
                 Some("check the URL of the store, its credentials, and that they allow to write there".to_owned())
             }
+            Self::Unsafe(error) => error.remedy(),
+            Self::Log { remedy: Some(remedy), .. } => Some(remedy.clone()),
             Self::Log { .. } => Some("nothing in the store was touched; look at the object that is named".to_owned()),
             Self::Listen { purpose, source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
                 let flag = if *purpose == "Kafka" { "--kafka-listen" } else { "--listen" };
@@ -298,9 +308,15 @@ async fn open(
     config: Config,
 ) -> Result<(Rooms, AbortOnDropHandle<()>, AbortOnDropHandle<()>), StartError> {
     let seams = seams();
-    let log = Log::open(store.clone(), lakebed_log::Options::default(), seams.clone())
-        .await
-        .map_err(|source| StartError::Log { url: store.url().to_owned(), source })?;
+    match config.accept_unsafe_store {
+        false => check::refuse_unsafe(&store, seams.seed).await?,
+        true => tracing::warn!(store = store.url(), "whether the store keeps what the log needs is not asked, as told"),
+    }
+    let opened = Log::open(store.clone(), lakebed_log::Options::default(), seams.clone()).await;
+    let log = opened.map_err(|source| {
+        let remedy = store.remedy(&source);
+        StartError::Log { url: store.url().to_owned(), source, remedy }
+    })?;
     let budget = config.budget();
     let ingest_options = lakebed_ingest::Options {
         flush_bytes: config.flush_bytes,

@@ -15,6 +15,8 @@ pub use value::{AUTO, Kind, Value, parse_size, parse_time_span};
 pub struct Config {
     /// Where the log is: `memory://`, `file:///directory`, `s3://bucket/prefix`, `gs://…`, `az://…`.
     pub store: SecretUrl,
+    /// Whether a store is used that is known not to keep what the log needs. Records are lost on such a store.
+    pub accept_unsafe_store: bool,
     /// `host:port` for Kafka clients; port 0 takes a free one.
     pub kafka_listen: String,
     /// `host:port` for gRPC and HTTP; port 0 takes a free one.
@@ -93,6 +95,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             store: "memory://".into(),
+            accept_unsafe_store: false,
             kafka_listen: "127.0.0.1:0".to_owned(),
             http_listen: "127.0.0.1:0".to_owned(),
             advertise: None,

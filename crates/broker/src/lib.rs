@@ -12,6 +12,7 @@
 
 mod admission;
 mod broker;
+pub mod check;
 pub mod config;
 mod connections;
 mod damage;

@@ -5,6 +5,7 @@
 //! 3. [`command`] is the one description: parsing, help, completions, manual pages and `docs/cli.md` are made of it.
 
 mod bench;
+mod check;
 mod cluster;
 mod consume;
 mod place;
@@ -18,6 +19,7 @@ use clap_complete::Shell;
 use std::path::PathBuf;
 
 pub(crate) use bench::{BenchArgs, BenchTarget, Phase};
+pub(crate) use check::{CheckArgs, CheckVerb, StorageArgs};
 pub(crate) use cluster::{ClusterArgs, ClusterVerb};
 pub(crate) use consume::ConsumeArgs;
 pub(crate) use place::Place;
@@ -82,6 +84,8 @@ pub(crate) enum Verb {
     Consume(ConsumeArgs),
     /// Measure a broker, checking what it reads back.
     Bench(BenchArgs),
+    /// Find out whether what Lakebed rests on can bear it.
+    Check(CheckArgs),
     /// Print what a shell needs to complete commands.
     #[command(before_help = "Examples:
   lakebed completions bash > ~/.local/share/bash-completion/completions/lakebed

@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod check;
 mod cluster;
 mod config;
 mod consume;
@@ -65,6 +66,7 @@ async fn run(verb: Verb, output: Output) -> Result<(), Failure> {
         Verb::Produce(args) => produce::run(args, output).await,
         Verb::Consume(args) => consume::run(args, output).await,
         Verb::Bench(args) => bench::run(args, output).await,
+        Verb::Check(args) => check::run(args, output).await,
         Verb::Completions { shell } => pages::completions(shell),
         Verb::Config(verb) => config::run(verb, output),
         Verb::Profile(verb) => profile::run(&verb, output),

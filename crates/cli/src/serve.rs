@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{DevArgs, SettingArgs};
 use crate::config::{self, Loaded};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, chain};
 use crate::output::Output;
 use crate::profile::Profiles;
 
@@ -68,21 +68,6 @@ fn start_failure(error: &lakebed_broker::StartError, loaded: &Loaded) -> Failure
         Some(remedy) => failure.remedy(remedy),
         None => failure.remedy("see the settings with `lakebed config show --origin`"),
     }
-}
-
-/// An error with its sources, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// Text on a terminal, JSON elsewhere, always on stderr; `RUST_LOG` says what.

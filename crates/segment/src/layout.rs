@@ -5,6 +5,9 @@ use lakebed_model::{Cell, CommitNumber, Directory, Place, SegmentId};
 /// The object that is created once: [`crate::root::Root`].
 pub const ROOT_KEY: &str = "lakebed.json";
 
+/// The object that records what a check of the store came to: [`crate::verdict::Verdict`].
+pub const VERDICT_KEY: &str = "lakebed-check.json";
+
 /// The name of the part of a checkpoint that is written last: [`crate::checkpoint::Manifest`].
 pub const MANIFEST: &str = "manifest.json";
 

@@ -19,6 +19,7 @@ pub mod root;
 pub mod row_hash;
 pub mod row_set;
 pub mod rows;
+pub mod verdict;
 
 mod checksum;
 mod error;

@@ -96,9 +96,9 @@ pub struct Failure {
 pub enum FailureKind {
     /// Create: not applied by this attempt, because something stood there or a rival was at it.
     Exists,
-    /// Nothing stands there. For `create`: the bucket itself is missing, so nothing was stored.
+    /// Nothing stands there. A bucket that is missing is [`Refused`](Self::Refused) where the store says so.
     Absent,
-    /// Not applied, and trying again now would not help: no permission, no space, a malformed request.
+    /// Not applied, and trying again now would not help: no permission, no space, no bucket, a malformed request.
     Refused,
     /// Not applied, and trying again may help: the request did not reach the store.
     NotSent,

@@ -26,6 +26,9 @@ pub(crate) mod status;
 
 use status::Answered;
 
+/// S3's code for a bucket that is not there: no answer to the question whether an object is.
+const NO_SUCH_BUCKET: &str = "NoSuchBucket";
+
 /// A bucket, and the prefix that is the root in it.
 #[derive(Debug)]
 pub(crate) struct CloudBackend {
@@ -163,6 +166,9 @@ fn may_be_unsatisfiable(error: &object_store::Error) -> bool {
 fn classify(error: object_store::Error) -> Failure {
     use object_store::Error as E;
     let kind = match &error {
+        _ if in_chain::<Answered>(&error).is_some_and(|answered| answered.code == NO_SUCH_BUCKET) => {
+            FailureKind::Refused
+        }
         _ if let Some(status) = answered(&error) => kind_of_status(status),
         E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => FailureKind::Exists,
         E::NotFound { .. } => FailureKind::Absent,

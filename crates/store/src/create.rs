@@ -106,6 +106,9 @@ impl Store {
             let Err(failure) = put else { return Ok(Created::New) };
             tracing::debug!(%key, kind = ?failure.kind, cause = %failure.cause, "a create did not succeed");
             let conflict = failure.kind == FailureKind::Exists;
+            if !conflict {
+                self.tell_of_trouble(&failure, &attempts);
+            }
             match failure.kind {
                 FailureKind::Refused | FailureKind::Absent => {
                     return Err(given_up(key, &payload, &attempts, doubt, failure));

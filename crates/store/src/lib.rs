@@ -15,6 +15,7 @@
 
 pub mod backend;
 pub mod buffers;
+pub mod check;
 pub mod create;
 pub mod faults;
 pub mod histogram;
@@ -30,6 +31,7 @@ mod open;
 mod payload;
 mod read;
 mod redact;
+mod remedy;
 mod retry;
 mod store;
 

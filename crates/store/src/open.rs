@@ -10,6 +10,7 @@ use crate::key::Directory;
 use crate::local::LocalBackend;
 use crate::memory::MemoryBackend;
 use crate::redact::redact_url;
+use crate::remedy::Origins;
 use crate::store::{Store, StoreOptions};
 
 /// A store that can't be opened.
@@ -106,8 +107,15 @@ fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
         "gs" => settings::gcs(bucket, &variables),
         _ => settings::azure(bucket, &variables),
     };
-    let opened = opened.map_err(|source| OpenError::Settings { url: url.to_string(), source })?;
-    Ok(Store::new(url.as_str().trim_end_matches('/'), Arc::new(CloudBackend::new(opened, root)), options))
+    let wrong = |source| OpenError::Settings { url: url.to_string(), source };
+    let opened = opened.map_err(wrong)?;
+    let origins = match url.scheme() {
+        "s3" => settings::s3_origins(&variables).map_err(wrong)?,
+        "gs" => Origins::of_variables("GOOGLE_APPLICATION_CREDENTIALS and the other GOOGLE_ variables"),
+        _ => Origins::of_variables("the AZURE_ variables"),
+    };
+    let store = Store::new(url.as_str().trim_end_matches('/'), Arc::new(CloudBackend::new(opened, root)), options);
+    Ok(store.with_origins(origins))
 }
 
 fn local(path: &Path, options: &StoreOptions) -> Result<Store, OpenError> {

@@ -236,6 +236,9 @@ impl Store {
                 Err(failure) => failure,
             };
             let definite = matches!(failure.kind, FailureKind::Absent | FailureKind::Refused | FailureKind::Broken);
+            if !definite {
+                self.tell_of_trouble(&failure, &attempts);
+            }
             if definite || !attempts.wait().await {
                 return Err(Failed { failure, attempts: attempts.made() });
             }

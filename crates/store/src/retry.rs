@@ -19,7 +19,7 @@ pub(crate) struct TimedOut {
 /// Bounds of the attempts that one call makes.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    /// Most attempts of one call. Default 32. More: longer patience with a store that fails at once.
+    /// Most attempts of one call. Default 64. More: longer patience with a store that fails at once.
     pub attempts_max: u32,
     /// Longest time of one attempt. Default 20 s. Less: a hung connection is noticed sooner, but a large object on a
     /// slow line may never get through.
@@ -28,43 +28,52 @@ pub struct RetryPolicy {
     pub time_max: Duration,
     /// Mean wait before the second attempt, doubled each time. Default 25 ms.
     pub wait_min: Duration,
-    /// Bound of that doubling. Default 5 s.
+    /// Bound of that doubling. Default 2 s, so that a store that was away is used again within 3 s of its return.
     pub wait_max: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            attempts_max: 32,
+            attempts_max: 64,
             attempt_time_max: Duration::from_secs(20),
             time_max: Duration::from_secs(60),
             wait_min: Duration::from_millis(25),
-            wait_max: Duration::from_secs(5),
+            wait_max: Duration::from_secs(2),
         }
     }
 }
+
+/// A call that gets no good answer for so long is worth a line in the log.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two such lines of one store.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// The policy with its own source of chance; shared by all calls on a store.
 #[derive(Debug)]
 pub(crate) struct Retry {
     policy: RetryPolicy,
     random: Mutex<StdRng>,
+    /// When it was last told that the store is in trouble.
+    told: Mutex<Option<Instant>>,
 }
 
 /// The attempts of one call.
 pub(crate) struct Attempts<'a> {
     retry: &'a Retry,
+    begun: Instant,
     deadline: Instant,
     made: u32,
 }
 
 impl Retry {
     pub(crate) fn new(policy: RetryPolicy, seed: u64) -> Self {
-        Self { policy, random: Mutex::new(StdRng::seed_from_u64(seed)) }
+        Self { policy, random: Mutex::new(StdRng::seed_from_u64(seed)), told: Mutex::default() }
     }
 
     pub(crate) fn begin(&self) -> Attempts<'_> {
-        Attempts { retry: self, deadline: Instant::now() + self.policy.time_max, made: 0 }
+        let begun = Instant::now();
+        Attempts { retry: self, begun, deadline: begun + self.policy.time_max, made: 0 }
     }
 }
 
@@ -72,6 +81,17 @@ impl Attempts<'_> {
     /// How many attempts were made.
     pub(crate) fn made(&self) -> u32 {
         self.made
+    }
+
+    /// Whether it is time to tell that this call gets no good answer.
+    pub(crate) fn is_to_be_told(&self) -> bool {
+        let now = Instant::now();
+        let mut told = self.retry.told.lock().expect("no code panics while it looks at the time");
+        let due = now - self.begun >= PATIENCE && told.is_none_or(|told| now - told >= TOLD_EVERY);
+        if due {
+            *told = Some(now);
+        }
+        due
     }
 
     /// Makes one attempt, for no longer than one may take.

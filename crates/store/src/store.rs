@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Failure};
 use crate::buffers::BufferPool;
 use crate::counts::{Counters, Counts, Latencies};
 use crate::health::Trouble;
 use crate::price::Prices;
-use crate::retry::{Retry, RetryPolicy};
+use crate::remedy::Origins;
+use crate::retry::{Attempts, Retry, RetryPolicy};
 use tokio::time::Instant;
 
 /// Settings of a [`Store`].
@@ -47,6 +48,8 @@ struct Inner {
     retry: Retry,
     counters: Counters,
     buffers: BufferPool,
+    /// Of a cloud store: where its settings come from.
+    origins: Option<Origins>,
 }
 
 impl Store {
@@ -55,7 +58,16 @@ impl Store {
     pub fn new(url: impl Into<String>, backend: Arc<dyn Backend>, options: &StoreOptions) -> Self {
         let retry = Retry::new(options.retry.clone(), options.seed);
         let buffers = BufferPool::new(options.free_buffers_bytes);
-        Self { inner: Arc::new(Inner { url: url.into(), backend, retry, counters: Counters::new(), buffers }) }
+        Self {
+            inner: Arc::new(Inner {
+                url: url.into(),
+                backend,
+                retry,
+                counters: Counters::new(),
+                buffers,
+                origins: None,
+            }),
+        }
     }
 
     /// The root as a URL, without secrets.
@@ -88,12 +100,31 @@ impl Store {
         &self.inner.buffers
     }
 
+    /// The same, before it is cloned, with where its settings come from.
+    pub(crate) fn with_origins(mut self, origins: Origins) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("nobody else has it yet");
+        inner.origins = Some(origins);
+        self
+    }
+
+    pub(crate) fn origins(&self) -> Option<&Origins> {
+        self.inner.origins.as_ref()
+    }
+
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.inner.backend
     }
 
     pub(crate) fn retry(&self) -> &Retry {
         &self.inner.retry
+    }
+
+    /// Tells now and then that calls get no good answer, while they go on asking.
+    pub(crate) fn tell_of_trouble(&self, failure: &Failure, attempts: &Attempts<'_>) {
+        if attempts.is_to_be_told() {
+            let remedy = self.remedy(&failure.cause).unwrap_or_default();
+            tracing::warn!(store = self.url(), cause = %failure.cause, remedy, "the store gives no good answer; asking on");
+        }
     }
 
     pub(crate) fn counters(&self) -> &Counters {

@@ -115,6 +115,18 @@ pub const TABLE: &[Setting] = &[
         set: |config, value| config.store = value.text().unwrap_or_default().into(),
     },
     Setting {
+        name: "accept_unsafe_store",
+        group: STORE,
+        kind: Kind::Switch,
+        auto: None,
+        what: "Whether a store is used that is known not to keep what the log needs, or that was not asked",
+        effect: "On, the broker serves where `lakebed check storage` failed, and records are lost there; off, a bucket that was never checked \
+                 is asked when the broker starts, with two PUTs",
+        for_tests: false,
+        get: |config| Value::Switch(config.accept_unsafe_store),
+        set: |config, value| config.accept_unsafe_store = value.switch(),
+    },
+    Setting {
         name: "kafka_listen",
         group: LISTENERS,
         kind: Kind::Address,
@@ -303,6 +315,7 @@ mod tests {
     /// A value of each setting that is not its default.
     const SAMPLES: &[(&str, &str)] = &[
         ("store", "/elsewhere"),
+        ("accept_unsafe_store", "true"),
         ("kafka_listen", "[::1]:1"),
         ("listen", "[::1]:2"),
         ("advertise", "kafka.example:3"),
@@ -339,6 +352,7 @@ mod tests {
         // A field that is missing here does not compile; one without a setting is as it was by default.
         let Config {
             store,
+            accept_unsafe_store,
             kafka_listen,
             http_listen,
             advertise,
@@ -357,6 +371,7 @@ mod tests {
             cors_origins,
         } = config;
         assert_ne!(store, default.store);
+        assert_ne!(accept_unsafe_store, default.accept_unsafe_store);
         assert_ne!(kafka_listen, default.kafka_listen);
         assert_ne!(http_listen, default.http_listen);
         assert_ne!(advertise, default.advertise);

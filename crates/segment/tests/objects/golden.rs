@@ -7,6 +7,7 @@ use lakebed_segment::FORMAT;
 use lakebed_segment::checkpoint::{Manifest, decode};
 use lakebed_segment::footer::Kind;
 use lakebed_segment::root::Root;
+use lakebed_segment::verdict::Verdict;
 
 use crate::samples::{self, files};
 use crate::{read_all, records_of};
@@ -46,9 +47,10 @@ fn the_golden_segment_of_version_1_is_read() {
 }
 
 #[test]
-fn the_golden_checkpoint_and_root_of_version_1_are_read() {
+fn the_golden_checkpoint_root_and_verdict_of_version_1_are_read() {
     let manifest = Manifest::decode(&golden(1, "manifest.json")).unwrap();
     let parts: Vec<Bytes> = manifest.parts.iter().map(|part| golden(1, &part.name)).collect();
     assert_eq!(decode(&manifest, &parts), Ok(samples::snapshot()));
     assert_eq!(Root::decode(&golden(1, "lakebed.json")), Ok(samples::root()));
+    assert_eq!(Verdict::decode(&golden(1, "lakebed-check.json")), Ok(samples::verdict()));
 }

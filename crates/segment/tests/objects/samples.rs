@@ -16,6 +16,7 @@ use lakebed_segment::commit::{Identity, commit_object, segment_object};
 use lakebed_segment::root::Root;
 use lakebed_segment::row_hash::facts;
 use lakebed_segment::rows::BodyBatch;
+use lakebed_segment::verdict::{Broken, Verdict};
 use uuid::Uuid;
 
 /// A record as a test writes it down.
@@ -255,11 +256,18 @@ pub fn root() -> Root {
     Root { cluster_id: identity().cluster_id, cells: vec![directory(0, 1), directory(0, 2)] }
 }
 
+pub fn verdict() -> Verdict {
+    let what = "2 of 16 rivals created 'check/000000000000abcd/race/000003'".to_owned();
+    let broken = vec![Broken { promise: "create-if-absent".to_owned(), what }];
+    Verdict { broken, time_ms: 1_764_000_000_000, version: "0.1.0".to_owned() }
+}
+
 /// Every sample with the name of its file.
 pub fn files() -> Vec<(String, Bytes)> {
     let Checkpoint { parts, manifest } = encode(&identity(), &snapshot(), None);
     let mut files = vec![
         ("lakebed.json".to_owned(), Bytes::from(root().encode())),
+        ("lakebed-check.json".to_owned(), Bytes::from(verdict().encode())),
         ("commit.parquet".to_owned(), commit_object(&identity(), &commit_with_rows(), content().body()).into()),
         ("takeover.parquet".to_owned(), commit_object(&identity(), &takeover(), Body::empty()).into()),
         (

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod check;
 mod misconduct;
 mod server;
 #[path = "../../../store/tests/conformance/suite.rs"]

@@ -20,6 +20,7 @@ use object_store::{ClientConfigKey, ObjectStore, RetryConfig, StaticCredentialPr
 
 use super::profile::{self, Profile};
 use super::status::StatusConnector;
+use crate::remedy::Origins;
 
 /// Longest time of a request as the client sees it. The limit that counts is the policy's, and shorter.
 const REQUEST_TIME_MAX: &str = "600 seconds";
@@ -39,6 +40,43 @@ pub(crate) fn environment() -> Variables {
 
 pub(crate) fn s3(bucket: &str, variables: &Variables) -> Result<Arc<dyn ObjectStore>, SettingsError> {
     Ok(Arc::new(s3_builder(bucket, variables)?.build()?))
+}
+
+/// Where what [`s3`] uses comes from, in words.
+pub(crate) fn s3_origins(variables: &Variables) -> Result<Origins, SettingsError> {
+    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty());
+    let profile = read_profile(variables)?;
+    let of_profile = |name: &str| profile.get(name).filter(|value| !value.is_empty());
+    let name = variable("AWS_PROFILE").or(variable("AWS_DEFAULT_PROFILE")).map_or("default", String::as_str);
+    // Enough to tell one key from another; it is no secret, but it is nobody else's business either.
+    let shown = |id: &str| format!("access key '{}…'", id.chars().take(4).collect::<String>());
+    let credentials = if variable("AWS_SKIP_SIGNATURE").is_some_and(|skips| skips == "true") {
+        "nobody (AWS_SKIP_SIGNATURE)".to_owned()
+    } else if let Some(id) = variable("AWS_ACCESS_KEY_ID") {
+        format!("the {} of AWS_ACCESS_KEY_ID", shown(id))
+    } else if variable("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() {
+        "the web identity of AWS_WEB_IDENTITY_TOKEN_FILE".to_owned()
+    } else if let Some(id) = of_profile("aws_access_key_id") {
+        format!("the {} of profile '{name}' in the AWS files", shown(id))
+    } else if ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+        .iter()
+        .any(|name| variable(name).is_some())
+    {
+        "the role of this container".to_owned()
+    } else {
+        format!("the role of this machine, since there is neither AWS_ACCESS_KEY_ID nor a key in profile '{name}'")
+    };
+    let first = |names: &[&str], of_profile: Option<&String>| {
+        let of_variable = names.iter().find_map(|name| Some(format!("{} of {name}", variable(name)?)));
+        of_variable.or_else(|| Some(format!("{} of profile '{name}'", of_profile?)))
+    };
+    let region = first(&["AWS_REGION", "AWS_DEFAULT_REGION"], of_profile("region"));
+    let endpoint = first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"], of_profile("endpoint_url"));
+    Ok(Origins {
+        credentials,
+        region: region.unwrap_or_else(|| "us-east-1, by default".to_owned()),
+        endpoint: endpoint.unwrap_or_else(|| "AWS, by default (no AWS_ENDPOINT_URL_S3)".to_owned()),
+    })
 }
 
 pub(crate) fn gcs(bucket: &str, variables: &Variables) -> Result<Arc<dyn ObjectStore>, SettingsError> {

@@ -1,8 +1,8 @@
 //! The HTTP status of answers that decide something, kept for the one who must decide.
 //!
 //! `object_store` hides the status of an answer in an error that can't be looked into. So the answers that this crate
-//! judges itself are turned into errors that carry it, before `object_store` sees them: those to a conditional PUT, and
-//! those to a ranged GET. All other requests (credentials among them) pass as they are.
+//! judges itself are turned into errors that carry it, before `object_store` sees them: those to a conditional PUT, those to a
+//! ranged GET, and all that S3 gives to a signed request. Other requests (for credentials among them) pass as they are.
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -12,14 +12,31 @@ use object_store::client::{
 };
 
 /// Bytes of an answer's text that a message shows.
-const SHOWN_BYTES_MAX: usize = 300;
+const SHOWN_BYTES_MAX: usize = 600;
 
 /// An answer that is not the one that was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("the store answered {status}: {text}")]
+#[error("the store answered {status} {code}{}{text}", if code.is_empty() || text.is_empty() { "" } else { ": " })]
 pub(crate) struct Answered {
     pub(crate) status: u16,
+    /// S3's name of the error, such as `NoSuchBucket`; empty if the answer has none.
+    pub(crate) code: String,
+    /// What it says for a person, or its beginning.
     text: String,
+}
+
+impl Answered {
+    pub(crate) fn new(status: u16, body: &str) -> Self {
+        let code = element(body, "Code").unwrap_or_default().to_owned();
+        let text = element(body, "Message").unwrap_or(body);
+        Self { status, code, text: text.to_owned() }
+    }
+}
+
+/// The text of an element of S3's error document, which is flat.
+fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    Some(rest.split('<').next().unwrap_or_default().trim())
 }
 
 /// Makes clients that keep the status.
@@ -42,18 +59,20 @@ impl HttpService for StatusClient {
         let conditional =
             ["if-none-match", "x-goog-if-generation-match"].iter().any(|name| headers.contains_key(*name));
         let ranged = headers.contains_key("range");
+        // What asks for credentials does not have it, and is judged by `object_store`.
+        let signed = headers.contains_key("x-amz-content-sha256");
         let response = self.0.execute(request).await?;
         let status = response.status().as_u16();
         let expected = match ranged {
             // 200 is the whole object: the answer of some stores to a range of an empty one.
             true => status == 206,
-            false => response.status().is_success() || !conditional,
+            false => response.status().is_success() || !(conditional || signed),
         };
         if expected {
             return Ok(response);
         }
         let text = beginning(response).await;
-        Err(HttpError::new(HttpErrorKind::Unknown, Answered { status, text }))
+        Err(HttpError::new(HttpErrorKind::Unknown, Answered::new(status, &text)))
     }
 }
 
