@@ -24,6 +24,8 @@ BINARY = Path(os.environ.get("LAKEBED_BINARY", ROOT / "target/release/lakebed"))
 # Never shipped, so a debug build will do.
 S3_SERVER = Path(os.environ.get("LAKEBED_S3_SERVER", Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/s3-server"))
 READY_SECONDS = 30
+# LocalStack is installed where it is missing.
+INSTALL_SECONDS = 300
 MEMORY_MIB = 256
 # What a broker may need besides its memory budget: code, stacks and the allocator's slack.
 OVERHEAD_MIB = 128
@@ -175,20 +177,27 @@ main(["-H", "127.0.0.1", "-p", "0"])
 
 @pytest.fixture(scope="session")
 def s3():
-    """An S3 server of this test run; its address as `host:port`."""
-    server = subprocess.Popen([sys.executable, "-c", MOTO], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+    """An S3 server of this test run, moto or what LAKEBED_TEST_S3 names (moto, localstack); its address as `host:port`."""
+    kind = os.environ.get("LAKEBED_TEST_S3", "moto")
+    # What is printed when it serves stands before its address.
+    command, sign = {"moto": ([sys.executable, "-c", MOTO], "Running on http://"),
+                     "localstack": ([ROOT / "localstack/run"], "export AWS_ENDPOINT_URL_S3=http://")}[kind]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+    drain = None
     try:
         line = ""
-        while "Running on http://127.0.0.1:" not in line:
-            line = read_line(server, READY_SECONDS)
+        while sign not in line:
+            line = read_line(server, INSTALL_SECONDS if kind == "localstack" else READY_SECONDS)
         # What it prints later must not fill the pipe.
         address = line.split("http://")[1].strip()
         drain = subprocess.Popen(["cat"], stdin=server.stdout, stdout=subprocess.DEVNULL)
         yield address
     finally:
-        server.kill()
+        # LocalStack is the child of its script, which ends it when it is asked to end.
+        server.terminate() if kind == "localstack" else server.kill()
         server.wait()
-    drain.wait()
+    if drain:
+        drain.wait()
 
 
 class S3Server:
