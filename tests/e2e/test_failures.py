@@ -35,7 +35,10 @@ def screen(result, code=1):
     assert result.returncode == code, result.stderr
     lines = [line for line in result.stderr.splitlines() if not line.startswith("{")]
     assert result.stdout == "" and "panicked" not in result.stderr
-    assert [line.split(":")[0].strip() for line in lines] == ["error", "cause", "try"], result.stderr
+    # A broker names the setting, too: which store it is, and who said so.
+    told = [line for line in lines if not line.strip().startswith("store = ")]
+    assert [line.split(":")[0].strip() for line in told] == ["error", "cause", "try"], result.stderr
+    assert "can't start" not in lines[0] or "from flag --store" in lines[1], result.stderr
     return "\n".join(lines)
 
 
