@@ -276,7 +276,7 @@ mod tests {
                 expected_next_offset: None,
             };
             let key = PartitionKey::new(TOPIC, PartitionIndex::new(partition));
-            let run = ProposedRun { partition: key, first_row: 5, batches: vec![facts] };
+            let run = ProposedRun { partition: key, first_row: 0, batches: vec![facts] };
             let proposal = FlushProposal {
                 id,
                 broker: Nonce::new(1),
@@ -325,9 +325,9 @@ mod tests {
                 let (found, then) = collect(if pages == 0 { &before } else { &after }, &wanted, position);
                 assert!(found.len() <= size);
                 for Found { partition, base, run } in found {
-                    // Rows stand at 5.. in the objects of flushes, at 0.. in the merged one.
+                    // Each flush has an object of its own; the merged one begins with offset 10.
                     let merged = run.object == ObjectId::Segment(SegmentId::new(ulid(9999)));
-                    let expected = if merged { base.get() - 10 } else { 5 + base.get() % 10 };
+                    let expected = if merged { base.get() - 10 } else { base.get() % 10 };
                     assert_eq!(run.first_row, expected);
                     told.extend((base.get()..base.get() + run.rows).map(|offset| (partition, offset)));
                 }
