@@ -1,3 +1,5 @@
+//! Messages are let in whole, within bounds, and accounted.
+
 use futures::StreamExt;
 use hyper::body::Body as _;
 
