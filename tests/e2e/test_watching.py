@@ -9,6 +9,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from collector import Collector, attributes
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from conftest import Bucket
 from kafka_clients import SECONDS_MAX, consumer, create_topic, read
@@ -143,3 +144,75 @@ def test_a_broker_whose_disk_is_full_says_so_and_lets_nobody_wait_for_ever(start
     error, _ = produce_large(broker, 1)
     assert error is None
     assert page(broker, "/readyz") == (200, '{"ready":true}')
+
+
+SERVER, CLIENT = 2, 3
+TRACE, CALLER = bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736"), bytes.fromhex("00f067aa0ba902b7")
+
+
+def test_traces_come_to_a_collector_with_the_right_parents(start_broker, tmp_bucket):
+    with Collector() as collector:
+        broker = start_broker(tmp_bucket, arguments=["--otlp-endpoint", collector.url])
+        create_topic(broker, TOPIC)
+        produce(broker, 20)
+        with Server(broker) as server:
+            request = server.message("ProduceRequest", topic=TOPIC, partition=0, records={"records": [{"value": b"x"}]})
+            call = server.channel.unary_unary("/lakebed.v1.ProduceService/Produce", request_serializer=lambda m: m.SerializeToString(),
+                                              response_deserializer=bytes)
+            call(request, timeout=SECONDS_MAX, metadata=[("traceparent", f"00-{TRACE.hex()}-{CALLER.hex()}-01")])
+        flushes = broker.metrics()["lakebed_flush_size_bytes_count"]
+        broker.stop()
+
+    assert {resource["service.name"] for resource in collector.resources} == {"lakebed"}
+    (called,) = collector.named("lakebed.v1.ProduceService/Produce")
+    assert (called.trace_id, called.parent_span_id, called.kind) == (TRACE, CALLER, SERVER)
+    produced = collector.named("Produce")
+    assert produced and all(span.kind == SERVER and span.parent_span_id == b"" for span in produced)
+    assert collector.named("CreateTopics") and collector.named("Metadata")
+
+    flushed = collector.named("flush")
+    assert len(flushed) == flushes
+    requests = {span.span_id for span in [called, *produced]}
+    linked = [link.span_id for span in flushed for link in span.links]
+    assert set(linked) == requests, "each request is linked to by the flush that it waited for"
+    puts = [span for span in collector.named("store PUT") if span.parent_span_id]
+    for span in flushed:
+        (put,) = [put for put in puts if put.parent_span_id == span.span_id]
+        assert (put.trace_id, put.kind) == (span.trace_id, CLIENT)
+        assert "/log/" in attributes(put)["key"] and attributes(put)["attempts"] == 1
+        assert span.start_time_unix_nano <= put.start_time_unix_nano <= put.end_time_unix_nano <= span.end_time_unix_nano
+        assert attributes(span)["bytes"] > 0
+    assert len({span.span_id for span in collector.spans}) == len(collector.spans)
+
+
+def test_a_collector_that_is_away_costs_nothing_but_traces(start_broker, tmp_bucket):
+    with Collector() as collector:
+        url = collector.url
+    broker = start_broker(tmp_bucket, arguments=["--otlp-endpoint", url])
+    create_topic(broker, TOPIC)
+    produce(broker, 20)
+    assert len(read(broker, TOPIC)) == 20
+    broker.stop()
+
+
+def test_log_lines_are_json_where_there_is_no_terminal_and_text_when_asked_for(start_broker, tmp_bucket, lakebed):
+    broker = start_broker(tmp_bucket)
+    create_topic(broker, TOPIC)
+    produce(broker, 10)
+    broker.stop()
+    lines = [json.loads(line) for line in open(broker.log, encoding="utf-8")]
+    assert {line["level"] for line in lines} == {"INFO"}
+    assert all(line["timestamp"] and line["target"] and line["fields"]["message"] for line in lines)
+    assert any(line["fields"]["message"] == "the broker serves" and line["fields"]["kafka"] == broker.kafka for line in lines)
+
+    broker = start_broker(tmp_bucket, arguments=["--log", "warn,lakebed_log=info"])
+    broker.stop()
+    assert {json.loads(line)["target"] for line in open(broker.log, encoding="utf-8")} == {"lakebed_log::open"}
+
+    broker = start_broker(tmp_bucket, arguments=["--log-format", "text", "--log", "warn"])
+    broker.stop()
+    assert open(broker.log, encoding="utf-8").read() == "", "nothing went wrong"
+
+    refused = lakebed("serve", "--store", tmp_bucket.url, "--log", "no=such=filter")
+    assert refused.returncode != 0 and refused.stdout == ""
+    assert "no=such=filter" in refused.stderr and "--log" in refused.stderr, refused.stderr

@@ -54,6 +54,14 @@ pub struct Config {
     /// Web pages of these origins (`https://console.example:8443`, separated by commas, or `*` for all) may call by gRPC-Web from a
     /// browser. None by default: there is no authentication, and a page could do whatever its reader's machine may.
     pub cors_origins: Option<String>,
+    /// What is logged: a level, or a filter of `tracing`. Whoever starts the broker sets up logging by it.
+    pub log: String,
+    /// `text` or `json`. `None`: text on a terminal, JSON elsewhere.
+    pub log_format: Option<String>,
+    /// The collector that traces are sent to, by OTLP over gRPC. `None`: nothing is traced.
+    pub otlp_endpoint: Option<String>,
+    /// One of so many requests and flushes is traced.
+    pub otlp_one_in: u32,
 }
 
 /// Where the memory goes.
@@ -112,6 +120,10 @@ impl Default for Config {
             connection_age_max: Duration::from_secs(1800),
             connection_age_grace: Duration::from_secs(300),
             cors_origins: None,
+            log: "info".to_owned(),
+            log_format: None,
+            otlp_endpoint: None,
+            otlp_one_in: 1,
         }
     }
 }

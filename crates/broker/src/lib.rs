@@ -29,6 +29,7 @@ pub mod topics;
 pub use broker::{Broker, RunError, StartError};
 pub use config::Config;
 pub use damage::DamageLog;
+pub use lakebed_store::TRACE_TARGET;
 pub use rooms::Rooms;
 
 /// The generated gRPC servers; their messages are those of `lakebed_wire::v1`.

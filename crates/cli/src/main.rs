@@ -11,6 +11,7 @@ mod cluster;
 mod config;
 mod consume;
 mod failure;
+mod logging;
 mod output;
 mod pages;
 mod produce;

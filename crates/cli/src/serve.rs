@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::{DevArgs, SettingArgs};
 use crate::config::{self, Loaded};
 use crate::failure::{Exit, Failure, chain};
+use crate::logging::Logging;
 use crate::output::Output;
 use crate::profile::Profiles;
 
@@ -25,7 +26,7 @@ async fn run(mode: Mode, settings: &SettingArgs, output: Output) -> Result<(), F
     if !loaded.problems.is_empty() {
         return Err(config::invalid(&loaded.problems));
     }
-    start_logging();
+    let logging = Logging::start(&loaded.config)?;
     let broker = Broker::start(loaded.config.clone()).await.map_err(|error| start_failure(&error, &loaded))?;
     // Before anybody knows that it runs, and may ask it to stop.
     let asked_to_stop = stop_signal();
@@ -35,6 +36,7 @@ async fn run(mode: Mode, settings: &SettingArgs, output: Output) -> Result<(), F
     if let Some(profiles) = profiles {
         profiles.remove_dev();
     }
+    logging.end().await;
     stopped.map_err(|error| Failure::new("the broker has stopped").cause(error).code("BROKER_STOPPED", Exit::Failed))
 }
 
@@ -68,14 +70,6 @@ fn start_failure(error: &lakebed_broker::StartError, loaded: &Loaded) -> Failure
         Some(remedy) => failure.remedy(remedy),
         None => failure.remedy("see the settings with `lakebed config show --origin`"),
     }
-}
-
-/// Text on a terminal, JSON elsewhere, always on stderr; `RUST_LOG` says what.
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() { builder.init() } else { builder.json().init() }
 }
 
 /// Says that the broker serves: a banner on a terminal, one JSON line elsewhere.

@@ -187,10 +187,10 @@ impl Ingest {
         let Ok(mut room) = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await else {
             return entries.into_iter().for_each(|(_, entry)| turn_away(entry));
         };
-        let entered = Instant::now();
+        let (entered, cause) = (Instant::now(), tracing::Span::current().id());
         let arrivals = entries.into_iter().map(|(bytes, entry)| {
             let room = room.split(bytes).expect("the room of all is that of each together");
-            Arrival { entry, room, entered }
+            Arrival { entry, room, entered, cause: cause.clone() }
         });
         if let Err(refused) = self.shared.arrivals.send(arrivals.collect()).await {
             refused.0.into_iter().for_each(|arrival| turn_away(arrival.entry));

@@ -15,9 +15,10 @@ use lakebed_model::{FlushBody, FlushId, FlushProposal, SegmentId};
 use lakebed_segment::body::Body;
 use lakebed_segment::commit::segment_object;
 use lakebed_segment::layout;
-use lakebed_store::{Created, Key, Store};
+use lakebed_store::{Created, Key, Store, TRACE_TARGET};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, Span};
 
 use crate::chain::Chain;
 use crate::counts::Counts;
@@ -26,6 +27,8 @@ use crate::seal::{Committed, Entry, Load, Owed, Sealed};
 use crate::spacing::Spacing;
 use crate::ticket::{Obstacle, ProduceError};
 
+/// Requests that the span of a flush is linked to at most.
+const LINKS_MAX: usize = 32;
 /// Messages taken from the queue at once.
 const TAKEN_AT_ONCE: usize = 256;
 
@@ -35,6 +38,8 @@ pub(crate) struct Arrival {
     pub(crate) room: OwnedSemaphorePermit,
     /// When it entered the buffer.
     pub(crate) entered: Instant,
+    /// The span of the request that brought it, if requests are traced.
+    pub(crate) cause: Option<tracing::Id>,
 }
 
 /// A place among the flushes in flight.
@@ -48,6 +53,8 @@ pub(crate) struct Submitted {
     bytes: u64,
     pending: Pending,
     owed: Owed,
+    /// Ends when its producers are answered.
+    span: Span,
     _slot: Slot,
     /// Keeps the reclaim boundary below an uploaded segment until its fate is known.
     _hold: Option<Hold>,
@@ -60,6 +67,7 @@ pub(crate) struct Uploading {
     bytes: u64,
     proposal: FlushProposal,
     owed: Owed,
+    span: Span,
     slot: Slot,
     hold: Hold,
 }
@@ -164,6 +172,7 @@ impl Gatherer {
         if let Some(oldest) = self.buffer.front() {
             self.counts.flush_age_micros.observe_time(begun - oldest.entered);
         }
+        let span = self.span();
         let load = self.cut();
         let seams = self.log.seams();
         let now_ms = (seams.wall)().max(0);
@@ -172,8 +181,20 @@ impl Gatherer {
         let seal = move || load.seal(now_ms, &buffers);
         let sealed = if heavy { seams.offload.run(seal).await } else { seal() };
         if let Some(sealed) = sealed {
-            self.send(sealed, begun, slot).await;
+            self.send(sealed, begun, slot).instrument(span).await;
         }
+    }
+
+    /// The span of the flush that is about to be cut, linked to the requests that it answers.
+    fn span(&self) -> Span {
+        let span = tracing::debug_span!(target: TRACE_TARGET, "flush", otel.name = "flush", id = tracing::field::Empty, bytes = tracing::field::Empty);
+        if !span.is_disabled() {
+            let causes = self.buffer.iter().filter_map(|arrival| arrival.cause.as_ref());
+            for cause in causes.take(LINKS_MAX) {
+                span.follows_from(cause.clone());
+            }
+        }
+        span
     }
 
     /// Takes batches of `flush_bytes` out of the buffer, at least one.
@@ -198,19 +219,23 @@ impl Gatherer {
         // The id is minted as late as possible: an id below the reclaim boundary is refused.
         let id = self.log.mint();
         let bytes = sealed.body.bytes() as u64;
+        let span = Span::current();
+        span.record("id", tracing::field::display(id)).record("bytes", i64::try_from(bytes).unwrap_or(i64::MAX));
         match &self.route {
             Route::Inline(submitted) => {
                 let (mut proposal, body, owed) = sealed.propose(id, self.log.nonce(), FlushBody::Inline);
                 proposal.previous = self.chain.submit(id);
                 let pending = self.log.submit(proposal, Some(body)).await;
                 // SUBTLE: if the acknowledger is gone, dropping the answers tells each ticket that its fate is unknown.
-                drop(submitted.send(Submitted { id, begun, bytes, pending, owed, _slot: slot, _hold: None }).await);
+                drop(
+                    submitted.send(Submitted { id, begun, bytes, pending, owed, span, _slot: slot, _hold: None }).await,
+                );
             }
             Route::Upload(store, uploading) => {
                 let hold = self.log.hold(SegmentId::from(id));
                 let (proposal, body, owed) = sealed.propose(id, self.log.nonce(), FlushBody::Segment);
                 let upload = spawn_upload(&self.log, store.clone(), SegmentId::from(id), body);
-                drop(uploading.send(Uploading { upload, begun, bytes, proposal, owed, slot, hold }).await);
+                drop(uploading.send(Uploading { upload, begun, bytes, proposal, owed, span, slot, hold }).await);
             }
         }
     }
@@ -224,7 +249,7 @@ async fn asked(draining: &mut watch::Receiver<bool>) {
 /// Starts the upload of a segment; what is returned waits for it.
 fn spawn_upload(log: &Log, store: Store, id: SegmentId, body: Body) -> BoxFuture<'static, Result<(), String>> {
     let (identity, nonce) = (log.identity(), log.nonce());
-    let task = tokio::spawn(async move {
+    let upload = async move {
         let key = Key::new(layout::segment_key(identity.cell, id)).expect("keys of the layout are valid");
         let object = store.buffers().freeze(segment_object(&identity, id, nonce, body));
         match store.create(&key, object).await {
@@ -233,7 +258,8 @@ fn spawn_upload(log: &Log, store: Store, id: SegmentId, body: Body) -> BoxFuture
             // Unknown too: whatever becomes of the object, it is named by no commit, because it is not submitted.
             Err(error) => Err(error.to_string()),
         }
-    });
+    };
+    let task = tokio::spawn(upload.in_current_span());
     Box::pin(async move { task.await.unwrap_or_else(|error| Err(error.to_string())) })
 }
 
@@ -244,14 +270,16 @@ pub(crate) async fn submit_uploaded(
     mut uploading: mpsc::Receiver<Uploading>,
     submitted: mpsc::Sender<Submitted>,
 ) {
-    while let Some(Uploading { upload, begun, bytes, mut proposal, owed, slot, hold }) = uploading.recv().await {
+    while let Some(Uploading { upload, begun, bytes, mut proposal, owed, span, slot, hold }) = uploading.recv().await {
         let id = proposal.id;
         match upload.await {
             Ok(()) => {
                 proposal.previous = chain.submit(id);
-                let pending = log.submit(proposal, None).await;
+                let pending = log.submit(proposal, None).instrument(span.clone()).await;
                 drop(
-                    submitted.send(Submitted { id, begun, bytes, pending, owed, _slot: slot, _hold: Some(hold) }).await,
+                    submitted
+                        .send(Submitted { id, begun, bytes, pending, owed, span, _slot: slot, _hold: Some(hold) })
+                        .await,
                 );
             }
             Err(error) => {
@@ -270,7 +298,7 @@ pub(crate) async fn acknowledge(
     mut submitted: mpsc::Receiver<Submitted>,
     committed: mpsc::Sender<Vec<Committed>>,
 ) {
-    while let Some(Submitted { id, begun, bytes, pending, owed, _slot, _hold }) = submitted.recv().await {
+    while let Some(Submitted { id, begun, bytes, pending, owed, span, _slot, _hold }) = submitted.recv().await {
         match pending.await {
             Ok(outcome) => {
                 chain.committed(id);
@@ -282,6 +310,7 @@ pub(crate) async fn acknowledge(
                     drop(committed.send(batches).await);
                 }
                 owed.settle(&outcome, &log.state());
+                drop(span);
             }
             Err(error) => {
                 chain.refused();

@@ -164,7 +164,7 @@ impl Log {
     /// # Cost   One PUT of a commit, shared by all that arrives while earlier ones are in flight.
     pub async fn submit(&self, proposal: FlushProposal, body: Option<Body>) -> Pending {
         let (answer, receiver) = oneshot::channel();
-        let sent = self.requests.send(Request::Flush { proposal, body, answer }).await;
+        let sent = self.requests.send(Request::Flush { proposal, body, answer, span: tracing::Span::current() }).await;
         Pending { receiver: sent.is_ok().then_some(receiver), closed: self.closed.clone() }
     }
 

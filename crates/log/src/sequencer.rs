@@ -20,6 +20,7 @@ use lakebed_model::{
 use lakebed_segment::body::Body;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use crate::append_error::{AppendError, BarrierError, ChangeError, Closed};
 use crate::bucket::{Landed, Probed};
@@ -48,6 +49,8 @@ pub(crate) enum Request {
         proposal: FlushProposal,
         body: Option<Body>,
         answer: oneshot::Sender<Result<Arc<FlushOutcome>, AppendError>>,
+        /// Where it came from, for traces.
+        span: Span,
     },
     /// Decide a change.
     Change { change: Change, answer: oneshot::Sender<Result<Changed, ChangeError>> },
@@ -208,6 +211,7 @@ impl Sequencer {
         let mut draft = Draft::after(&self.speculative);
         let mut answers = Vec::new();
         let mut body = None;
+        let mut span = Span::none();
         for _ in 0..COMMIT_REQUESTS_MAX {
             let second_inline =
                 |request: &Request| matches!(request, Request::Flush { body: Some(_), .. }) && body.is_some();
@@ -217,6 +221,11 @@ impl Sequencer {
                 Some(_) => {}
             }
             let Some(request) = self.queue.pop_front() else { break };
+            if let Request::Flush { span: cause, .. } = &request
+                && span.is_none()
+            {
+                span = cause.clone();
+            }
             answers.push(self.decide(&mut draft, &mut body, request));
         }
         if draft.is_empty() {
@@ -229,7 +238,9 @@ impl Sequencer {
         let (commit, next) = draft.seal(self.shared.nonce, self.shared.now_ms());
         let object = self.shared.bucket.encode_commit(&commit, body.unwrap_or_else(Body::empty));
         let (bucket, place, number) = (self.shared.bucket.clone(), commit.place, commit.number);
-        self.puts.push(Box::pin(async move { (number, bucket.put_commit(place, number, object).await) }));
+        let put = async move { (number, bucket.put_commit(place, number, object).await) };
+        // A commit that takes in several flushes is shown under the first.
+        self.puts.push(Box::pin(put.instrument(span)));
         self.speculative = next;
         self.in_flight.push_back(InFlight { commit, answers, begun: Instant::now(), fate: None });
         self.tell_in_flight();
@@ -253,7 +264,7 @@ impl Sequencer {
 
     fn decide(&self, draft: &mut Draft, inline: &mut Option<Body>, request: Request) -> Answer {
         match request {
-            Request::Flush { mut proposal, body, answer } => {
+            Request::Flush { mut proposal, body, answer, .. } => {
                 if self.shared.broken.commits_flushes_twice()
                     && draft.state().flush(proposal.id).is_some()
                     && body.is_some()

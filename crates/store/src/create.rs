@@ -25,10 +25,13 @@
 //! "Our bytes" means the same size and the same last [`COMPARED_BYTES_MAX`] bytes: every object of ours carries its
 //! writer's nonce near its end, so two writers' objects differ there.
 
+use tracing::Instrument;
+
 use crate::backend::{Body, Cause, Failure, FailureKind, Span};
 use crate::key::Key;
 use crate::payload::Payload;
 use crate::retry::Attempts;
+use crate::span;
 use crate::store::Store;
 
 /// Bytes at the end of an object that a read-back compares. A writer's nonce must lie within them.
@@ -98,11 +101,17 @@ impl Store {
     /// [`CreateError::NotDone`]: nothing was stored. [`CreateError::Unknown`]: repeat the same bytes at the same key.
     pub async fn create(&self, key: &Key, payload: impl Into<Payload>) -> Result<Created, CreateError> {
         let payload = payload.into();
+        let span = span::call("store PUT", key.as_str());
+        self.create_until_known(key, payload).instrument(span).await
+    }
+
+    async fn create_until_known(&self, key: &Key, payload: Payload) -> Result<Created, CreateError> {
         let mut attempts = self.retry().begin();
         let mut doubt = false;
         loop {
             let put = attempts.run(self.backend().create(key, &payload));
             let put = self.counters().put.counted(|()| payload.size_bytes(), put).await;
+            tracing::Span::current().record("attempts", i64::from(attempts.made()));
             let Err(failure) = put else { return Ok(Created::New) };
             tracing::debug!(%key, kind = ?failure.kind, cause = %failure.cause, "a create did not succeed");
             let conflict = failure.kind == FailureKind::Exists;

@@ -33,6 +33,7 @@ mod read;
 mod redact;
 mod remedy;
 mod retry;
+mod span;
 mod store;
 
 pub use backend::{Backend, Cause, Listed};
@@ -48,4 +49,5 @@ pub use payload::Payload;
 pub use read::{DeleteError, ListError, Listing, ReadError, Suffix};
 pub use redact::redact_url;
 pub use retry::RetryPolicy;
+pub use span::TRACE_TARGET;
 pub use store::{Store, StoreOptions, Variables};

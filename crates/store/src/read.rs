@@ -5,10 +5,12 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use crate::backend::{Body, Cause, DELETE_KEYS_MAX, Failure, FailureKind, Listed, Span};
 use crate::counts::Counter;
 use crate::key::{Directory, Key};
+use crate::span;
 use crate::store::Store;
 
 /// Objects that a cloud store names in one answer to LIST.
@@ -141,7 +143,10 @@ impl Store {
     /// See [`ReadError`].
     pub async fn size(&self, key: &Key) -> Result<u64, ReadError> {
         let size = || self.backend().size(key);
-        self.repeat(&self.counters().get, size, |_| 0).await.map_err(|failed| failed.read(key))
+        self.repeat(&self.counters().get, size, |_| 0)
+            .instrument(span::call("store HEAD", key.as_str()))
+            .await
+            .map_err(|failed| failed.read(key))
     }
 
     /// Whether an object stands at `key`.
@@ -172,7 +177,10 @@ impl Store {
     ) -> Result<Listing, ListError> {
         // One more than asked for tells whether there is more.
         let list = || self.backend().list(directory, start_after, limit.saturating_add(1));
-        let listed = self.repeat(&self.counters().list, list, |_| 0).await;
+        let listed = self
+            .repeat(&self.counters().list, list, |_| 0)
+            .instrument(span::call("store LIST", directory.as_str()))
+            .await;
         let mut objects = listed.map_err(|failed| failed.list(directory))?;
         self.counters().list.further(objects.len() as u64 / LISTED_PER_REQUEST);
         let more = objects.len() > limit;
@@ -186,7 +194,10 @@ impl Store {
     /// [`ListError`] if the store gave no good answer in time.
     pub async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, ListError> {
         let list = || self.backend().list_directories(directory);
-        self.repeat(&self.counters().list, list, |_| 0).await.map_err(|failed| failed.list(directory))
+        self.repeat(&self.counters().list, list, |_| 0)
+            .instrument(span::call("store LIST", directory.as_str()))
+            .await
+            .map_err(|failed| failed.list(directory))
     }
 
     /// Deletes the objects at `keys`. One that is absent counts as deleted.
@@ -203,7 +214,11 @@ impl Store {
         let mut remaining = keys.len();
         for chunk in keys.chunks(DELETE_KEYS_MAX) {
             let delete = || self.backend().delete(chunk);
-            if let Err(failed) = self.repeat(&self.counters().delete, delete, |()| 0).await {
+            if let Err(failed) = self
+                .repeat(&self.counters().delete, delete, |()| 0)
+                .instrument(span::call("store DELETE", chunk[0].as_str()))
+                .await
+            {
                 let (attempts, source) = (failed.attempts, failed.failure.cause);
                 return Err(DeleteError { first: chunk[0].clone(), remaining, attempts, source });
             }
@@ -219,7 +234,10 @@ impl Store {
             Ok(body)
         };
         let bytes = |body: &Body| body.bytes.len() as u64;
-        self.repeat(&self.counters().get, get, bytes).await.map_err(|failed| failed.read(key))
+        self.repeat(&self.counters().get, get, bytes)
+            .instrument(span::call("store GET", key.as_str()))
+            .await
+            .map_err(|failed| failed.read(key))
     }
 
     /// Repeats `attempt` until it succeeds, or more of it would not help.
@@ -231,6 +249,7 @@ impl Store {
     ) -> Result<T, Failed> {
         let mut attempts = self.retry().begin();
         loop {
+            tracing::Span::current().record("attempts", i64::from(attempts.made() + 1));
             let failure = match counter.counted(&bytes, attempts.run(attempt())).await {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,

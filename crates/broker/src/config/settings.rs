@@ -87,6 +87,7 @@ const LISTENERS: &str = "Listeners";
 const TOPICS: &str = "Topics";
 const FLUSHES: &str = "Memory and flushes";
 const CONNECTIONS: &str = "Connections";
+const WATCHING: &str = "Watching";
 
 const fn sizes(min: u64, max: u64) -> Kind {
     Kind::Size { min, max }
@@ -306,6 +307,50 @@ pub const TABLE: &[Setting] = &[
         get: |config| Value::Switch(config.tail),
         set: |config, value| config.tail = value.switch(),
     },
+    Setting {
+        name: "log",
+        group: WATCHING,
+        kind: Kind::Text,
+        auto: None,
+        what: "What is logged: error, warn, info, debug, trace, or a filter such as info,lakebed_log=debug",
+        effect: "warn tells what an operator must look at, info what has changed besides; debug costs throughput. RUST_LOG, if set, stands over it",
+        for_tests: false,
+        get: |config| Value::Text(config.log.clone()),
+        set: |config, value| config.log = value.text().unwrap_or_default(),
+    },
+    Setting {
+        name: "log_format",
+        group: WATCHING,
+        kind: Kind::Choice(&["text", "json"]),
+        auto: Some("text on a terminal, json elsewhere"),
+        what: "How log lines look",
+        effect: "json is one object a line, for programs that gather logs",
+        for_tests: false,
+        get: |config| text_of(config.log_format.as_ref()),
+        set: |config, value| config.log_format = value.text(),
+    },
+    Setting {
+        name: "otlp_endpoint",
+        group: WATCHING,
+        kind: Kind::Url,
+        auto: Some("no traces"),
+        what: "Collector that traces are sent to, by OTLP over gRPC, such as http://127.0.0.1:4317",
+        effect: "A span for each request, flush and call to the store costs a few microseconds; without a collector they cost nothing",
+        for_tests: false,
+        get: |config| text_of(config.otlp_endpoint.as_ref()),
+        set: |config, value| config.otlp_endpoint = value.text(),
+    },
+    Setting {
+        name: "otlp_one_in",
+        group: WATCHING,
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        auto: None,
+        what: "One of so many requests and flushes is traced",
+        effect: "More spares the collector; a call that comes with a traceparent is traced if its caller's is",
+        for_tests: false,
+        get: |config| Value::Count(config.otlp_one_in.into()),
+        set: |config, value| config.otlp_one_in = u32::try_from(value.number()).unwrap_or(u32::MAX),
+    },
 ];
 
 #[cfg(test)]
@@ -332,6 +377,10 @@ mod tests {
         ("connection_age_grace", "15m"),
         ("cors_origins", "https://console.example:8443"),
         ("tail", "false"),
+        ("log", "debug"),
+        ("log_format", "json"),
+        ("otlp_endpoint", "http://127.0.0.1:4317"),
+        ("otlp_one_in", "16"),
     ];
 
     #[test]
@@ -369,7 +418,15 @@ mod tests {
             connection_age_max,
             connection_age_grace,
             cors_origins,
+            log,
+            log_format,
+            otlp_endpoint,
+            otlp_one_in,
         } = config;
+        assert_ne!(log, default.log);
+        assert_ne!(log_format, default.log_format);
+        assert_ne!(otlp_endpoint, default.otlp_endpoint);
+        assert_ne!(otlp_one_in, default.otlp_one_in);
         assert_ne!(store, default.store);
         assert_ne!(accept_unsafe_store, default.accept_unsafe_store);
         assert_ne!(kafka_listen, default.kafka_listen);

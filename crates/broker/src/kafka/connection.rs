@@ -14,18 +14,21 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::poll;
+use lakebed_store::TRACE_TARGET;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::Service;
 use super::frame::{FrameError, FrameReader};
-use super::request::{Parsed, RequestError, parse};
-use super::response::{Outgoing, Reply};
+use super::request::{Parsed, Request, RequestError, parse};
+use super::response::{Outgoing, Reply, ReplyTo};
 use crate::metrics::Metrics;
 use crate::request_memory::RequestMemory;
 
@@ -121,7 +124,7 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
             Parsed::Request(request) => {
                 let counted = (service.metrics.request(request.reply_to.api, request.reply_to.version), arrived);
                 let accounted_elsewhere = request.is_produce();
-                let answer = service.start(*request, reached_at).await;
+                let answer = traced(*request, reached_at, service).await;
                 // SUBTLE: the ingest buffer counts a produced batch from here on; kept here too, it would count twice.
                 let memory = (!accounted_elsewhere).then_some(frame.memory);
                 slot.send(InFlight { answer, memory, counted });
@@ -132,6 +135,17 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
             }
         }
     }
+}
+
+/// Starts a request, in a span of its own if requests are traced: from its arrival to its answer.
+async fn traced(request: Request, reached_at: SocketAddr, service: &Arc<Service>) -> Started {
+    let ReplyTo { api, version, .. } = request.reply_to;
+    let span = tracing::debug_span!(target: TRACE_TARGET, "kafka", otel.name = api.name, otel.kind = "server", version);
+    if span.is_disabled() {
+        return service.start(request, reached_at).await;
+    }
+    let answer = service.start(request, reached_at).instrument(span.clone()).await;
+    answer.instrument(span).boxed()
 }
 
 async fn write_answers(

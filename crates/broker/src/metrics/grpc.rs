@@ -100,6 +100,11 @@ impl GrpcCounts {
 }
 
 impl Call {
+    /// The method that is called, as in the label.
+    pub(crate) fn method(&self) -> &str {
+        &self.counts.methods[self.method].name
+    }
+
     /// The call has ended with this `grpc-status`.
     pub(crate) fn end(&mut self, status: Option<&[u8]>) {
         let code = status.and_then(|status| std::str::from_utf8(status).ok()?.parse::<usize>().ok());
