@@ -4,7 +4,11 @@
 //!
 //! `cargo run --release -p lakebed-broker --example produce_rate [SECONDS]`
 
-#![allow(clippy::unwrap_used, reason = "a measurement may stop where it is surprised")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement prints, and may stop where it is surprised"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -233,7 +237,7 @@ async fn main() {
         let by_kafka = kafka(kafka_address, pid, batch.clone(), 16, time).await;
         let streamed = stream(http, pid, many.clone(), 16, time).await;
         let cost = |measured: &Measured| measured.cpu.as_secs_f64() / measured.gib();
-        let speed = |measured: &Measured| measured.gib() * 1073.741_824 / measured.elapsed.as_secs_f64();
+        let speed = |measured: &Measured| measured.gib() * 1_073.741_824 / measured.elapsed.as_secs_f64();
         println!("kafka    {:>9.0} MB/s, {:.2} s of processor a GiB", speed(&by_kafka), cost(&by_kafka));
         println!("streamed {:>9.0} MB/s, {:.2} s of processor a GiB", speed(&streamed), cost(&streamed));
         let (speed, cost) = (speed(&streamed) / speed(&by_kafka), cost(&streamed) / cost(&by_kafka));

@@ -170,7 +170,7 @@ impl Printer {
         let out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
         let mut printer = Self { out, topic: args.topic.clone(), style, printed: 0 };
         if matches!(printer.style, Style::Json) {
-            printer.out.write_all(b"{\"records\": [").or_else(|error| closed(error))?;
+            printer.out.write_all(b"{\"records\": [").or_else(closed)?;
         }
         Ok(printer)
     }
@@ -195,9 +195,9 @@ impl Printer {
     fn end(mut self) -> Result<(), Failure> {
         if matches!(self.style, Style::Json) {
             let end: &[u8] = if self.printed == 0 { b"]}\n" } else { b"\n]}\n" };
-            self.out.write_all(end).or_else(|error| closed(error))?;
+            self.out.write_all(end).or_else(closed)?;
         }
-        self.out.flush().or_else(|error| closed(error))
+        self.out.flush().or_else(closed)
     }
 }
 

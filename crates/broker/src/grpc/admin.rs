@@ -139,7 +139,7 @@ impl AdminService for Services {
             name: identity.cell.to_string(),
             epoch: i64::from(state.place().directory.epoch.get()),
             commit_number: signed(state.number().get()) - 1,
-            feature_level: i32::try_from(state.feature_level().get()).unwrap_or(i32::MAX),
+            feature_level: i32::from(state.feature_level().get()),
         };
         let about = &self.about;
         let broker = v1::BrokerInfo {

@@ -192,7 +192,7 @@ impl Driver {
             // What was to be sent is said anew.
             self.outgoing.clear();
             let room = self.window_bytes.saturating_sub(self.waiting_bytes);
-            let told = self.to_tell_again();
+            let told = self.take_untold();
             match Session::open(&self.client, self.init.clone(), told, room).await {
                 Ok((session, first)) => {
                     self.session = session;
@@ -244,7 +244,7 @@ impl Driver {
     }
 
     /// What a new stream must know that the last one had been told and that does not stand in its token.
-    fn to_tell_again(&mut self) -> Vec<v1::ConsumeRequest> {
+    fn take_untold(&mut self) -> Vec<v1::ConsumeRequest> {
         let mut told = Vec::new();
         if self.all_paused {
             told.push(Request::Pause(v1::ConsumePause { partitions: Vec::new(), paused: true }));

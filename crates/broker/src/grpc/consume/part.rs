@@ -184,14 +184,16 @@ impl Count<'_> {
 /// What records are written into.
 enum Sink {
     Records(RecordsEncoder),
-    Arrow(IpcBuilder),
+    Arrow(Box<IpcBuilder>),
 }
 
 impl Sink {
     fn new(partition: PartitionIndex, shape: Shape, capacity_bytes: usize) -> Self {
         let Shape { key, value, headers, timestamp, .. } = shape;
         match shape.format {
-            Format::Arrow => Self::Arrow(IpcBuilder::new(partition, Projection { key, value, headers, timestamp })),
+            Format::Arrow => {
+                Self::Arrow(Box::new(IpcBuilder::new(partition, Projection { key, value, headers, timestamp })))
+            }
             Format::Records | Format::Batches => Self::Records(RecordsEncoder::with_capacity(capacity_bytes)),
         }
     }
