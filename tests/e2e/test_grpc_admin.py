@@ -157,9 +157,9 @@ def test_a_refusal_names_its_reason_and_its_field_and_changes_nothing(server):
         assert (told.code.name, told.reason, told.domain) == (code, reason, "lakebed"), (method, fields, told)
         assert told.fields == ([field] if field else []), (method, fields)
     assert [t.SerializeToString(deterministic=True) for t in server.call("AdminService/ListTopics").topics] == before
-    commits = server.broker.metrics()["lakebed_commits_total"]
+    commits = server.broker.metrics()["lakebed_log_commit_number"]
     refused(server, "AdminService/AlterTopic", REFUSED[15][1])
-    assert server.broker.metrics()["lakebed_commits_total"] == commits
+    assert server.broker.metrics()["lakebed_log_commit_number"] == commits
 
 
 def test_a_topic_that_was_created_again_is_another_one(server):
