@@ -86,7 +86,7 @@ fn many_small_headers_are_read_within_the_bound() {
 fn flipped_and_cut_objects_are_read_within_the_bound() {
     let _alone = alone();
     let object = sample();
-    assert_eq!(read_within(&object), Ok(23));
+    assert_eq!(read_within(&object), Ok(26));
     for index in 0..object.len() {
         for bit in 0..8 {
             let mut bytes = object.to_vec();
@@ -112,15 +112,15 @@ fn read_within_or_needs(object: &Bytes) -> Option<usize> {
 fn claims_of_a_forged_footer_allocate_nothing() {
     let _alone = alone();
     let object = sample();
-    assert_eq!(forged(&object, "[387,19,23,23,", "[387,19,23,23,"), object, "a forgery of nothing changes nothing");
+    assert_eq!(forged(&object, "[435,19,26,26,", "[435,19,26,26,"), object, "a forgery of nothing changes nothing");
     // Entries of a flat page, of a page of header keys, and of a page of header values.
     for (from, to) in [
-        ("[387,19,23,23,", "[387,19,23,99,"),
-        ("[387,19,23,23,", "[387,19,99,99,"),
-        ("[88,19,23,27,", "[88,19,23,99,"),
-        ("[68,17,23,27,", "[68,17,23,99,"),
-        ("[203,19,", "[203,99,"),
-        ("[387,19,", "[999,19,"),
+        ("[435,19,26,26,", "[435,19,26,99,"),
+        ("[435,19,26,26,", "[435,19,99,99,"),
+        ("[88,19,26,30,", "[88,19,26,99,"),
+        ("[68,17,26,30,", "[68,17,26,99,"),
+        ("[289,19,", "[289,99,"),
+        ("[435,19,", "[999,19,"),
     ] {
         assert!(read_within(&forged(&object, from, to)).is_err(), "{from} forged to {to}");
     }

@@ -139,6 +139,7 @@ pub fn content() -> Content {
             (partition(1, 0), rows_of(&tricky_records()), None),
             (partition(1, 0), rows_of(&plain[..3]), None),
             (partition(1, 2), rows_of(&plain), None),
+            (partition(1, 2), rows_of(&plain[..3]), None),
             (partition(2, 0), rows_of(&plain[5..]), Some(1_764_000_001_000)),
         ],
     }
@@ -164,6 +165,7 @@ pub fn commit_with_rows() -> Commit {
     runs[0].batches[1].1 = Outcome::Refused(BatchRefusal::OffsetMismatch { next: Offset::new(105) });
     runs[1].batches[0].0.producer = stamp(0);
     runs[1].batches[0].1 = Outcome::Duplicate(Offset::new(90));
+    runs[1].batches[1].1 = Outcome::Appended(Offset::new(100));
     runs[2].batches[0].1 = Outcome::Refused(BatchRefusal::UnknownTopic);
     let config = BTreeMap::from([("retention.ms".to_owned(), "60000".to_owned())]);
     Commit {
