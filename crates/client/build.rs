@@ -1,13 +1,13 @@
 //! Generates the gRPC clients of `proto/` over the messages of crate `lakebed-wire`. Needs no `protoc`.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::PathBuf;
 
 const FILES: [&str; 3] =
     ["lakebed/v1/produce_service.proto", "lakebed/v1/consume_service.proto", "lakebed/v1/admin_service.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let proto = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", proto.display());
     tonic_prost_build::configure()
         .build_server(false)

@@ -1,7 +1,7 @@
 //! Generates the messages of `proto/` (no services) and their descriptors. Needs no `protoc`.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const FILES: [&str; 5] = [
     "lakebed/v1/records.proto",
@@ -12,7 +12,7 @@ const FILES: [&str; 5] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let proto = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", proto.display());
 
     let mut compiler = protox::Compiler::new([&proto])?;
