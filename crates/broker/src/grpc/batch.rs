@@ -8,7 +8,7 @@ use lakebed_wire::received::{self, Content, Payload, Records};
 use tonic::Status;
 
 use super::Services;
-use super::status::{invalid, status};
+use super::status::{invalid, status, violation};
 use crate::admission::is_compressed;
 use crate::reason::Reason;
 use crate::topics::settings::AdmissionSettings;
@@ -105,13 +105,14 @@ impl Services {
         };
         let expected = expected_next_offset.map(|offset| expected_offset(offset, named.is_some())).transpose()?;
         if payload.pieces > 1 {
-            return Err(invalid(format_args!("a batch has one payload, this has {} pieces", payload.pieces)));
+            let what = format!("a batch has one payload, this has {} pieces", payload.pieces);
+            return Err(invalid("records", what));
         }
         let limits = self.limits(target, *inflated_bytes);
         let (admitted, chosen) = match payload.last {
-            None => return Err(invalid("a batch has records or a kafka_batch, this has neither")),
+            None => return Err(invalid("records", "a batch has records or a kafka_batch, this has neither")),
             Some(Content::KafkaBatch(batch)) => {
-                let partition = named.ok_or_else(|| invalid("a kafka_batch needs a partition"))?;
+                let partition = named.ok_or_else(|| invalid("partition", "a kafka_batch needs a partition"))?;
                 (self.admit_kafka(target, batch, limits, inflated_bytes).await?, Some(partition))
             }
             Some(Content::Records(records)) => self.admit_records(target, records, limits, named).await?,
@@ -145,7 +146,8 @@ impl Services {
     ) -> Result<Admitted, Status> {
         let batch = if batch.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&batch) } else { batch };
         let compressed = is_compressed(&batch);
-        let admitted = self.rooms.admit(batch, limits).await.map_err(|error| not_admitted(&target.topic, &error))?;
+        let admitted = self.rooms.admit(batch, limits).await;
+        let admitted = admitted.map_err(|error| not_admitted(&target.topic, "kafka_batch", &error))?;
         if compressed {
             *inflated_bytes += admitted.cost_bytes();
         }
@@ -169,7 +171,7 @@ impl Services {
         };
         encoded.map_err(|error| match error {
             NotEncoded::Refused(status) => *status,
-            NotEncoded::NotAdmitted(error) => not_admitted(&target.topic, &error),
+            NotEncoded::NotAdmitted(error) => not_admitted(&target.topic, "records", &error),
         })
     }
 }
@@ -197,8 +199,9 @@ impl Placing {
                 let message = format!(
                     "records {first} and {index} belong to different partitions, {other} and {partition}, by their keys: a batch has one partition; name it, or send them apart"
                 );
-                return Err(NotEncoded::Refused(Box::new(status(
+                return Err(NotEncoded::Refused(Box::new(violation(
                     Reason::InvalidRequest,
+                    &field_of(index, ".key"),
                     message,
                     [("record", index.to_string()), ("partition", partition.to_string())],
                 ))));
@@ -234,7 +237,8 @@ fn encode(records: &[u8], limits: &BatchLimits, mut placing: Placing) -> Result<
     // A record's overhead is about the same in both encodings; a batch has its header, too.
     let mut encoder = Encoder::new(fields, (records.len() + records.len() / 8 + 128).min(limits.message_bytes_max));
     for (index, record) in (0_i64..).zip(Records::new(records)) {
-        let record = record.map_err(|error| refused(invalid(format_args!("record {index}: {error}"))))?;
+        let record =
+            record.map_err(|error| refused(invalid(&field_of(index, ""), format_args!("record {index}: {error}"))))?;
         if let Some(key) = record.key {
             placing.see(index, key)?;
         }
@@ -244,7 +248,8 @@ fn encode(records: &[u8], limits: &BatchLimits, mut placing: Placing) -> Result<
         }
     }
     let encoded = encoder.finish_with_rows().map_err(|error| NotEncoded::NotAdmitted(error.into()))?;
-    let encoded = encoded.ok_or_else(|| refused(invalid("a batch has at least one record, this has none")))?;
+    let encoded =
+        encoded.ok_or_else(|| refused(invalid("records", "a batch has at least one record, this has none")))?;
     Ok((admit_encoded(encoded, limits)?, placing.chosen()))
 }
 
@@ -253,21 +258,30 @@ fn push(encoder: &mut Encoder, index: i64, record: received::Record<'_>, now_ms:
     let timestamp_ms = timestamp_ms.unwrap_or(now_ms);
     if timestamp_ms < 0 {
         let message = format!("record {index}: timestamp {timestamp_ms} is before 1970; leave it out for now");
-        return Err(status(Reason::InvalidTimestamp, message, []));
+        return Err(violation(Reason::InvalidTimestamp, &field_of(index, ".timestamp"), message, []));
     }
     if offset.is_some() {
-        return Err(invalid(format_args!("record {index}: its offset is the broker's to give; leave it out")));
+        let what = format!("record {index}: its offset is the broker's to give; leave it out");
+        return Err(invalid(&field_of(index, ".offset"), what));
     }
     let record = Record { offset: index, timestamp_ms, key, value };
-    encoder.push(record, headers).map_err(|error| invalid(format_args!("record {index}: {error}")))
+    encoder
+        .push(record, headers)
+        .map_err(|error| invalid(&field_of(index, ""), format_args!("record {index}: {error}")))
+}
+
+/// The path of a record in its batch, and of what is within it.
+fn field_of(index: i64, within: &str) -> String {
+    format!("records.records[{index}]{within}")
 }
 
 /// An offset that the next record of a partition is expected to get.
 fn expected_offset(offset: i64, is_partition_named: bool) -> Result<Offset, Status> {
     if !is_partition_named {
-        return Err(invalid("expected_next_offset needs a partition: name it"));
+        return Err(invalid("partition", "expected_next_offset needs a partition: name it"));
     }
-    let offset = u64::try_from(offset).map_err(|_| invalid("expected_next_offset must not be negative"))?;
+    let offset = u64::try_from(offset)
+        .map_err(|_| invalid("expected_next_offset", "expected_next_offset must not be negative"))?;
     Ok(Offset::new(offset))
 }
 
@@ -282,8 +296,9 @@ pub(super) fn not_produced(error: &ProduceError) -> Status {
     }
 }
 
-fn not_admitted(topic: &FoundTopic, error: &AdmitError) -> Status {
-    status(Reason::from(error), error, [("topic", topic.name.to_string())])
+/// The status of a batch that came in `field`.
+fn not_admitted(topic: &FoundTopic, field: &str, error: &AdmitError) -> Status {
+    violation(Reason::from(error), field, error, [("topic", topic.name.to_string())])
 }
 
 fn no_such_partition(topic: &FoundTopic, partition: i32) -> Status {

@@ -73,6 +73,6 @@ impl<U: Message + Default> Decoder for CheckedDecoder<U> {
 
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let decoded = U::decode(source);
-        decoded.map(Some).map_err(|error| invalid(format_args!("the request is no message of this call: {error}")))
+        decoded.map(Some).map_err(|error| invalid("", format_args!("the request is no message of this call: {error}")))
     }
 }

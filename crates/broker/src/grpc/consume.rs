@@ -48,10 +48,10 @@ impl ConsumeService for Services {
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<FetchAnswer>, Status> {
         let request = request.into_inner();
-        let shape = Shape::check(request.format, &request.fields)?;
+        let shape = Shape::check(request.format, &request.fields, "")?;
         let topic = self.find_topic(&request.topic).await?;
         let partition = check_partition(&topic, request.partition)?;
-        let offset = u64::try_from(request.offset).map_err(|_| invalid("offset must not be negative"))?;
+        let offset = u64::try_from(request.offset).map_err(|_| invalid("offset", "offset must not be negative"))?;
         let offset = Offset::new(offset);
         let bytes_max = match request.max_bytes as usize {
             0 => MESSAGE_BYTES_MAX,
@@ -111,7 +111,7 @@ fn batch_bytes_max(room_bytes: usize) -> usize {
 
 fn wait(duration: Option<prost_types::Duration>) -> Result<Duration, Status> {
     let Some(duration) = duration else { return Ok(Duration::ZERO) };
-    let duration = Duration::try_from(duration).map_err(|_| invalid("max_wait must not be negative"))?;
+    let duration = Duration::try_from(duration).map_err(|_| invalid("max_wait", "max_wait must not be negative"))?;
     Ok(duration.min(WAIT_MAX))
 }
 

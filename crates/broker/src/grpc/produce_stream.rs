@@ -74,10 +74,10 @@ async fn begin(
         first = requests.next() => first,
     };
     let init = match first {
-        None => return Err(invalid("the stream ended before its init")),
+        None => return Err(invalid("init", "the stream ended before its init")),
         Some(Err(refused)) => return Err(named(refused)),
         Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Init(init)) })) => init,
-        Some(Ok(_)) => return Err(invalid("the first message of a ProduceStream is its init")),
+        Some(Ok(_)) => return Err(invalid("init", "the first message of a ProduceStream is its init")),
     };
     let mut target = Target::new(services.find_topic(&init.topic).await?);
     if let Some(partition) = init.partition {
@@ -120,7 +120,7 @@ fn ended(services: &Services, why: Why) -> Status {
 fn named(refused: Status) -> Status {
     match refused.code() {
         _ if !refused.details().is_empty() => refused,
-        Code::Internal => invalid(refused.message()),
+        Code::Internal => invalid("", refused.message()),
         Code::OutOfRange => status(Reason::MessageTooLarge, refused.message(), []),
         _ => refused,
     }
@@ -312,10 +312,12 @@ impl Appending {
             Some(Err(refused)) => return Err(Some(named(refused))),
             Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Batch(batch)) })) => batch,
             Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Init(_)) })) => {
-                return Err(Some(invalid("a ProduceStream has one init, its first message, and this is another")));
+                let what = "a ProduceStream has one init, its first message, and this is another";
+                return Err(Some(invalid("init", what)));
             }
             Some(Ok(ProduceStreamRequest { request: None })) => {
-                return Err(Some(invalid("a message on a ProduceStream is an init or a batch, and this is neither")));
+                let what = "a message on a ProduceStream is an init or a batch, and this is neither";
+                return Err(Some(invalid("batch", what)));
             }
         };
         let ProduceBatch { correlation_id, partition, payload, expected_next_offset } = batch;

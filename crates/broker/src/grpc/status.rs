@@ -16,14 +16,15 @@ use crate::reason::{Reason, TABLE};
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "lakebed";
 
-/// A status that says why, with facts for programs.
+/// A status that says why, with facts for programs. What a field of the request is to blame for is a [`violation`].
 pub(crate) fn status<const N: usize>(reason: Reason, message: impl Display, facts: [(&str, String); N]) -> Status {
     build(reason, None, message, facts)
 }
 
-/// A request that is not one that the call takes.
-pub(crate) fn invalid(message: impl Display) -> Status {
-    status(Reason::InvalidRequest, message, [])
+/// A request that is not one that the call takes. `field` is the path of what is wrong in it, as `init.stop.offset`; on a batch of a
+/// producer's, in the batch. It is empty where the request as a whole is wrong.
+pub(crate) fn invalid(field: &str, message: impl Display) -> Status {
+    violation(Reason::InvalidRequest, field, message, [])
 }
 
 /// The name of a status's reason; of one that is not ours, what it is by its code.

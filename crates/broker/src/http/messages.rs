@@ -104,7 +104,7 @@ fn of_the_table(response: Response, path: &str) -> Response {
     match made.code() {
         Code::Unimplemented if made.message().is_empty() => no_method(path).into_http(),
         Code::Unimplemented => status(Reason::Unsupported, made.message(), []).into_http(),
-        _ => invalid(made.message()).into_http(),
+        _ => invalid("", made.message()).into_http(),
     }
 }
 
@@ -202,9 +202,8 @@ impl Messages {
     fn announced(&self) -> Result<usize, Status> {
         let [compressed, length @ ..] = &self.head[..] else { unreachable!("a whole head has five bytes") };
         if *compressed > 1 {
-            return Err(invalid(format_args!(
-                "a message begins with 0 or 1, not {compressed}: these are no messages of gRPC"
-            )));
+            let what = format!("a message begins with 0 or 1, not {compressed}: these are no messages of gRPC");
+            return Err(invalid("", what));
         }
         let length = length.iter().fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
         if length > self.bytes_max {
@@ -247,7 +246,7 @@ impl Messages {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + STALL_MAX)));
         ready!(stalled.as_mut().poll(context));
         let message = format!("nothing arrived for {} s in the middle of a message", STALL_MAX.as_secs());
-        Poll::Ready(Some(Err(invalid(message))))
+        Poll::Ready(Some(Err(invalid("", message))))
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -270,9 +269,8 @@ impl Messages {
                 },
                 None if !self.head.is_empty() => {
                     let held = self.held_bytes();
-                    return Poll::Ready(Some(Err(invalid(format_args!(
-                        "the request ends in the middle of a message, of which {held} bytes arrived"
-                    )))));
+                    let what = format!("the request ends in the middle of a message, of which {held} bytes arrived");
+                    return Poll::Ready(Some(Err(invalid("", what))));
                 }
                 other => return Poll::Ready(other),
             }

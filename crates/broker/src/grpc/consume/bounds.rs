@@ -28,10 +28,10 @@ impl Bounds {
         let offset = match stop.offset.map(u64::try_from) {
             None => None,
             Some(Ok(offset)) => Some(Offset::new(offset)),
-            Some(Err(_)) => return Err(invalid("stop.offset must not be negative")),
+            Some(Err(_)) => return Err(invalid("init.stop.offset", "stop.offset must not be negative")),
         };
         if stop.timestamp.is_some_and(|timestamp_ms| timestamp_ms < 0) {
-            return Err(invalid("stop.timestamp must not be negative"));
+            return Err(invalid("init.stop.timestamp", "stop.timestamp must not be negative"));
         }
         Ok(Self {
             offset,

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::bounds::Bounds;
 use super::outbox::{End, Outbox, Outgoing, Room};
 use super::part::{Limits, Part, Shape, Source};
-use super::start::{Started, check_count, resolve, start};
+use super::start::{Started, check_count, check_position, resolve, start};
 use super::{batch_bytes_max, gone, token};
 use crate::grpc::Services;
 use crate::grpc::produce::{wire_offset, wire_partition};
@@ -48,7 +48,7 @@ pub(super) async fn open(
     let opened = async {
         let first = requests.next().await.transpose()?;
         let Some(v1::consume_request::Request::Init(init)) = first.and_then(|request| request.request) else {
-            return Err(invalid("the first message of a Consume stream is its init"));
+            return Err(invalid("init", "the first message of a Consume stream is its init"));
         };
         Feed::open(&services, init).await
     };
@@ -168,7 +168,7 @@ impl Feed {
     /// # Errors
     /// Why the request is refused.
     pub(super) async fn open(services: &Services, init: v1::ConsumeInit) -> Result<(Self, Outgoing), Status> {
-        let shape = Shape::check(init.format, &init.fields)?;
+        let shape = Shape::check(init.format, &init.fields, "init.")?;
         let bounds = Bounds::check(init.stop)?;
         let (outbox, outgoing) = services.consume_budget.open()?;
         let Started { topic, readings, all_partitions } = start(services, &init, &bounds).await?;
@@ -370,14 +370,15 @@ impl Feed {
             }
             Some(v1::consume_request::Request::Seek(seek)) => self.seek(seek),
             Some(v1::consume_request::Request::Pause(pause)) => self.pause(&pause),
-            Some(v1::consume_request::Request::Init(_)) => Err(invalid("a Consume stream has one init")),
-            None => Err(invalid("a message of a Consume stream says nothing that this broker knows")),
+            Some(v1::consume_request::Request::Init(_)) => Err(invalid("init", "a Consume stream has one init")),
+            None => Err(invalid("", "a message of a Consume stream says nothing that this broker knows")),
         }
     }
 
-    fn index_of(&self, partition: i32) -> Result<usize, Status> {
+    /// The place of a partition that `field` of a request names.
+    fn index_of(&self, partition: i32, field: &str) -> Result<usize, Status> {
         let found = self.readings.binary_search_by_key(&partition, Reading::partition);
-        found.map_err(|_| invalid(format_args!("partition {partition} is not one of this stream")))
+        found.map_err(|_| invalid(field, format_args!("partition {partition} is not one of this stream")))
     }
 
     /// Stops reading a partition, if it is what is being read.
@@ -388,9 +389,10 @@ impl Feed {
     }
 
     fn seek(&mut self, seek: v1::ConsumeSeek) -> Result<(), Status> {
-        let index = self.index_of(seek.partition)?;
+        let index = self.index_of(seek.partition, "seek.partition")?;
         let position = seek.start.and_then(|start| start.position);
-        let position = position.ok_or_else(|| invalid("a seek has a start"))?;
+        let position = position.ok_or_else(|| invalid("seek.start", "a seek has a start"))?;
+        check_position(&position, "seek.start")?;
         self.stop_reading(index);
         let (services, topic, key) = (self.services.clone(), self.topic.name.clone(), self.readings[index].key);
         let found = async move {
@@ -412,8 +414,10 @@ impl Feed {
     }
 
     fn pause(&mut self, pause: &v1::ConsumePause) -> Result<(), Status> {
-        let named: Result<Vec<usize>, Status> = pause.partitions.iter().map(|one| self.index_of(*one)).collect();
-        let indexes = if pause.partitions.is_empty() { (0..self.readings.len()).collect() } else { named? };
+        let named = pause.partitions.iter().enumerate();
+        let named = named.map(|(at, one)| self.index_of(*one, &format!("pause.partitions[{at}]")));
+        let named: Vec<usize> = named.collect::<Result<_, Status>>()?;
+        let indexes = if named.is_empty() { (0..self.readings.len()).collect() } else { named };
         for index in indexes {
             self.readings[index].is_paused = pause.paused;
             if pause.paused {

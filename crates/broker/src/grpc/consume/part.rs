@@ -42,29 +42,31 @@ impl Shape {
     /// Records with everything.
     const WHOLE: Self = Self { format: Format::Records, key: true, value: true, headers: true, timestamp: true };
 
-    /// What a request asks for.
-    pub(super) fn check(format: i32, fields: &[i32]) -> Result<Self, Status> {
+    /// What a request asks for. `within` stands before the paths of its fields.
+    pub(super) fn check(format: i32, fields: &[i32], within: &str) -> Result<Self, Status> {
         let format = match v1::Format::try_from(format) {
             Ok(v1::Format::Unspecified | v1::Format::Records) => Format::Records,
             Ok(v1::Format::KafkaBatches) => Format::Batches,
             Ok(v1::Format::ArrowIpc) => Format::Arrow,
-            Err(_) => return Err(invalid(format_args!("format {format} is unknown"))),
+            Err(_) => return Err(invalid(&format!("{within}format"), format_args!("format {format} is unknown"))),
         };
         if fields.is_empty() {
             return Ok(Self { format, ..Self::WHOLE });
         }
         if format == Format::Batches {
-            return Err(invalid("fields can't be chosen with FORMAT_KAFKA_BATCHES: batches go out as they are"));
+            let what = "fields can't be chosen with FORMAT_KAFKA_BATCHES: batches go out as they are";
+            return Err(invalid(&format!("{within}fields"), what));
         }
         let mut shape = Self { format, key: false, value: false, headers: false, timestamp: false };
-        for field in fields {
+        for (index, field) in fields.iter().enumerate() {
             match v1::RecordField::try_from(*field) {
                 Ok(v1::RecordField::Key) => shape.key = true,
                 Ok(v1::RecordField::Value) => shape.value = true,
                 Ok(v1::RecordField::Headers) => shape.headers = true,
                 Ok(v1::RecordField::Timestamp) => shape.timestamp = true,
                 Ok(v1::RecordField::Unspecified) | Err(_) => {
-                    return Err(invalid(format_args!("fields: {field} is no field of a record")));
+                    let what = format!("fields: {field} is no field of a record");
+                    return Err(invalid(&format!("{within}fields[{index}]"), what));
                 }
             }
         }

@@ -14,7 +14,7 @@ use super::{PARTITIONS_MAX, token};
 use crate::grpc::Services;
 use crate::grpc::batch::check_partition;
 use crate::grpc::produce::wire_offset;
-use crate::grpc::status::{invalid, status};
+use crate::grpc::status::{invalid, status, violation};
 use crate::reason::Reason;
 use crate::topics::{self, FoundTopic, TopicReference};
 
@@ -41,7 +41,8 @@ pub(super) async fn start(services: &Services, init: &v1::ConsumeInit, bounds: &
     } else if init.partitions.is_empty() && init.start.is_none() {
         resumed(services, &topic, &init.resume_token)?
     } else {
-        return Err(invalid("a resume_token says where to go on: leave partitions and start out"));
+        let field = if init.start.is_some() { "init.start" } else { "init.partitions" };
+        return Err(invalid(field, "a resume_token says where to go on: leave partitions and start out"));
     };
     check_count(&topic, places.len())?;
     let readings = places.into_iter().map(|(partition, position)| {
@@ -62,29 +63,37 @@ pub(super) fn check_count(topic: &FoundTopic, count: usize) -> Result<(), Status
     if count <= PARTITIONS_MAX {
         return Ok(());
     }
-    Err(invalid(format_args!(
+    let what = format!(
         "{count} partitions of topic {}: one stream reads at most {PARTITIONS_MAX}; name them, in several streams",
         topic.name
-    )))
+    );
+    Err(invalid("init.partitions", what))
 }
 
 /// The places that a request names.
 fn named(topic: &FoundTopic, init: &v1::ConsumeInit) -> Result<(Places, bool), Status> {
     let position = |start: Option<&v1::StartPosition>| start.and_then(|start| start.position);
     let of_all = position(init.start.as_ref());
+    if let Some(position) = &of_all {
+        check_position(position, "init.start")?;
+    }
     if init.partitions.is_empty() {
         check_count(topic, topic.partitions as usize)?;
         return Ok(((0..topic.partitions).map(|partition| (partition, of_all)).collect(), true));
     }
     check_count(topic, init.partitions.len())?;
     let mut places = Places::with_capacity(init.partitions.len());
-    for one in &init.partitions {
+    for (index, one) in init.partitions.iter().enumerate() {
         let partition = check_partition(topic, one.partition)?;
-        places.push((partition, position(one.start.as_ref()).or(of_all)));
+        let own = position(one.start.as_ref());
+        if let Some(position) = &own {
+            check_position(position, &format!("init.partitions[{index}].start"))?;
+        }
+        places.push((partition, own.or(of_all)));
     }
     places.sort_by_key(|(partition, _)| *partition);
     if let Some(twice) = places.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(invalid(format_args!("partition {} is named twice", twice[0].0)));
+        return Err(invalid("init.partitions", format_args!("partition {} is named twice", twice[0].0)));
     }
     Ok((places, false))
 }
@@ -93,7 +102,7 @@ fn named(topic: &FoundTopic, init: &v1::ConsumeInit) -> Result<(Places, bool), S
 fn resumed(services: &Services, topic: &FoundTopic, bytes: &[u8]) -> Result<(Places, bool), Status> {
     let refuse = |why: &dyn std::fmt::Display| {
         let message = format!("the resume_token can't be used: {why}; begin with a start instead");
-        status(Reason::InvalidResumeToken, message, [])
+        violation(Reason::InvalidResumeToken, "init.resume_token", message, [])
     };
     let token = token::decode(bytes).map_err(|error| refuse(&error))?;
     if token.cluster != services.rooms.log.identity().cluster_id {
@@ -122,7 +131,20 @@ fn resumed(services: &Services, topic: &FoundTopic, bytes: &[u8]) -> Result<(Pla
     Ok((places, token.all_partitions))
 }
 
-/// The offset of a position. What `state` says of the end of a partition is seen by a barrier that began after the request.
+/// Checks a position that came in `field` of a request.
+pub(super) fn check_position(position: &Position, field: &str) -> Result<(), Status> {
+    match position {
+        Position::Offset(offset) if *offset < 0 => {
+            Err(invalid(&format!("{field}.offset"), "offset must not be negative"))
+        }
+        Position::Timestamp(timestamp_ms) if *timestamp_ms < 0 => {
+            Err(invalid(&format!("{field}.timestamp"), "timestamp must not be negative"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The offset of a position, which is checked. What `state` says of the end of a partition is seen by a barrier that began after the request.
 ///
 /// # Errors
 /// As [`start`].
@@ -139,14 +161,13 @@ pub(super) async fn resolve(
         Some(Position::Earliest(_)) => Ok(bounds.log_start),
         None | Some(Position::Latest(_)) => Ok(bounds.high_watermark),
         Some(Position::Offset(offset)) => {
-            let offset = u64::try_from(*offset).map_err(|_| invalid("offset must not be negative"))?;
+            let offset = u64::try_from(*offset).expect("positions are checked when they come");
             let (offset, lakebed_model::Partition { log_start, high_watermark }) = (Offset::new(offset), bounds);
             if (log_start..=high_watermark).contains(&offset) {
                 return Ok(offset);
             }
             Err(refuse(&FetchError::OffsetOutOfRange { offset, log_start, high_watermark }))
         }
-        Some(Position::Timestamp(timestamp_ms)) if *timestamp_ms < 0 => Err(invalid("timestamp must not be negative")),
         Some(Position::Timestamp(timestamp_ms)) => {
             // SUBTLE: a record that is durable but not visible yet would not be found, and then be passed over.
             services.rooms.fetch.wait_visible(key, bounds.high_watermark).await;
