@@ -23,11 +23,13 @@ use crate::grpc;
 use crate::http::{self, listener::Lifetime};
 use crate::kafka::{Service, listener};
 use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
 use crate::request_memory::RequestBudgets;
 use crate::rooms::Rooms;
 use crate::topics::Topics;
 
+mod expiring;
 mod merging;
 mod parts;
 mod quiet;
@@ -223,8 +225,9 @@ impl Broker {
             seed: rooms.seams.seed,
         };
         let http_listener = http::listener::listen(http, options, lifetime.clone());
+        let expirer = expiring::expire_idle_producers(rooms.log.clone(), rooms.config.producer_id_expiration);
         let (listening, listening_http, probing) = (spawn(listener), spawn(http_listener), spawn(prober));
-        let parts = Parts { listening, listening_http, publishing, merging, probing };
+        let parts = Parts { listening, listening_http, publishing, merging, probing, expiring: spawn(expirer) };
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
         Ok(Self { rooms, kafka_address, http_address, lifetime, health, parts })
     }
@@ -344,6 +347,7 @@ async fn open(
     let merges = merger.counts();
     let merging = spawn(merging::merge(merger, ingest.clone()));
     let topics = Topics::new(log.clone(), config.default_partitions, seams.seed);
+    let producer_ids = ProducerIds::new(log.clone());
     let rooms = Rooms {
         config,
         store,
@@ -351,6 +355,7 @@ async fn open(
         ingest,
         fetch,
         topics,
+        producer_ids,
         seams,
         damage: DamageLog::default(),
         metrics,
@@ -410,12 +415,13 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_ends_ends_the_broker_and_is_named() {
         type Ends = fn(&Broker);
-        let parts: [(&str, Ends); 5] = [
+        let parts: [(&str, Ends); 6] = [
             ("Kafka listener", |broker| broker.parts.listening.abort()),
             ("hand-over to readers", |broker| broker.parts.publishing.abort()),
             ("merging", |broker| broker.parts.merging.abort()),
             ("look for a takeover", |broker| broker.parts.probing.abort()),
             ("HTTP listener", |broker| broker.parts.listening_http.abort()),
+            ("expiry of producers", |broker| broker.parts.expiring.abort()),
         ];
         for (name, end) in parts {
             let broker = Broker::start(Config::default()).await.unwrap();

@@ -31,6 +31,8 @@ pub struct Config {
     pub auto_create_topics: bool,
     /// Partitions of a topic that is created without a number.
     pub default_partitions: u32,
+    /// How long a partition remembers a producer that does not write (Kafka's `producer.id.expiration.ms`).
+    pub producer_id_expiration: Duration,
     /// Spacing of flushes. `None`: 250 ms on a bucket, 2 ms on a local directory, 0 in memory. More costs fewer requests; less
     /// acknowledges sooner. The first record after a quiet interval is flushed at once.
     pub flush_interval: Option<Duration>,
@@ -110,6 +112,7 @@ impl Default for Config {
             memory_bytes: 1 << 30,
             auto_create_topics: true,
             default_partitions: 4,
+            producer_id_expiration: Duration::from_secs(86_400),
             flush_interval: None,
             flush_bytes: 8 << 20,
             request_bytes_max: 64 << 20,

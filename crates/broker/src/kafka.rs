@@ -20,6 +20,7 @@ mod connection;
 mod fetch;
 mod find_coordinator;
 mod frame;
+mod init_producer_id;
 mod leader_epoch;
 mod list_offsets;
 pub(crate) mod listener;
@@ -89,6 +90,7 @@ impl Service {
             Body::Metadata(body) => ready(metadata::answer(self, reply_to, body, reached_at).await),
             Body::CreateTopics(body) => ready(topic_admin::create(self, reply_to, body).await),
             Body::DeleteTopics(body) => ready(topic_admin::delete(self, reply_to, body).await),
+            Body::InitProducerId(body) => ready(init_producer_id::answer(self, reply_to, body).await),
             Body::FindCoordinator(body) => ready(find_coordinator::answer(reply_to, &body)),
             Body::ApiVersions(body) => ready(api_versions::answer(reply_to, &body)),
         }

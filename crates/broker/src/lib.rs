@@ -20,6 +20,7 @@ mod grpc;
 mod http;
 mod kafka;
 pub mod metrics;
+mod producer_ids;
 pub mod readiness;
 pub mod reason;
 mod request_memory;
@@ -30,6 +31,7 @@ pub use broker::{Broker, RunError, StartError};
 pub use config::Config;
 pub use damage::DamageLog;
 pub use lakebed_store::TRACE_TARGET;
+pub use producer_ids::{ProducerIdError, ProducerIds};
 pub use rooms::Rooms;
 
 /// The generated gRPC servers; their messages are those of `lakebed_wire::v1`.

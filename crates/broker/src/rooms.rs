@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::damage::DamageLog;
 use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
 use crate::topics::Topics;
 
@@ -30,6 +31,8 @@ pub struct Rooms {
     pub fetch: Fetch,
     /// Topics.
     pub topics: Topics,
+    /// Ids for idempotent producers.
+    pub producer_ids: ProducerIds,
     /// The clock, the seed, and where heavy work runs.
     pub seams: Seams,
     /// What was told of damaged objects.

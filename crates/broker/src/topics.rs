@@ -21,7 +21,7 @@ pub mod settings;
 use settings::SettingError;
 
 /// Longest wait for a change to become durable; then its fate is said to be unknown.
-const CHANGE_TIME_MAX: Duration = Duration::from_secs(20);
+pub(crate) const CHANGE_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// The store did not say in time what became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -34,6 +34,9 @@ pub enum Broken {
     /// Commits whose rows are named are reclaimed.
     #[cfg(feature = "broken-rules")]
     ReclaimNamedRows,
+    /// Producer ids are given before their allotment is durable.
+    #[cfg(feature = "broken-rules")]
+    GiveIdsInFlight,
 }
 
 macro_rules! switches {
@@ -75,4 +78,6 @@ switches! {
     commits_flushes_twice => FlushTwice;
     /// Whether named rows are reclaimed.
     reclaims_named_rows => ReclaimNamedRows;
+    /// Whether producer ids are given before they are durably allotted.
+    gives_ids_in_flight => GiveIdsInFlight;
 }

@@ -147,6 +147,10 @@ impl Log {
         self.shared.seams.clone()
     }
 
+    pub(crate) fn broken(&self) -> Broken {
+        self.shared.broken
+    }
+
     /// Buffers for the bodies of flushes.
     pub fn buffers(&self) -> &BufferPool {
         self.shared.bucket.buffers()

@@ -21,6 +21,7 @@ mod counts;
 mod fenced;
 mod handle;
 mod open;
+mod producers;
 mod reclaim;
 mod replay;
 mod seams;

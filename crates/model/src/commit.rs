@@ -77,6 +77,20 @@ pub enum Entry {
     },
     /// Objects and flush ids below this id are no longer accepted, and may be deleted if nothing names them.
     MoveReclaimBoundary(SegmentId),
+    /// Producer ids were allotted to the broker that wrote the commit: the numbers `first..first + count` of the cell.
+    AllotProducerIds {
+        /// The number of the first.
+        first: u64,
+        /// How many.
+        count: u32,
+    },
+    /// Producers that were idle are forgotten: those of every partition whose last batch was sealed before a time.
+    ExpireProducers {
+        /// The time, in milliseconds since 1970.
+        before_ms: i64,
+        /// How many are forgotten, counted once a partition.
+        forgotten: u64,
+    },
 }
 
 /// Closes an epoch and names the next.

@@ -85,6 +85,20 @@ pub enum Change {
     },
     /// Move the reclaim boundary.
     MoveReclaimBoundary(SegmentId),
+    /// Allot producer ids.
+    AllotProducerIds {
+        /// The number of the first: [`State::producer_ids_allotted`].
+        first: u64,
+        /// How many.
+        count: u32,
+    },
+    /// Forget producers that were idle for long.
+    ExpireProducers {
+        /// Those whose last batch is older than this, in milliseconds since 1970.
+        before_ms: i64,
+        /// How many these are: [`State::idle_producers`].
+        forgotten: u64,
+    },
 }
 
 /// What a decided change did.
@@ -221,7 +235,13 @@ impl FlushProposal {
             first_row: run.first_row,
             batches: run.batches.iter().collect(),
         });
-        FlushFacts { id: self.id, previous: self.previous, body: self.body, runs: runs.collect() }
+        FlushFacts {
+            id: self.id,
+            previous: self.previous,
+            body: self.body,
+            ingest_time_ms: self.ingest_time_ms,
+            runs: runs.collect(),
+        }
     }
 
     fn decided(&self, outcome: &FlushOutcome) -> Flush {
@@ -252,6 +272,8 @@ impl Change {
             Self::Merge(merge) => Entry::Merge(merge),
             Self::MoveLogStart { partition, offset } => Entry::MoveLogStart { partition, offset },
             Self::MoveReclaimBoundary(id) => Entry::MoveReclaimBoundary(id),
+            Self::AllotProducerIds { first, count } => Entry::AllotProducerIds { first, count },
+            Self::ExpireProducers { before_ms, forgotten } => Entry::ExpireProducers { before_ms, forgotten },
         }
     }
 }

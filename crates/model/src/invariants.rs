@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{CommitNumber, Offset, PartitionKey, SegmentId};
-use crate::producer::{Producer, RECENT_BATCHES, RecentBatch};
-use crate::state::{FEATURE_LEVEL_MAX, Object, ObjectId, State};
+use crate::producer::{NUMBERS_MAX, Producer, RECENT_BATCHES, RecentBatch};
+use crate::state::{FEATURE_LEVEL_MAX, Object, ObjectId, PRODUCERS_MAX, PRODUCERS_PER_PARTITION_MAX, State};
 
 /// Debug builds check a state of at most this many parts after every commit, and a larger one now and then.
 const CHECK_ALWAYS_BELOW: usize = 256;
@@ -38,7 +38,8 @@ impl State {
         self.objects_count_their_runs()?;
         self.topics_have_their_partitions()?;
         self.directories_lead_to_the_place()?;
-        self.memories_are_bounded()
+        self.memories_are_bounded()?;
+        self.producers_are_bounded()
     }
 
     pub(crate) fn debug_check(&self) {
@@ -154,9 +155,28 @@ impl State {
         if last == Some(expected) { Ok(()) } else { broken(NAME, format!("{last:?} does not lead to {}", self.place)) }
     }
 
-    /// Remembered batches, flushes and the feature level are within their bounds, and nothing is remembered of the future.
+    /// Remembered flushes and the feature level are within their bounds, and nothing is remembered of the future.
     fn memories_are_bounded(&self) -> Result<(), Violation> {
         const NAME: &str = "5 (memories are bounded)";
+        if let Some((id, _)) = self.flushes().find(|(_, outcome)| outcome.number >= self.number) {
+            return broken(NAME, format!("flush {id} is not folded yet"));
+        }
+        if self.flushes.keys().any(|id| SegmentId::from(*id) < self.boundary) {
+            return broken(NAME, "a flush below the reclaim boundary is remembered".to_owned());
+        }
+        let outcomes: usize = self.flushes.values().map(|outcome| outcome.count()).sum();
+        if outcomes != self.outcomes {
+            return broken(NAME, format!("{} outcomes are counted, {outcomes} remembered", self.outcomes));
+        }
+        if self.boundary > self.highest || self.feature_level > FEATURE_LEVEL_MAX {
+            return broken(NAME, format!("boundary {} or feature level {}", self.boundary, self.feature_level));
+        }
+        Ok(())
+    }
+
+    /// What is remembered of producers is within its bounds, counted rightly, and lies in the past; ids are in range.
+    fn producers_are_bounded(&self) -> Result<(), Violation> {
+        const NAME: &str = "6 (producers are bounded)";
         let bounded = |count: usize| (1..=RECENT_BATCHES).contains(&count);
         if let Some((key, _)) = self.producers.iter().find(|(_, producer)| !bounded(producer.recent.len())) {
             return broken(NAME, format!("producer {key:?}"));
@@ -172,18 +192,16 @@ impl State {
         if let Some((key, _)) = self.producers.iter().find(|((key, _), producer)| !all_past(key, producer)) {
             return broken(NAME, format!("producer {key:?} wrote beyond the high watermark"));
         }
-        if let Some((id, _)) = self.flushes().find(|(_, outcome)| outcome.number >= self.number) {
-            return broken(NAME, format!("flush {id} is not folded yet"));
+        let mut counts: BTreeMap<PartitionKey, u32> = BTreeMap::new();
+        self.producers.keys().for_each(|(key, _)| *counts.entry(*key).or_default() += 1);
+        if !self.producer_counts.iter().eq(counts.iter()) {
+            return broken(NAME, "producers are counted wrongly".to_owned());
         }
-        if self.flushes.keys().any(|id| SegmentId::from(*id) < self.boundary) {
-            return broken(NAME, "a flush below the reclaim boundary is remembered".to_owned());
+        if let Some((key, count)) = counts.iter().find(|(_, count)| **count as usize > PRODUCERS_PER_PARTITION_MAX) {
+            return broken(NAME, format!("{count} producers of {key}"));
         }
-        let outcomes: usize = self.flushes.values().map(|outcome| outcome.count()).sum();
-        if outcomes != self.outcomes {
-            return broken(NAME, format!("{} outcomes are counted, {outcomes} remembered", self.outcomes));
-        }
-        if self.boundary > self.highest || self.feature_level > FEATURE_LEVEL_MAX {
-            return broken(NAME, format!("boundary {} or feature level {}", self.boundary, self.feature_level));
+        if self.producers.len() > PRODUCERS_MAX || self.producer_ids > NUMBERS_MAX {
+            return broken(NAME, format!("{} producers, {} ids", self.producers.len(), self.producer_ids));
         }
         Ok(())
     }

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub highest: SegmentId,
     /// The number of the first commit of each directory.
     pub directories: Vec<(CommitNumber, Directory)>,
+    /// How many producer ids were allotted.
+    pub producer_ids: u64,
     /// Topics by id.
     pub topics: Vec<(TopicId, Topic)>,
     /// Remembered flushes by id.
@@ -71,6 +73,7 @@ impl State {
             boundary: self.boundary,
             highest: self.highest,
             directories: self.directories().collect(),
+            producer_ids: self.producer_ids,
             topics: self.topics().map(|(id, topic)| (id, topic.clone())).collect(),
             flushes: self.flushes().map(|(id, outcome)| (id, outcome.number, outcome.runs.clone())).collect(),
             partitions: partitions.collect(),
@@ -97,6 +100,8 @@ impl State {
             runs: OrdMap::new(),
             objects: OrdMap::new(),
             producers: OrdMap::new(),
+            producer_counts: OrdMap::new(),
+            producer_ids: snapshot.producer_ids,
             flushes: OrdMap::new(),
             outcomes: 0,
         };
@@ -121,9 +126,7 @@ impl State {
                 objects.entry(run.object).or_default().count(&run);
                 state.runs.insert((key, base), run);
             }
-            for (id, producer) in partition.producers {
-                state.producers.insert((key, id), producer);
-            }
+            state.restore_producers(key, partition.producers);
         }
         state.objects = objects.into_iter().collect();
         state.check_invariants()?;

@@ -19,8 +19,11 @@ use crate::topic::{PARTITIONS_MAX, Topic, TopicName};
 
 mod append;
 mod merge;
+mod producers;
 #[cfg(test)]
 mod tests;
+
+pub use producers::{PRODUCER_IDS_AT_ONCE_MAX, PRODUCERS_MAX, PRODUCERS_PER_PARTITION_MAX};
 
 /// The highest feature level whose rules this code knows.
 pub const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel::new(1);
@@ -215,6 +218,26 @@ pub enum Refusal {
         /// The level in force.
         current: FeatureLevel,
     },
+    /// Producer ids that were allotted already, or that skip some, or more or fewer at once than may be.
+    #[error("{count} producer ids from {first} on: the next is {next}, and 1 to {max} are allotted at once", max = PRODUCER_IDS_AT_ONCE_MAX)]
+    ProducerIdsOutOfRange {
+        /// The first number.
+        first: u64,
+        /// How many.
+        count: u32,
+        /// The next that was not allotted.
+        next: u64,
+    },
+    /// An expiry that forgets nothing, or another number of producers than it says.
+    #[error("{forgotten} producers were to be forgotten, but {idle} were idle since {before_ms} ms")]
+    ExpiryDiffers {
+        /// The time.
+        before_ms: i64,
+        /// What was asked for.
+        forgotten: u64,
+        /// How many there are.
+        idle: u64,
+    },
 }
 
 /// Why a commit can't be the next of this state. The state is untouched.
@@ -284,6 +307,10 @@ pub struct State {
     pub(crate) runs: OrdMap<(PartitionKey, Offset), Run>,
     pub(crate) objects: OrdMap<ObjectId, Object>,
     pub(crate) producers: OrdMap<(PartitionKey, ProducerId), Producer>,
+    /// How many producers each partition remembers; of those that remember any.
+    pub(crate) producer_counts: OrdMap<PartitionKey, u32>,
+    /// How many producer ids were allotted: the number of the next.
+    pub(crate) producer_ids: u64,
     pub(crate) flushes: OrdMap<FlushId, Arc<FlushOutcome>>,
     /// What the remembered flushes count together.
     pub(crate) outcomes: usize,
@@ -307,6 +334,8 @@ impl State {
             runs: OrdMap::new(),
             objects: OrdMap::new(),
             producers: OrdMap::new(),
+            producer_counts: OrdMap::new(),
+            producer_ids: 0,
             flushes: OrdMap::new(),
             outcomes: 0,
         }
@@ -383,6 +412,8 @@ impl State {
             Entry::Merge(merge) => self.merge(merge),
             Entry::MoveLogStart { partition, offset } => self.move_log_start(*partition, *offset),
             Entry::MoveReclaimBoundary(id) => self.move_reclaim_boundary(*id),
+            Entry::AllotProducerIds { first, count } => self.allot_producer_ids(*first, *count),
+            Entry::ExpireProducers { before_ms, forgotten } => self.expire_producers(*before_ms, *forgotten),
         }
     }
 
@@ -469,10 +500,7 @@ impl State {
             let key = PartitionKey::new(id, PartitionIndex::new(index));
             self.partitions.remove(&key);
             self.drop_runs(key, Offset::new(u64::MAX));
-            let stamps: Vec<_> = self.producers_of(key).map(|(id, _)| id).collect();
-            for producer in stamps {
-                self.producers.remove(&(key, producer));
-            }
+            self.forget_producers_of(key);
         }
         Ok(())
     }
@@ -690,12 +718,6 @@ impl State {
     pub fn flushes(&self) -> impl DoubleEndedIterator<Item = (FlushId, &Arc<FlushOutcome>)> {
         self.flushes.iter().map(|(id, outcome)| (*id, outcome))
     }
-
-    /// What a partition remembers of its producers.
-    pub fn producers_of(&self, key: PartitionKey) -> impl Iterator<Item = (ProducerId, &Producer)> {
-        let range = (key, ProducerId::new(i64::MIN))..=(key, ProducerId::new(i64::MAX));
-        self.producers.range(range).map(|((_, id), producer)| (*id, producer))
-    }
 }
 
 fn check_partitions(partitions: u32, existing: u32) -> Result<(), Refusal> {
@@ -711,6 +733,7 @@ pub(crate) struct FlushFacts<'a> {
     pub(crate) id: FlushId,
     pub(crate) previous: Option<FlushId>,
     pub(crate) body: FlushBody,
+    pub(crate) ingest_time_ms: i64,
     pub(crate) runs: Vec<RunFacts<'a>>,
 }
 
@@ -728,6 +751,12 @@ impl<'a> FlushFacts<'a> {
             first_row: run.first_row,
             batches: run.batches.iter().map(|(facts, _)| facts).collect(),
         });
-        Self { id: flush.id, previous: flush.previous, body: flush.body, runs: runs.collect() }
+        Self {
+            id: flush.id,
+            previous: flush.previous,
+            body: flush.body,
+            ingest_time_ms: flush.ingest_time_ms,
+            runs: runs.collect(),
+        }
     }
 }

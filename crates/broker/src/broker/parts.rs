@@ -22,6 +22,8 @@ pub(super) struct Parts {
     pub(super) merging: Part,
     /// Asks whether another broker has taken over.
     pub(super) probing: Part,
+    /// Has the log forget idle producers. Without it the state would keep them until its bound.
+    pub(super) expiring: Part,
 }
 
 impl Parts {
@@ -34,13 +36,15 @@ impl Parts {
             ended = &mut self.publishing => ("hand-over to readers", ended),
             ended = &mut self.merging => ("merging", ended),
             ended = &mut self.probing => ("look for a takeover", ended),
+            ended = &mut self.expiring => ("expiry of producers", ended),
         };
         part_ended(log, part, ended)
     }
 
     /// Ends them all, and waits until they are gone, and with them their hold on the store.
     pub(super) async fn stop(self) {
-        for part in [self.listening, self.listening_http, self.publishing, self.merging, self.probing] {
+        let Self { listening, listening_http, publishing, merging, probing, expiring } = self;
+        for part in [listening, listening_http, publishing, merging, probing, expiring] {
             part.abort();
             if !part.is_finished() {
                 // Whatever comes of it.

@@ -183,6 +183,18 @@ pub const TABLE: &[Setting] = &[
         set: |config, value| config.default_partitions = u32::try_from(value.number()).unwrap_or(u32::MAX),
     },
     Setting {
+        name: "producer_id_expiration",
+        group: TOPICS,
+        kind: seconds(1, 365 * 86_400),
+        auto: None,
+        what: "How long a partition remembers an idempotent producer that does not write (Kafka's producer.id.expiration.ms)",
+        effect: "A batch that is sent again later than that is stored again; more keeps the state and its checkpoints larger where \
+                 producers come and go, within a bound of 4,000 a partition and 200,000 in all",
+        for_tests: false,
+        get: |config| Value::Span(config.producer_id_expiration),
+        set: |config, value| config.producer_id_expiration = value.span().unwrap_or_default(),
+    },
+    Setting {
         name: "memory",
         group: FLUSHES,
         kind: sizes(MEMORY_BYTES_MIN as u64, 1 << 44),
@@ -366,6 +378,7 @@ mod tests {
         ("advertise", "kafka.example:3"),
         ("auto_create_topics", "false"),
         ("default_partitions", "7"),
+        ("producer_id_expiration", "5s"),
         ("memory", "100MiB"),
         ("flush_interval", "77ms"),
         ("flush_bytes", "1MiB"),
@@ -408,6 +421,7 @@ mod tests {
             memory_bytes,
             auto_create_topics,
             default_partitions,
+            producer_id_expiration,
             flush_interval,
             flush_bytes,
             request_bytes_max,
@@ -435,6 +449,7 @@ mod tests {
         assert_ne!(memory_bytes, default.memory_bytes);
         assert_ne!(auto_create_topics, default.auto_create_topics);
         assert_ne!(default_partitions, default.default_partitions);
+        assert_ne!(producer_id_expiration, default.producer_id_expiration);
         assert_ne!(flush_interval, default.flush_interval);
         assert_ne!(flush_bytes, default.flush_bytes);
         assert_ne!(request_bytes_max, default.request_bytes_max);

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use kafka_protocol::messages::{
     ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use lakebed_wire::kafka::{self, Api, Support};
@@ -33,6 +33,7 @@ pub(crate) enum Body {
     ApiVersions(ApiVersionsRequest),
     CreateTopics(CreateTopicsRequest),
     DeleteTopics(DeleteTopicsRequest),
+    InitProducerId(InitProducerIdRequest),
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
 }
 
@@ -116,6 +117,7 @@ fn decode(api: &Api, version: i16, bytes: &mut Bytes) -> Result<Body, String> {
         kafka::API_VERSIONS => Body::ApiVersions(message(bytes, version)?),
         kafka::CREATE_TOPICS => Body::CreateTopics(message(bytes, version)?),
         kafka::DELETE_TOPICS => Body::DeleteTopics(message(bytes, version)?),
+        kafka::INIT_PRODUCER_ID => Body::InitProducerId(message(bytes, version)?),
         kafka::OFFSET_FOR_LEADER_EPOCH => Body::OffsetForLeaderEpoch(message(bytes, version)?),
         other => unreachable!("API key {other} is in the table and has a message"),
     })

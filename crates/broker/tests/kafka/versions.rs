@@ -9,8 +9,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FindCoordinatorRequest, ListOffsetsRequest,
-    MetadataRequest, OffsetForLeaderEpochRequest,
+    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
 };
 use lakebed_segment::batch::Codec;
 use lakebed_wire::kafka;
@@ -95,6 +95,7 @@ impl World {
             }
             kafka::CREATE_TOPICS => self.create_topics(version).await,
             kafka::DELETE_TOPICS => self.delete_topics(version).await,
+            kafka::INIT_PRODUCER_ID => self.init_producer_id(version).await,
             kafka::OFFSET_FOR_LEADER_EPOCH => self.leader_epoch(version).await,
             other => panic!("API key {other} is advertised, but this test does not know it"),
         }
@@ -216,6 +217,29 @@ impl World {
         let again = self.client.call(version, &request).await.responses.remove(0);
         let unknown = if version >= 6 { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
         assert_eq!(again.error_code, unknown.code());
+    }
+
+    async fn init_producer_id(&mut self, version: i16) {
+        let request = InitProducerIdRequest::default().with_transactional_id(None);
+        let request = request.with_transaction_timeout_ms(i32::MAX);
+        let first = self.client.call(version, &request).await;
+        let second = self.client.call(version, &request).await;
+        assert_eq!((first.error_code, first.producer_epoch, second.producer_epoch), (0, 0, 0));
+        assert_eq!(second.producer_id.0, first.producer_id.0 + 1, "v{version}");
+        if version >= 3 {
+            let old = request.clone().with_producer_id(first.producer_id).with_producer_epoch(4);
+            let fresh = self.client.call(version, &old).await;
+            assert_eq!((fresh.error_code, fresh.producer_epoch), (0, 0), "what it had before does not count");
+            assert_eq!(fresh.producer_id.0, second.producer_id.0 + 1);
+            let half = self.client.call(version, &old.with_producer_epoch(-1)).await;
+            let invalid = ResponseError::InvalidRequest.code();
+            assert_eq!((half.error_code, half.producer_id.0, half.producer_epoch), (invalid, -1, -1));
+        }
+        for (id, expected) in [("", ResponseError::InvalidRequest), ("t", ResponseError::UnsupportedVersion)] {
+            let transactional = request.clone().with_transactional_id(Some(text(id).into()));
+            let refused = self.client.call(version, &transactional).await;
+            assert_eq!((refused.error_code, refused.producer_id.0, refused.producer_epoch), (expected.code(), -1, -1));
+        }
     }
 
     async fn leader_epoch(&mut self, version: i16) {

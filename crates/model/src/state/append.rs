@@ -6,7 +6,7 @@ use super::{FlushFacts, FlushOutcome, Object, ObjectId, Partition, Refusal, Run,
 use crate::commit::{BatchFacts, BatchRefusal, FlushBody, Outcome, TimestampRange};
 use crate::hash::RowsHash;
 use crate::ids::{Offset, PartitionKey, SegmentId};
-use crate::producer::{Judgement, judge, remember};
+use crate::producer::{Judgement, RecentBatch, judge, remember};
 
 impl State {
     /// Decides the outcome of every batch of a flush, and appends what is appended.
@@ -38,7 +38,9 @@ impl State {
             FlushBody::Segment => ObjectId::Segment(segment),
         };
         let mut object = Object::default();
-        let runs = flush.runs.iter().map(|run| (run.partition, self.append_run(id, &mut object, run))).collect();
+        let runs =
+            flush.runs.iter().map(|run| (run.partition, self.append_run(id, &mut object, run, flush.ingest_time_ms)));
+        let runs = runs.collect();
         if object.live_runs > 0 {
             self.objects.insert(id, object);
         }
@@ -50,7 +52,13 @@ impl State {
 
     /// Appends the batches of one partition as as few runs as there are gaps of rows that are not appended, and counts them in
     /// `object`.
-    fn append_run(&mut self, id: ObjectId, object: &mut Object, facts: &RunFacts<'_>) -> Vec<Outcome> {
+    fn append_run(
+        &mut self,
+        id: ObjectId,
+        object: &mut Object,
+        facts: &RunFacts<'_>,
+        ingest_time_ms: i64,
+    ) -> Vec<Outcome> {
         let key = facts.partition;
         let Some(before) = self.partition(key) else {
             let known = self.topics.contains_key(&key.topic);
@@ -62,7 +70,7 @@ impl State {
         let mut open: Option<(Offset, Run)> = None;
         let mut row = facts.first_row;
         for batch in &facts.batches {
-            let (outcome, end) = self.append_batch(key, high_watermark, batch);
+            let (outcome, end) = self.append_batch(key, high_watermark, batch, ingest_time_ms);
             if let Outcome::Appended(base) = outcome {
                 match &mut open {
                     Some((_, run)) if run.first_row + run.rows == row => extend(run, batch),
@@ -84,7 +92,13 @@ impl State {
     }
 
     /// Decides what comes of a batch at the end of its partition; returns that and where the partition ends afterwards.
-    fn append_batch(&mut self, key: PartitionKey, base: Offset, batch: &BatchFacts) -> (Outcome, Offset) {
+    fn append_batch(
+        &mut self,
+        key: PartitionKey,
+        base: Offset,
+        batch: &BatchFacts,
+        ingest_time_ms: i64,
+    ) -> (Outcome, Offset) {
         let Some(end) = base.checked_add(u64::from(batch.rows)) else {
             return (Outcome::Refused(BatchRefusal::OffsetsExhausted), base);
         };
@@ -101,8 +115,9 @@ impl State {
             return (Outcome::Refused(BatchRefusal::OffsetMismatch { next: base }), base);
         }
         if let (Some(stamp), Some(known)) = (&batch.producer, known) {
-            let remembered = remember(known, stamp, batch.rows, base);
-            self.producers.insert((key, stamp.id), remembered);
+            let recent = RecentBatch { first: stamp.sequence, rows: batch.rows, base_offset: base };
+            let remembered = remember(known, stamp.epoch, recent, ingest_time_ms);
+            self.remember_producer(key, stamp.id, remembered);
         }
         (Outcome::Appended(base), end)
     }

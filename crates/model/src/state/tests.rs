@@ -5,6 +5,7 @@ mod broken;
 mod history;
 mod idempotence;
 mod merges;
+mod producers;
 mod properties;
 mod refusals;
 mod takeovers;

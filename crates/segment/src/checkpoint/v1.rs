@@ -32,6 +32,7 @@ struct BaseV1 {
     highest: Text<SegmentId>,
     /// The number of the first commit of each directory.
     directories: Vec<(u64, Text<Directory>)>,
+    producer_ids: u64,
     topics: Vec<TopicV1>,
     flushes: Vec<FlushV1>,
 }
@@ -79,8 +80,8 @@ enum ObjectV1 {
     Segment(Text<SegmentId>),
 }
 
-/// Producer id, epoch, the last batches: first sequence, rows, base offset.
-type ProducerV1 = (i64, i16, Vec<(i32, u32, u64)>);
+/// Producer id, epoch, when it wrote last in milliseconds, the last batches: first sequence, rows, base offset.
+type ProducerV1 = (i64, i16, i64, Vec<(i32, u32, u64)>);
 
 fn json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, FormatError> {
     serde_json::from_slice(bytes).map_err(|error| malformed(format!("{what}: {error}")))
@@ -103,6 +104,7 @@ pub(super) fn encode_base(snapshot: &Snapshot) -> Vec<u8> {
         boundary: Text(snapshot.boundary),
         highest: Text(snapshot.highest),
         directories: snapshot.directories.iter().map(|(number, at)| (number.get(), Text(*at))).collect(),
+        producer_ids: snapshot.producer_ids,
         topics: snapshot.topics.iter().map(topic_v1).collect(),
         flushes: snapshot.flushes.iter().map(flush_v1).collect(),
     })
@@ -120,6 +122,7 @@ pub(super) fn decode_base(bytes: &[u8]) -> Result<Snapshot, FormatError> {
         boundary: base.boundary.0,
         highest: base.highest.0,
         directories: directories.collect(),
+        producer_ids: base.producer_ids,
         topics: base.topics.into_iter().map(topic).collect::<Result<_, _>>()?,
         flushes: base.flushes.into_iter().map(flush).collect::<Result<_, _>>()?,
         partitions: Vec::new(),
@@ -233,10 +236,10 @@ fn run(persisted: RunV1) -> Result<(Offset, Run), FormatError> {
 
 fn producer_v1((id, producer): &(ProducerId, Producer)) -> ProducerV1 {
     let recent = producer.recent.iter().map(|batch| (batch.first.get(), batch.rows, batch.base_offset.get()));
-    (id.get(), producer.epoch.get(), recent.collect())
+    (id.get(), producer.epoch.get(), producer.last_ms, recent.collect())
 }
 
-fn producer((id, epoch, recent): ProducerV1) -> Result<(ProducerId, Producer), FormatError> {
+fn producer((id, epoch, last_ms, recent): ProducerV1) -> Result<(ProducerId, Producer), FormatError> {
     if recent.len() > RECENT_BATCHES {
         return Err(malformed(format!("{} remembered batches of a producer", recent.len())));
     }
@@ -244,5 +247,5 @@ fn producer((id, epoch, recent): ProducerV1) -> Result<(ProducerId, Producer), F
         .into_iter()
         .map(|(first, rows, base)| RecentBatch { first: Sequence::new(first), rows, base_offset: Offset::new(base) })
         .collect();
-    Ok((ProducerId::new(id), Producer { epoch: ProducerEpoch::new(epoch), recent }))
+    Ok((ProducerId::new(id), Producer { epoch: ProducerEpoch::new(epoch), last_ms, recent }))
 }

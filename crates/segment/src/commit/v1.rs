@@ -39,6 +39,8 @@ enum EntryV1 {
     Merge { segment: Text<SegmentId>, runs: Vec<MergedRunV1> },
     MoveLogStart { topic: Text<Uuid>, partition: u32, offset: u64 },
     MoveReclaimBoundary { id: Text<SegmentId> },
+    AllotProducerIds { first: u64, count: u32 },
+    ExpireProducers { before_ms: i64, forgotten: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,6 +171,10 @@ impl From<&Entry> for EntryV1 {
                 offset: offset.get(),
             },
             Entry::MoveReclaimBoundary(id) => Self::MoveReclaimBoundary { id: Text(*id) },
+            Entry::AllotProducerIds { first, count } => Self::AllotProducerIds { first: *first, count: *count },
+            Entry::ExpireProducers { before_ms, forgotten } => {
+                Self::ExpireProducers { before_ms: *before_ms, forgotten: *forgotten }
+            }
         }
     }
 }
@@ -200,6 +206,8 @@ impl TryFrom<EntryV1> for Entry {
                 Self::MoveLogStart { partition: partition_key(topic.0, partition), offset: Offset::new(offset) }
             }
             EntryV1::MoveReclaimBoundary { id } => Self::MoveReclaimBoundary(id.0),
+            EntryV1::AllotProducerIds { first, count } => Self::AllotProducerIds { first, count },
+            EntryV1::ExpireProducers { before_ms, forgotten } => Self::ExpireProducers { before_ms, forgotten },
         })
     }
 }

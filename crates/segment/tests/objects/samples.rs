@@ -184,6 +184,8 @@ pub fn commit_with_rows() -> Commit {
                 runs,
             }),
             Entry::MoveLogStart { partition: partition(1, 0), offset: Offset::new(101) },
+            Entry::AllotProducerIds { first: 3000, count: 1000 },
+            Entry::ExpireProducers { before_ms: INGEST_TIME_MS - 86_400_000, forgotten: 2 },
         ],
     }
 }
@@ -221,6 +223,7 @@ pub fn state() -> State {
                 };
                 draft.change(change).unwrap();
             }
+            draft.change(lakebed_model::Change::AllotProducerIds { first: 0, count: 1000 }).unwrap();
         }
         let mut runs: Vec<ProposedRun> = Vec::new();
         let mut first_row = 0;

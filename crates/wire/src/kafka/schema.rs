@@ -96,6 +96,7 @@ pub(super) const BODIES: &[Body] = &[
     Body { key: super::API_VERSIONS, since: 0, until: 4, fields: API_VERSIONS },
     Body { key: super::CREATE_TOPICS, since: 2, until: 7, fields: CREATE_TOPICS },
     Body { key: super::DELETE_TOPICS, since: 1, until: 6, fields: DELETE_TOPICS },
+    Body { key: super::INIT_PRODUCER_ID, since: 0, until: 5, fields: INIT_PRODUCER_ID },
     Body { key: super::OFFSET_FOR_LEADER_EPOCH, since: 2, until: 4, fields: OFFSET_FOR_LEADER_EPOCH },
 ];
 
@@ -235,6 +236,16 @@ const DELETE_TOPICS: Struct = plain(
     ],
 );
 pub(super) const DELETE_TOPIC: Struct = plain(72, &[always("topic.name", NullableString), always("topic.id", Uuid)]);
+
+const INIT_PRODUCER_ID: Struct = plain(
+    96,
+    &[
+        always("transactional_id", NullableString),
+        always("transaction_timeout_ms", Int32),
+        since(3, "producer_id", Int64),
+        since(3, "producer_epoch", Int16),
+    ],
+);
 
 const OFFSET_FOR_LEADER_EPOCH: Struct =
     plain(56, &[since(3, "replica_id", Int32), always("topics", Array(&Kind::Struct(&OFFSET_FOR_LEADER_TOPIC)))]);

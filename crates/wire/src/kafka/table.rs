@@ -50,6 +50,8 @@ pub const API_VERSIONS: i16 = 18;
 pub const CREATE_TOPICS: i16 = 19;
 /// Key of DeleteTopics.
 pub const DELETE_TOPICS: i16 = 20;
+/// Key of InitProducerId.
+pub const INIT_PRODUCER_ID: i16 = 22;
 /// Key of OffsetForLeaderEpoch.
 pub const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
 
@@ -63,6 +65,8 @@ pub const API_TABLE: &[Api] = &[
     Api { key: API_VERSIONS, name: "ApiVersions", min: 0, max: 4, decoded_from: 0, flexible_from: 3 },
     Api { key: CREATE_TOPICS, name: "CreateTopics", min: 2, max: 7, decoded_from: 2, flexible_from: 5 },
     Api { key: DELETE_TOPICS, name: "DeleteTopics", min: 1, max: 6, decoded_from: 1, flexible_from: 4 },
+    // Version 6 is not stable.
+    Api { key: INIT_PRODUCER_ID, name: "InitProducerId", min: 0, max: 5, decoded_from: 0, flexible_from: 2 },
     Api {
         key: OFFSET_FOR_LEADER_EPOCH,
         name: "OffsetForLeaderEpoch",

@@ -19,6 +19,7 @@ pub(crate) fn request(random: &mut StdRng, key: i16, version: i16) -> RequestKin
         API_VERSIONS => api_versions(random, version),
         CREATE_TOPICS => create_topics(random),
         DELETE_TOPICS => delete_topics(random, version),
+        INIT_PRODUCER_ID => init_producer_id(random, version),
         OFFSET_FOR_LEADER_EPOCH => offset_for_leader_epoch(random, version),
         _ => panic!("no generator for API {key}: write one"),
     }
@@ -233,6 +234,17 @@ fn delete_topics(random: &mut StdRng, version: i16) -> RequestKind {
         request.topic_names = some(random, |random| text(random).into());
     }
     RequestKind::DeleteTopics(request)
+}
+
+fn init_producer_id(random: &mut StdRng, version: i16) -> RequestKind {
+    let mut request = InitProducerIdRequest::default()
+        .with_transactional_id(maybe(random, |random| text(random).into()))
+        .with_transaction_timeout_ms(random.random());
+    if version >= 3 {
+        request.producer_id = random.random::<i64>().into();
+        request.producer_epoch = random.random();
+    }
+    RequestKind::InitProducerId(request)
 }
 
 fn offset_for_leader_epoch(random: &mut StdRng, version: i16) -> RequestKind {

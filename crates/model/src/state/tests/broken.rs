@@ -162,6 +162,26 @@ fn memories_are_bounded() {
     breaks(
         "5 (memories are bounded)",
         &[
+            ("a flush of the future", &|state| {
+                let (_, outcome) = state.flushes.iter().next().unwrap();
+                let outcome = crate::FlushOutcome { number: state.number, runs: outcome.runs.clone() };
+                state.flushes.insert(flush_id(3), outcome.into());
+            }),
+            ("a flush below the boundary", &|state| state.boundary = segment(2)),
+            ("a boundary above what was committed", &|state| {
+                state.flushes.clear();
+                state.boundary = segment(4);
+            }),
+            ("an unknown feature level", &|state| state.feature_level = FeatureLevel::new(2)),
+        ],
+    );
+}
+
+#[test]
+fn producers_are_bounded() {
+    breaks(
+        "6 (producers are bounded)",
+        &[
             ("six batches", &|state| {
                 let producer = the_producer(state);
                 for _ in 0..5 {
@@ -182,17 +202,20 @@ fn memories_are_bounded() {
                 let producer = the_producer(state);
                 producer.recent[0].base_offset = offset(3);
             }),
-            ("a flush of the future", &|state| {
-                let (_, outcome) = state.flushes.iter().next().unwrap();
-                let outcome = crate::FlushOutcome { number: state.number, runs: outcome.runs.clone() };
-                state.flushes.insert(flush_id(3), outcome.into());
+            ("a producer that is not counted", &|state| {
+                state.producer_counts.clear();
             }),
-            ("a flush below the boundary", &|state| state.boundary = segment(2)),
-            ("a boundary above what was committed", &|state| {
-                state.flushes.clear();
-                state.boundary = segment(4);
+            ("a count of nobody", &|state| {
+                state.producer_counts.insert(key(1, 2), 1);
             }),
-            ("an unknown feature level", &|state| state.feature_level = FeatureLevel::new(2)),
+            ("more producers of a partition than may be", &|state| {
+                let producer = the_producer(state).clone();
+                for id in 0..crate::state::PRODUCERS_PER_PARTITION_MAX as i64 {
+                    state.producers.insert((key(1, 0), crate::ProducerId::new(1_000 + id)), producer.clone());
+                }
+                state.producer_counts.insert(key(1, 0), crate::state::PRODUCERS_PER_PARTITION_MAX as u32 + 1);
+            }),
+            ("more ids than there are", &|state| state.producer_ids = crate::producer::NUMBERS_MAX + 1),
         ],
     );
 }

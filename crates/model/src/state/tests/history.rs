@@ -30,6 +30,8 @@ pub(super) enum Step {
     Merge { partition: u8, from: u8, runs: u8 },
     MoveLogStart { partition: u8, percent: u8 },
     MoveBoundary { percent: u8 },
+    AllotIds { count: u8 },
+    Expire { percent: u8 },
     Seal,
 }
 
@@ -77,6 +79,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Merge { partition, from, runs }),
         2 => (pick(), 0..=100_u8).prop_map(|(partition, percent)| Step::MoveLogStart { partition, percent }),
         1 => (0..=100_u8).prop_map(|percent| Step::MoveBoundary { percent }),
+        2 => (0..4_u8).prop_map(|count| Step::AllotIds { count }),
+        3 => (60..=110_u8).prop_map(|percent| Step::Expire { percent }),
         6 => Just(Step::Seal),
     ]
 }
@@ -104,6 +108,8 @@ pub(super) struct History {
     pub(super) commits: Vec<Commit>,
     /// The hash of every record that was ever appended, by partition, in order.
     pub(super) records: BTreeMap<PartitionKey, Vec<u64>>,
+    /// When each producer of each partition wrote last, of those that were not idle for too long.
+    pub(super) wrote: BTreeMap<(PartitionKey, ProducerId), i64>,
     draft: Draft,
     proposals: Vec<FlushProposal>,
     next_id: u128,
@@ -119,6 +125,7 @@ impl History {
             states: vec![start],
             commits: Vec::new(),
             records: BTreeMap::new(),
+            wrote: BTreeMap::new(),
             proposals: Vec::new(),
             next_id: 1,
             next_hash: 1,
@@ -147,8 +154,10 @@ impl History {
             Step::FlushAgain { which } => self.flush_again(*which),
             Step::Seal => self.seal(),
             other => {
-                if let Some(change) = self.change_of(other) {
-                    let _refused = self.draft.change(change);
+                let Some(change) = self.change_of(other) else { return };
+                let expires = if let Change::ExpireProducers { before_ms, .. } = change { before_ms } else { i64::MIN };
+                if self.draft.change(change).is_ok() {
+                    self.wrote.retain(|_, wrote_ms| *wrote_ms >= expires);
                 }
             }
         }
@@ -192,6 +201,14 @@ impl History {
                 let highest = self.state().highest_id().ulid().0;
                 Some(Change::MoveReclaimBoundary(segment(highest * u128::from(percent) / 100)))
             }
+            Step::AllotIds { count } => {
+                Some(Change::AllotProducerIds { first: self.state().producer_ids_allotted(), count: count.into() })
+            }
+            Step::Expire { percent } => {
+                let before_ms = self.next_id as i64 * i64::from(percent) / 100;
+                let forgotten = self.wrote_in(self.state()).filter(|(_, wrote_ms)| **wrote_ms < before_ms).count();
+                Some(Change::ExpireProducers { before_ms, forgotten: forgotten as u64 })
+            }
             _ => None,
         }
     }
@@ -229,12 +246,14 @@ impl History {
             by_partition.entry(partition).or_default().push(facts);
         }
         let mut proposal = super::proposal(self.fresh_id(), by_partition.into_iter().collect());
+        // So that some producers are idle for longer than others.
+        proposal.ingest_time_ms = self.next_id as i64;
         if inline && !self.draft.has_inline() {
             proposal.body = FlushBody::Inline;
         }
         let outcome = self.draft.flush(&proposal).unwrap();
         for (run, (_, outcomes)) in proposal.runs.iter().zip(&outcome.runs) {
-            self.account(run, outcomes);
+            self.account(run, outcomes, proposal.ingest_time_ms);
         }
         self.proposals.push(proposal);
     }
@@ -269,7 +288,7 @@ impl History {
     }
 
     /// Writes down what the outcomes say: an appended batch follows the last record of its partition, nothing else counts.
-    fn account(&mut self, run: &ProposedRun, outcomes: &[Outcome]) {
+    fn account(&mut self, run: &ProposedRun, outcomes: &[Outcome], ingest_time_ms: i64) {
         assert_eq!(run.batches.len(), outcomes.len());
         for (facts, outcome) in run.batches.iter().zip(outcomes) {
             let records = self.records.entry(run.partition).or_default();
@@ -279,6 +298,9 @@ impl History {
                 assert!(facts.expected_next_offset.is_some_and(|expected| expected != next), "{facts:?}");
             }
             let Outcome::Appended(base) = outcome else { continue };
+            if let Some(stamp) = facts.producer {
+                self.wrote.insert((run.partition, stamp.id), ingest_time_ms);
+            }
             assert!(facts.expected_next_offset.is_none_or(|expected| expected == next), "{facts:?}");
             assert_eq!(base.get(), records.len() as u64, "offsets of {} are dense", run.partition);
             let first = facts.timestamps.unwrap().first_ms as u64;
@@ -322,6 +344,14 @@ impl History {
         self.draft = Draft::after(&state);
         self.commits.push(commit);
         self.states.push(state);
+    }
+
+    /// When producers wrote last, of the partitions that a state has.
+    pub(super) fn wrote_in<'a>(
+        &'a self,
+        state: &'a State,
+    ) -> impl Iterator<Item = (&'a (PartitionKey, ProducerId), &'a i64)> {
+        self.wrote.iter().filter(|((key, _), _)| state.partition(*key).is_some())
     }
 
     /// Compares a state with the account: every readable offset has the hash of the record that was acknowledged there.
@@ -372,5 +402,7 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::Merge(_) => "merge",
         Entry::MoveLogStart { .. } => "log start",
         Entry::MoveReclaimBoundary(_) => "boundary",
+        Entry::AllotProducerIds { .. } => "allot ids",
+        Entry::ExpireProducers { .. } => "expire",
     }
 }

@@ -49,6 +49,8 @@ fn the_histories_exercise_every_kind_of_entry_and_outcome() {
         "merge",
         "log start",
         "boundary",
+        "allot ids",
+        "expire",
         "appended",
         "duplicate",
         "refused",
@@ -124,7 +126,7 @@ fn a_commit_that_is_changed_in_any_way_is_refused_and_changes_nothing() {
         Ok(())
     });
     let kinds = kinds.into_inner();
-    assert!(kinds.len() == 15 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
+    assert!(kinds.len() == 17 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
 }
 
 /// Every way to spoil a valid commit that applies to it.
@@ -167,6 +169,16 @@ fn mutants(commit: &Commit, before: &State) -> Vec<(&'static str, Commit)> {
             Entry::Merge(_) => add("merged rows", &|c| {
                 if let Entry::Merge(merge) = &mut c.entries[index] {
                     merge.runs[0].hash = merge.runs[0].hash.push(1);
+                }
+            }),
+            Entry::AllotProducerIds { .. } => add("ids given before", &|c| {
+                if let Entry::AllotProducerIds { first, .. } = &mut c.entries[index] {
+                    *first += 1;
+                }
+            }),
+            Entry::ExpireProducers { .. } => add("one more forgotten", &|c| {
+                if let Entry::ExpireProducers { forgotten, .. } = &mut c.entries[index] {
+                    *forgotten += 1;
                 }
             }),
             _ => {}
@@ -225,6 +237,17 @@ fn an_entry_that_names_an_id_below_the_boundary_is_refused() {
                 }
             }
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_producer_is_remembered_with_the_time_of_its_last_batch_until_it_was_idle_for_too_long() {
+    for_histories(|history| {
+        let state = history.states.last().unwrap();
+        let remembered: Vec<_> = state.producers.iter().map(|(place, one)| (*place, one.last_ms)).collect();
+        let wrote: Vec<_> = history.wrote_in(state).map(|(place, wrote_ms)| (*place, *wrote_ms)).collect();
+        prop_assert_eq!(remembered, wrote);
         Ok(())
     });
 }
