@@ -37,6 +37,9 @@ pub enum Broken {
     /// Producer ids are given before their allotment is durable.
     #[cfg(feature = "broken-rules")]
     GiveIdsInFlight,
+    /// Producers are forgotten whenever they wrote last.
+    #[cfg(feature = "broken-rules")]
+    ForgetBusyProducers,
 }
 
 macro_rules! switches {
@@ -80,4 +83,6 @@ switches! {
     reclaims_named_rows => ReclaimNamedRows;
     /// Whether producer ids are given before they are durably allotted.
     gives_ids_in_flight => GiveIdsInFlight;
+    /// Whether expiry forgets those that are not idle, too.
+    forgets_busy_producers => ForgetBusyProducers;
 }

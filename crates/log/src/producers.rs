@@ -59,9 +59,21 @@ impl Log {
         if self.state().idle_producers(before_ms) == 0 {
             return Ok(0);
         }
+        self.expire_producers_by(move |_| before_ms).await
+    }
+
+    /// As [`Log::expire_producers`]; `choose` names the time, given everything that has been decided before.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub async fn expire_producers_by(
+        &self,
+        choose: impl FnOnce(&State) -> i64 + Send + 'static,
+    ) -> Result<u64, ChangeError> {
         let told = Arc::new(Mutex::new(0));
-        let count = Arc::clone(&told);
+        let (count, forgets_all) = (Arc::clone(&told), self.broken().forgets_busy_producers());
         self.alter(move |state: &State| {
+            let before_ms = if forgets_all { i64::MAX } else { choose(state) };
             let forgotten = state.idle_producers(before_ms);
             *count.lock().unwrap_or_else(PoisonError::into_inner) = forgotten;
             let expire = Change::ExpireProducers { before_ms, forgotten };

@@ -65,6 +65,9 @@ pub(crate) async fn check(world: &std::sync::Arc<World>) {
             Err(error) => trace.anomaly("lost-write", format!("a run can't be read: {error}")),
         }
         check_flushes(trace, &written);
+        if cell == world.climate.cell {
+            check_producer_ids(trace, &world.history(), &written, log);
+        }
         judged.rows.extend(rows);
         judged.created.extend(written.created);
         judged.topics.extend(written.topics.into_keys());
@@ -155,6 +158,11 @@ fn compare_folds(trace: &Trace, written: &Fold, found: &Fold) {
         );
         trace.anomaly("forked-log", what);
     }
+    if written.producer_ids != found.producer_ids {
+        let what =
+            format!("{} producer ids were allotted, a newcomer finds {}", written.producer_ids, found.producer_ids);
+        trace.anomaly("forked-log", what);
+    }
     if written.directories != found.directories {
         trace.anomaly("forked-log", format!("{:?} against {:?}", written.directories, found.directories));
     }
@@ -224,6 +232,19 @@ fn compare_rows(trace: &Trace, written: &Fold, rows: &BTreeMap<Partition, Rows>,
                 .anomaly("lost-write", format!("{partition:?}: {} rows, now {}; {differs:?}", before.len(), now.len()));
         }
     }
+}
+
+/// Every producer id that was given is allotted, and will be given to nobody else.
+fn check_producer_ids(trace: &Trace, history: &History, written: &Fold, log: &Log) {
+    if let Some(last) = history.producer_ids.last().filter(|last| **last >= written.producer_ids) {
+        let what = format!("number {last} was given, but {} are allotted", written.producer_ids);
+        trace.anomaly("producer-id-not-durable", what);
+    }
+    let allotted = log.state().producer_ids_allotted();
+    if allotted != written.producer_ids {
+        trace.anomaly("state-differs", format!("{allotted} producer ids, the reader has {}", written.producer_ids));
+    }
+    trace.add("producers forgotten in the log", written.forgotten);
 }
 
 /// A flush is in the log once, and flushes of one broker are in flush order.

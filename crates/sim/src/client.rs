@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const HAND_OVER: Duration = Duration::from_millis(700);
 /// Batches of an idempotent producer that may be unresolved.
 const WINDOW: usize = 4;
+/// Epochs of an idempotent producer under one id.
+const EPOCHS_PER_ID: i16 = 2;
 /// Rounds after which an idempotent producer gives up.
 const ROUNDS_MAX: usize = 12;
 
@@ -62,7 +64,7 @@ enum Target {
 pub(crate) async fn run(world: Arc<World>, writer: usize) {
     let rng = world.rng("writer", writer as u64);
     let uploader = (!writer.is_multiple_of(3)).then(|| writer % world.climate.uploaders.max(1));
-    let client = Client { world, writer, rng, uploader, number: 0 };
+    let client = Client { world, writer, rng, uploader, number: 0, wrote_to: Vec::new(), sent_again: false };
     if (writer / 3).is_multiple_of(2) { client.run_idempotent().await } else { client.run_plain().await }
 }
 
@@ -73,6 +75,9 @@ struct Client {
     /// The broker that it is connected to, if that is not the sequencer.
     uploader: Option<usize>,
     number: u64,
+    /// Where its present producer id wrote, and whether a batch was sent a second time.
+    wrote_to: Vec<PartitionKey>,
+    sent_again: bool,
 }
 
 /// A batch that an idempotent producer wants to get rid of.
@@ -81,6 +86,8 @@ struct Unresolved {
     batch: Bytes,
     /// Whether an earlier attempt may have been appended.
     doubt: bool,
+    /// Whether there was an earlier attempt.
+    tried: bool,
 }
 
 impl Client {
@@ -119,6 +126,9 @@ impl Client {
         while !self.world.has_ended() {
             let Some(key) = self.world.partition(&mut self.rng) else { return };
             self.produce_to(key, epoch).await;
+            if epoch % EPOCHS_PER_ID == EPOCHS_PER_ID - 1 {
+                self.retire(epoch);
+            }
             epoch += 1;
         }
     }
@@ -126,6 +136,7 @@ impl Client {
     /// Produces to one partition under one epoch, until something can't be resolved or for a while.
     async fn produce_to(&mut self, key: PartitionKey, epoch: i16) {
         let mut window: VecDeque<Unresolved> = VecDeque::new();
+        self.wrote_to.push(key);
         let mut sequence = 0;
         let mut fruitless = 0;
         let lane = 1 + u64::try_from(self.writer).expect("writers are few") * 1_000 + u64::from(epoch.unsigned_abs());
@@ -137,11 +148,11 @@ impl Client {
             let fresh = self.rng.random_range(0..=2_usize).max(usize::from(window.is_empty()));
             while fruitless == 0 && window.len() < WINDOW && window.len() < fresh + 1 {
                 let rows = self.rows();
-                let stamp = Producer { id: 100 + self.writer as i64, epoch, base_sequence: sequence };
+                let stamp = Producer { id: self.producer_id(epoch), epoch, base_sequence: sequence };
                 sequence += i32::try_from(rows.len()).expect("batches are small");
                 let batch = encode(&rows, Some(stamp));
                 let id = self.world.history().send(self.writer, lane, key, rows);
-                window.push_back(Unresolved { id, batch, doubt: false });
+                window.push_back(Unresolved { id, batch, doubt: false, tried: false });
             }
             let Some(target) = self.target() else { continue };
             let before = window.len();
@@ -157,16 +168,32 @@ impl Client {
         if let Some(target) = self.target() {
             self.round(&target, key, &mut window).await;
         }
+        // What was not answered may still come.
+        self.sent_again |= !window.is_empty();
         for left in window {
             let fate = if left.doubt { Fate::Unknown } else { Fate::NotDone };
             self.world.history().settle(left.id, fate);
         }
     }
 
+    /// The producer id of an epoch; a new one from time to time, so that what is remembered of the old one may be forgotten.
+    fn producer_id(&self, epoch: i16) -> i64 {
+        100 + self.writer as i64 + 1_000 * i64::from(epoch / EPOCHS_PER_ID)
+    }
+
+    /// The id of this epoch is used no more.
+    fn retire(&mut self, epoch: i16) {
+        let (id, wrote_to) = (self.producer_id(epoch), std::mem::take(&mut self.wrote_to));
+        if !std::mem::take(&mut self.sent_again) {
+            self.world.history().retired_producers.extend(wrote_to.into_iter().map(|key| (key, id)));
+        }
+    }
+
     /// Sends all that is unresolved once, in order; whether it makes sense to go on.
     async fn round(&mut self, target: &Target, key: PartitionKey, window: &mut VecDeque<Unresolved>) -> bool {
         let mut answers = Vec::new();
-        for unresolved in window.iter() {
+        for unresolved in window.iter_mut() {
+            self.sent_again |= std::mem::replace(&mut unresolved.tried, true);
             match target.hand_over(key, unresolved.batch.clone(), None).await {
                 Some(answering) => answers.push(answering),
                 None => break,

@@ -1,6 +1,6 @@
 //! What clients know: what they sent, what they were answered, what they saw. The checker judges the log by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lakebed_model::{PartitionKey, TopicId};
 
@@ -75,6 +75,10 @@ pub(crate) struct History {
     pub tried_start: BTreeMap<PartitionKey, u64>,
     /// The highest log start of each partition that was acknowledged.
     pub acked_start: BTreeMap<PartitionKey, u64>,
+    /// The numbers that brokers gave for producer ids.
+    pub producer_ids: BTreeSet<u64>,
+    /// Producer ids, by partition, of which every batch was sent once and acknowledged, and that are used no more.
+    pub retired_producers: BTreeSet<(PartitionKey, i64)>,
     /// How many partitions topics have at least, by what was acknowledged.
     pub partitions: BTreeMap<TopicId, u32>,
 }
@@ -91,6 +95,8 @@ impl History {
             topics: BTreeMap::new(),
             tried_start: BTreeMap::new(),
             acked_start: BTreeMap::new(),
+            producer_ids: BTreeSet::new(),
+            retired_producers: BTreeSet::new(),
             partitions: BTreeMap::new(),
         }
     }

@@ -24,6 +24,7 @@ mod merge;
 mod neighbour;
 mod network;
 mod process;
+mod producers;
 mod reader;
 mod rows;
 pub mod rules;

@@ -10,7 +10,7 @@ use crate::climate::Climate;
 use crate::world::{Report, World};
 
 /// What must have been exercised by any run of many worlds: a run that was too tame proves nothing.
-pub const EXERCISED: [&str; 36] = [
+pub const EXERCISED: [&str; 38] = [
     "answers lost",
     "barriers",
     "batches acknowledged",
@@ -42,6 +42,8 @@ pub const EXERCISED: [&str; 36] = [
     "neighbours",
     "offsets out of range",
     "partitions added",
+    "producer ids given",
+    "producers forgotten",
     "read-backs",
     "segments reclaimed",
     "sequencers that upload",

@@ -62,6 +62,10 @@ pub(crate) struct Fold {
     pub appended: BTreeMap<Partition, Contents>,
     /// Flush ids of each broker, in the order of the log.
     pub flushes: BTreeMap<String, Vec<String>>,
+    /// How many producer ids were allotted.
+    pub producer_ids: u64,
+    /// How many producers were forgotten since the fold began.
+    pub forgotten: u64,
     /// Every topic that was ever created.
     pub created: Vec<String>,
 }
@@ -116,6 +120,7 @@ impl<'a> Reader<'a> {
             cell: self.cell,
             number: number(&base["number"])?,
             place: (text(&base["directory"])?, number(&base["index"])?),
+            producer_ids: number(&base["producer_ids"])?,
             ..Fold::default()
         };
         for directory in array(&base["directories"])? {
@@ -217,6 +222,14 @@ impl Fold {
             }
             "flush" => self.apply_flush(key, entry)?,
             "merge" => self.apply_merge(entry)?,
+            "allot_producer_ids" => {
+                let (first, count) = (number(&entry["first"])?, number(&entry["count"])?);
+                if first != self.producer_ids || count == 0 {
+                    return Err(format!("{count} producer ids from {first} on, not from {}", self.producer_ids));
+                }
+                self.producer_ids += count;
+            }
+            "expire_producers" => self.forgotten += number(&entry["forgotten"])?,
             "move_reclaim_boundary" | "raise_feature_level" | "alter_topic" => {}
             other => return Err(format!("an entry {other}, which this world does not make")),
         }

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use crate::climate::Climate;
 
 /// Every rule that can be left out, with its name.
-pub const RULES: [(&str, Broken); 9] = [
+pub const RULES: [(&str, Broken); 11] = [
     ("reclaim-takeovers", Broken::ReclaimTakeovers),
     ("no-list-after-taking-over", Broken::NoListAfterTakingOver),
     ("no-list-before-following", Broken::NoListBeforeFollowing),
@@ -17,6 +17,8 @@ pub const RULES: [(&str, Broken); 9] = [
     ("no-read-back", Broken::NoReadBack),
     ("flush-twice", Broken::FlushTwice),
     ("reclaim-named-rows", Broken::ReclaimNamedRows),
+    ("give-ids-in-flight", Broken::GiveIdsInFlight),
+    ("forget-busy-producers", Broken::ForgetBusyProducers),
 ];
 
 /// The climate of a seed in which a rule is left out.

@@ -21,7 +21,7 @@ use crate::climate::{Climate, chance, within};
 use crate::history::History;
 use crate::process::{Gate, GatedBackend};
 use crate::trace::{Listener, Trace};
-use crate::{admin, broker, checker, client, faults, neighbour, uploader};
+use crate::{admin, broker, checker, client, faults, neighbour, producers, uploader};
 
 /// The wall clock when a world begins.
 const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -149,6 +149,7 @@ impl World {
             tokio::spawn(client::run(Arc::clone(self), writer));
         }
         tokio::spawn(admin::run(Arc::clone(self)));
+        tokio::spawn(producers::run(Arc::clone(self)));
         for cell in (0..self.climate.cells).filter(|cell| *cell != self.climate.cell) {
             self.trace.count("neighbours");
             tokio::spawn(neighbour::run(Arc::clone(self), cell));

@@ -62,6 +62,16 @@ fn reclaiming_commits_whose_rows_are_named_is_noticed() {
 }
 
 #[test]
+fn giving_producer_ids_before_they_are_durable_is_noticed() {
+    must_be_noticed(Broken::GiveIdsInFlight);
+}
+
+#[test]
+fn forgetting_producers_that_are_not_idle_is_noticed() {
+    must_be_noticed(Broken::ForgetBusyProducers);
+}
+
+#[test]
 fn every_rule_that_can_be_left_out_is_tested_here() {
     let source = include_str!("bites.rs");
     for (name, broken) in rules::RULES {
