@@ -29,7 +29,7 @@ pub(crate) fn router(rooms: Arc<Rooms>, services: Router, budgets: RequestBudget
     // From the innermost to the outermost. gRPC-Web becomes gRPC before messages are looked at, and each answer is followed to its end
     // as its client sees it.
     let services = services
-        .layer(from_fn(last_words::end_streams))
+        .layer(from_fn(last_words::end_calls))
         .layer(from_fn_with_state(bounds, messages::let_in))
         .layer(from_fn(web::translate))
         .layer(web::cors(rooms.config.origins()));

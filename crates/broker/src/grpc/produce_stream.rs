@@ -12,7 +12,6 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream;
@@ -27,7 +26,6 @@ use super::Services;
 use super::batch::{Asked, Target, not_produced};
 use super::produce::{wire_offset, wire_partition};
 use super::status::{as_message, invalid, reason_name, status};
-use crate::broker::DRAIN_MAX;
 use crate::config::Budget;
 use crate::http::ending::{Ending, Why};
 use crate::reason::Reason;
@@ -38,8 +36,6 @@ const WINDOW_BATCHES: usize = 4096;
 const WINDOW_BYTES_MAX: usize = 16 << 20;
 /// Refusals that wait for the answers before them: nobody else accounts for those.
 const REFUSED_MAX: usize = 64;
-/// How long answers may take on a connection that has reached its age: it is cut off soon after.
-const AGED_DRAIN_MAX: Duration = Duration::from_secs(4);
 /// Batches that are handed over at once, and their bytes: enough that handing over costs little.
 const GROUP_BATCHES: usize = 512;
 const GROUP_BYTES: usize = 1 << 20;
@@ -68,21 +64,12 @@ async fn begin(
     ending: Ending,
 ) -> Result<Appending, Status> {
     let mut told = async move { ending.told().await }.boxed();
-    let first = tokio::select! {
+    let opened = tokio::select! {
         biased;
-        why = &mut told => return Err(ended(&services, why)),
-        first = requests.next() => first,
+        why = &mut told => Err(ended(&services, why)),
+        opened = opening(&services, &mut requests) => opened,
     };
-    let init = match first {
-        None => return Err(invalid("init", "the stream ended before its init")),
-        Some(Err(refused)) => return Err(named(refused)),
-        Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Init(init)) })) => init,
-        Some(Ok(_)) => return Err(invalid("init", "the first message of a ProduceStream is its init")),
-    };
-    let mut target = Target::new(services.find_topic(&init.topic).await?);
-    if let Some(partition) = init.partition {
-        services.find_partition(&mut target, partition).await?;
-    }
+    let (init, target) = opened?;
     let window_bytes = window_bytes(&services.rooms.config.budget());
     let ack = v1::ProduceInitAck {
         topic_id: target.topic.id.to_string(),
@@ -103,9 +90,27 @@ async fn begin(
         owed: VecDeque::new(),
         under_way: UnderWay::default(),
         reading: Reading::On,
-        told,
+        told: Some(told),
         patience: None,
     })
+}
+
+/// What the first message says, and the topic that it names.
+async fn opening(
+    services: &Services,
+    requests: &mut Streaming<ProduceStreamRequest>,
+) -> Result<(v1::ProduceInit, Target), Status> {
+    let init = match requests.next().await {
+        None => return Err(invalid("init", "the stream ended before its init")),
+        Some(Err(refused)) => return Err(named(refused)),
+        Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Init(init)) })) => init,
+        Some(Ok(_)) => return Err(invalid("init", "the first message of a ProduceStream is its init")),
+    };
+    let mut target = Target::new(services.find_topic(&init.topic).await?);
+    if let Some(partition) = init.partition {
+        services.find_partition(&mut target, partition).await?;
+    }
+    Ok((init, target))
 }
 
 /// With what a stream ends that could go on: its connection ends, for the broker stops because of this, or otherwise.
@@ -185,8 +190,8 @@ struct Appending {
     owed: VecDeque<Owed>,
     under_way: UnderWay,
     reading: Reading,
-    /// Told when the connection is about to end.
-    told: BoxFuture<'static, Why>,
+    /// Told when the connection is about to end; `None` once it was.
+    told: Option<BoxFuture<'static, Why>>,
     /// How long answers may take from then on.
     patience: Option<Pin<Box<Sleep>>>,
 }
@@ -203,7 +208,7 @@ impl Stream for Appending {
             if let Poll::Ready(answer) = this.poll_answer(context) {
                 return Poll::Ready(Some(Ok(answer)));
             }
-            if this.poll_working(context) || this.poll_reading(context) {
+            if this.poll_told(context) || this.poll_working(context) || this.poll_reading(context) {
                 continue;
             }
             if this.working.is_none() && this.owed.is_empty() {
@@ -251,6 +256,18 @@ impl Appending {
         Poll::Ready(response(v1::produce_stream_response::Response::Error(error)))
     }
 
+    /// Whether the connection has come to its end. Then nothing more is read, and what is owed must not take for ever: on a stream that
+    /// its client has closed, too.
+    fn poll_told(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(Poll::Ready(why)) = self.told.as_mut().map(|told| told.poll_unpin(context)) else { return false };
+        self.told = None;
+        self.patience = Some(Box::pin(sleep(why.patience())));
+        if matches!(self.reading, Reading::On) {
+            self.reading = Reading::Ended(Some(ended(&self.services, why)));
+        }
+        true
+    }
+
     /// Whether the group that was worked on has been handed over.
     fn poll_working(&mut self, context: &mut Context<'_>) -> bool {
         let Some(working) = &mut self.working else { return false };
@@ -264,18 +281,7 @@ impl Appending {
 
     /// Reads a group, and begins to work on it. Whether there was anything to read.
     fn poll_reading(&mut self, context: &mut Context<'_>) -> bool {
-        if !matches!(self.reading, Reading::On) {
-            return false;
-        }
-        if let Poll::Ready(why) = self.told.poll_unpin(context) {
-            self.reading = Reading::Ended(Some(ended(&self.services, why)));
-            self.patience = Some(Box::pin(sleep(match why {
-                Why::Shutdown => DRAIN_MAX,
-                Why::Age => AGED_DRAIN_MAX,
-            })));
-            return true;
-        }
-        if self.working.is_some() {
+        if !matches!(self.reading, Reading::On) || self.working.is_some() {
             return false;
         }
         let mut group_bytes = 0;

@@ -1,10 +1,16 @@
 //! How a long call learns that its connection is about to end.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::broker::DRAIN_MAX;
 use crate::grpc::status::status;
 use crate::reason::Reason;
+
+/// How long answers may take on a connection that has reached its age: it is cut off soon after.
+const AGED_DRAIN_MAX: Duration = Duration::from_secs(4);
 
 /// In the extensions of every request of the HTTP port. A stream that lives long waits for [`Ending::told`], finishes what it has
 /// begun, and ends with a status: what it has not said when the time is up, it can't say any more.
@@ -44,6 +50,14 @@ impl Ending {
 }
 
 impl Why {
+    /// How long what was begun may take to be answered from then on.
+    pub(crate) fn patience(self) -> Duration {
+        match self {
+            Self::Shutdown => DRAIN_MAX,
+            Self::Age => AGED_DRAIN_MAX,
+        }
+    }
+
     /// What a call ends with that is not done: nothing of what has not been answered happened, and another connection takes it.
     pub(crate) fn status(self) -> Status {
         match self {

@@ -1,4 +1,5 @@
-//! Lets streams that know nothing of the end of a connection, as a watch of health, end with a status instead of being cut off.
+//! Lets calls that know nothing of the end of a connection end with a status instead of being cut off: calls with one answer, when it
+//! does not come in time, and streams of health and reflection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,18 +12,52 @@ use axum::response::Response;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::body::Frame;
+use tonic::Status;
 
 use super::ending::{Ending, Why};
+use crate::grpc::status::status;
+use crate::reason::Reason;
 
-/// Ends the answers of health and reflection when their connection is about to end, after what they have to say by then. Our own
-/// services do that themselves: they know what must be said before.
-pub(super) async fn end_streams(request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with("/grpc.") {
-        return next.run(request).await;
-    }
+/// Calls that change nothing: that such a one has no answer leaves nothing unknown.
+const READS: [&str; 5] = [
+    "/lakebed.v1.ConsumeService/Fetch",
+    "/lakebed.v1.AdminService/ListTopics",
+    "/lakebed.v1.AdminService/DescribeTopic",
+    "/lakebed.v1.AdminService/ListSegments",
+    "/lakebed.v1.AdminService/GetClusterInfo",
+];
+
+/// Ends calls when their connection is about to end: one of ours that has not begun to answer when its time is up, and the answers
+/// of health and reflection, after what they have to say by then. Our own streams do that themselves: they know what must be said
+/// before.
+pub(super) async fn end_calls(request: Request, next: Next) -> Response {
     let ending = Ending::of(request.extensions());
+    if !request.uri().path().starts_with("/grpc.") {
+        let is_read = READS.contains(&request.uri().path());
+        return tokio::select! {
+            biased;
+            answered = next.run(request) => answered,
+            why = out_of_patience(&ending) => unanswered(why, is_read).into_http(),
+        };
+    }
     let told = async move { ending.told().await }.boxed();
     next.run(request).await.map(|body| Body::new(Ended { body, told: Some(told) }))
+}
+
+/// Waits until a call has to be answered now or never.
+async fn out_of_patience(ending: &Ending) -> Why {
+    let why = ending.told().await;
+    tokio::time::sleep(why.patience()).await;
+    why
+}
+
+/// With what a call ends that is given up. It is dropped, as when its client had gone: what it has begun may go its way.
+fn unanswered(why: Why, is_read: bool) -> Status {
+    if is_read {
+        return why.status();
+    }
+    let message = "it was not durable before the connection had to end: it may become so";
+    status(Reason::OutcomeUnknown, message, [])
 }
 
 /// A body that ends when it is told to.

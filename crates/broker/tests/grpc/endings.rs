@@ -4,13 +4,40 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use lakebed_broker::{Config, RunError};
+use lakebed_broker::{Config, Rooms, RunError};
 use lakebed_store::MemoryBackend;
 use lakebed_wire::v1;
 use lakebed_wire::v1::produce_stream_request::Request as Say;
+use tonic::Status;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic_prost::ProstCodec;
 
-use crate::client::{Running, Stream, batch, memory, reason, say, values};
+use crate::client::{Running, Stream, batch, connect, memory, reason, say, values};
 use crate::faults::gated;
+
+/// Makes a call with one answer, which is thrown away.
+async fn unary(
+    address: std::net::SocketAddr,
+    path: &'static str,
+    request: impl prost::Message + 'static,
+) -> Result<(), Status> {
+    let mut grpc = Grpc::new(connect(address).await);
+    grpc.ready().await.unwrap();
+    let codec: ProstCodec<_, ()> = ProstCodec::default();
+    grpc.unary(tonic::Request::new(request), PathAndQuery::from_static(path), codec).await.map(drop)
+}
+
+/// Waits until the write path holds more than so many bytes; answers how many.
+async fn taken(rooms: &Rooms, bytes: usize) -> usize {
+    loop {
+        let now = rooms.ingest.buffer_bytes() - rooms.ingest.free_bytes();
+        if now > bytes {
+            return now;
+        }
+        tokio::task::yield_now().await;
+    }
+}
 
 fn init(topic: &str) -> v1::ProduceStreamRequest {
     say(Say::Init(v1::ProduceInit { topic: topic.to_owned(), partition: Some(0) }))
@@ -138,20 +165,37 @@ async fn streams_that_say_nothing_end_when_the_broker_stops() {
 }
 
 #[tokio::test]
-async fn a_store_that_takes_nothing_while_the_broker_stops_leaves_fates_unknown_and_the_stream_says_so() {
+async fn a_store_that_takes_nothing_while_the_broker_stops_leaves_fates_unknown_and_every_call_says_so() {
     let (gate, store) = gated();
     let broker = Running::on(store, Config::default()).await;
     broker.topic("t", 1).await;
-    let mut stream = Stream::open(broker.http, "t", Some(0)).await;
+    let mut open = Stream::open(broker.http, "t", Some(0)).await;
+    let mut closed = Stream::open(broker.http, "t", Some(0)).await;
     gate.close();
-    stream.send(batch(0, &[b"perhaps"])).await;
+    let create = v1::CreateTopicRequest { name: "u".to_owned(), ..Default::default() };
+    let creating = tokio::spawn(unary(broker.http, "/lakebed.v1.AdminService/CreateTopic", create));
     gate.asked().await;
+    let records = v1::Records { records: vec![v1::Record { value: Some(b"perhaps"[..].into()), ..Default::default() }] };
+    let payload = Some(v1::produce_request::Payload::Records(records));
+    let one = v1::ProduceRequest { topic: "t".to_owned(), partition: Some(0), payload, ..Default::default() };
+    let producing = tokio::spawn(unary(broker.http, "/lakebed.v1.ProduceService/Produce", one));
+    let mut held = taken(&broker.rooms, 0).await;
+    open.send(batch(0, &[b"perhaps"])).await;
+    held = taken(&broker.rooms, held).await;
+    closed.send(batch(0, &[b"perhaps"])).await;
+    closed.close();
+    taken(&broker.rooms, held).await;
     // From here on only the clock has to move.
     tokio::time::pause();
     drop(broker.rooms);
     broker.stop.send(()).unwrap();
-    let (told, ended) = stream.rest().await;
-    assert!(told.is_empty(), "{told:?}");
-    assert_eq!(reason(&ended.unwrap()), "Unknown OUTCOME_UNKNOWN");
+    for stream in [&mut open, &mut closed] {
+        let (told, ended) = stream.rest().await;
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!(reason(&ended.unwrap()), "Unknown OUTCOME_UNKNOWN");
+    }
+    for call in [creating, producing] {
+        assert_eq!(reason(&call.await.unwrap().unwrap_err()), "Unknown OUTCOME_UNKNOWN");
+    }
     assert!(matches!(broker.ended.await.unwrap().unwrap_err(), RunError::NotDrained));
 }
