@@ -25,7 +25,7 @@ class Server:
     def __exit__(self, *_):
         self.channel.close()
 
-    def message(self, name, **fields):
+    def message(self, name, /, **fields):
         """A message of our package."""
         return GetMessageClass(self.pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))(**fields)
 
@@ -33,7 +33,7 @@ class Server:
         service, method = path.split("/")
         return self.pool.FindServiceByName(f"{PACKAGE}.{service}").methods_by_name[method]
 
-    def call(self, path, **fields):
+    def call(self, path, /, **fields):
         """A unary call. Fields are those of its request; the answer is a message, or raises Refused."""
         method = self._method(path)
         request = GetMessageClass(method.input_type)(**fields)

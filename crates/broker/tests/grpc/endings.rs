@@ -175,7 +175,8 @@ async fn a_store_that_takes_nothing_while_the_broker_stops_leaves_fates_unknown_
     let create = v1::CreateTopicRequest { name: "u".to_owned(), ..Default::default() };
     let creating = tokio::spawn(unary(broker.http, "/lakebed.v1.AdminService/CreateTopic", create));
     gate.asked().await;
-    let records = v1::Records { records: vec![v1::Record { value: Some(b"perhaps"[..].into()), ..Default::default() }] };
+    let records =
+        v1::Records { records: vec![v1::Record { value: Some(b"perhaps"[..].into()), ..Default::default() }] };
     let payload = Some(v1::produce_request::Payload::Records(records));
     let one = v1::ProduceRequest { topic: "t".to_owned(), partition: Some(0), payload, ..Default::default() };
     let producing = tokio::spawn(unary(broker.http, "/lakebed.v1.ProduceService/Produce", one));
