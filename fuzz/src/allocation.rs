@@ -12,11 +12,16 @@ const INPUT_RATIO: usize = 8;
 
 /// What `decode` returns; it allocates at most what `input_bytes` bytes of input allow.
 pub fn within_bound<T>(input_bytes: usize, decode: impl FnOnce() -> T) -> T {
-    let before = ALLOCATOR.current_usage();
-    ALLOCATOR.reset_peak_usage();
-    let outcome = decode();
-    let allocated = ALLOCATOR.peak_usage().saturating_sub(before);
+    let (outcome, allocated) = allocated_by(decode);
     let allowed = INPUT_RATIO * input_bytes + MEBIBYTE;
     assert!(allocated <= allowed, "{allocated} bytes allocated for {input_bytes} of input, {allowed} allowed");
     outcome
+}
+
+/// What `work` returns, and the most bytes that it had allocated at a time.
+pub fn allocated_by<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    let outcome = work();
+    (outcome, ALLOCATOR.peak_usage().saturating_sub(before))
 }

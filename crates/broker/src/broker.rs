@@ -346,8 +346,8 @@ async fn open(
     let merger = Merger::new(log.clone(), store.clone(), merge_options);
     let merges = merger.counts();
     let merging = spawn(merging::merge(merger, ingest.clone()));
-    let topics = Topics::new(log.clone(), config.default_partitions, seams.seed);
     let producer_ids = ProducerIds::new(log.clone());
+    let topics = Topics::new(log.clone(), config.default_partitions, config.partitions_max, seams.seed);
     let rooms = Rooms {
         config,
         store,

@@ -238,7 +238,7 @@ impl From<&Refusal> for Reason {
             Refusal::TopicExists { .. } => Self::TopicAlreadyExists,
             Refusal::TableNameTaken { .. } => Self::InvalidTopicName,
             Refusal::UnknownTopic { .. } => Self::TopicIdNotFound,
-            Refusal::PartitionsOutOfRange { .. } => Self::InvalidPartitionCount,
+            Refusal::PartitionsOutOfRange { .. } | Refusal::TooManyPartitions { .. } => Self::InvalidPartitionCount,
             Refusal::UnknownPartition { .. } => Self::PartitionNotFound,
             Refusal::LogStartOutOfRange { .. } => Self::OffsetOutOfRange,
             _ => Self::Internal,

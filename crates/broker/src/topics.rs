@@ -33,6 +33,7 @@ pub struct Unanswered;
 pub struct Topics {
     log: Log,
     default_partitions: u32,
+    partitions_max: usize,
     ids: Arc<Mutex<StdRng>>,
 }
 
@@ -195,11 +196,12 @@ impl From<&TopicError> for Reason {
 }
 
 impl Topics {
-    /// Topics of `log`. `seed` must differ between processes: topic ids are drawn from it.
-    pub fn new(log: Log, default_partitions: u32, seed: u64) -> Self {
+    /// Topics of `log`, with at most `partitions_max` partitions together. `seed` must differ between processes: topic ids are drawn
+    /// from it.
+    pub fn new(log: Log, default_partitions: u32, partitions_max: usize, seed: u64) -> Self {
         // SUBTLE: the log draws nonces and flush ids from the same seed; another stream, or ids would repeat between kinds.
         let ids = StdRng::seed_from_u64(seed ^ 0x746f_7069_6373_0000);
-        Self { log, default_partitions, ids: Arc::new(Mutex::new(ids)) }
+        Self { log, default_partitions, partitions_max, ids: Arc::new(Mutex::new(ids)) }
     }
 
     /// Creates a topic; with `validate_only`, answers as if it had.
@@ -217,10 +219,13 @@ impl Topics {
         let mut found = FoundTopic { id, name, partitions, config: Arc::new(new.config) };
         if validate_only {
             let state = self.log.barrier().await?;
-            Draft::after(&state).change(change).map_err(AppendError::Refused)?;
+            let changes = within(self.partitions_max, &state, vec![change]).map_err(AppendError::Refused)?;
+            Draft::after(&state).change_all(changes).map_err(AppendError::Refused)?;
             found.id = TopicId::new(Uuid::nil());
         } else {
-            self.change(change).await??;
+            let partitions_max = self.partitions_max;
+            let created = self.log.alter(move |state| within(partitions_max, state, vec![change]));
+            answered(created).await??;
         }
         Ok(found)
     }
@@ -265,14 +270,15 @@ impl Topics {
         if let Some(asked) = alteration.id.filter(|asked| *asked != found.id) {
             return Err(TopicError::OtherId { name: alteration.name, found: found.id, asked });
         }
-        let id = found.id;
+        let (id, partitions_max) = (found.id, self.partitions_max);
+        let decide = move |state: &State| within(partitions_max, state, alteration.changes(id, state)?);
         let state = if validate_only {
             let mut draft = Draft::after(&state);
-            let changes = alteration.changes(id, draft.state()).map_err(AppendError::Refused)?;
+            let changes = decide(draft.state()).map_err(AppendError::Refused)?;
             draft.change_all(changes).map_err(AppendError::Refused)?;
             draft.state().clone()
         } else {
-            match self.log.alter(move |state| alteration.changes(id, state)).await {
+            match answered(self.log.alter(decide)).await? {
                 Ok(_) => self.log.state(),
                 Err(AppendError::Refused(Refusal::UnknownTopic { .. })) => return Err(no_such(&reference)),
                 Err(error) => return Err(error.into()),
@@ -290,7 +296,7 @@ impl Topics {
     /// The topic may still be deleted.
     pub async fn delete(&self, reference: &TopicReference) -> Result<FoundTopic, TopicError> {
         let found = self.find(reference).await?;
-        match self.change(Change::DeleteTopic { id: found.id }).await? {
+        match answered(self.log.change(Change::DeleteTopic { id: found.id })).await? {
             Ok(_) => Ok(found),
             Err(AppendError::Refused(Refusal::UnknownTopic { .. })) => Err(no_such(reference)),
             Err(error) => Err(error.into()),
@@ -316,11 +322,6 @@ impl Topics {
     pub async fn list(&self) -> Result<Vec<FoundTopic>, BarrierError> {
         let state = self.log.barrier().await?;
         Ok(all(&state))
-    }
-
-    /// Has the log decide a change, and waits for as long as a client would.
-    async fn change(&self, change: Change) -> Result<Result<Changed, AppendError>, Unanswered> {
-        tokio::time::timeout(CHANGE_TIME_MAX, self.log.change(change)).await.map_err(|_| Unanswered)
     }
 
     /// A fresh UUID of version 4. Kafka keeps the ids 0 and 1 for itself, and tools take one that begins with `-` in base64 for a
@@ -351,6 +352,31 @@ impl Alteration {
         }
         Ok(changes)
     }
+}
+
+/// Waits for what the log decides of a change for as long as a client would.
+async fn answered(
+    change: impl Future<Output = Result<Changed, AppendError>>,
+) -> Result<Result<Changed, AppendError>, Unanswered> {
+    tokio::time::timeout(CHANGE_TIME_MAX, change).await.map_err(|_| Unanswered)
+}
+
+/// The changes, unless they would make more than `max` partitions of all topics.
+fn within(max: usize, state: &State, changes: Vec<Change>) -> Result<Vec<Change>, Refusal> {
+    let existing = state.partition_count();
+    let added = |change: &Change| match change {
+        // One that exists is refused for that.
+        Change::CreateTopic { name, partitions, .. } if state.topic_id(name.as_str()).is_none() => *partitions,
+        Change::AddPartitions { id, partitions } => {
+            partitions.saturating_sub(state.topic(*id).map_or(0, |topic| topic.partitions))
+        }
+        _ => 0,
+    };
+    let partitions = changes.iter().map(added).sum();
+    if partitions > 0 && existing.saturating_add(partitions as usize) > max {
+        return Err(Refusal::TooManyPartitions { partitions, existing, max });
+    }
+    Ok(changes)
 }
 
 /// The topic that is meant, in this state.

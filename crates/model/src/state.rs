@@ -138,6 +138,16 @@ pub enum Refusal {
         /// How many there are now (0 for a new topic).
         existing: u32,
     },
+    /// More partitions than the broker allows in all.
+    #[error("{partitions} more partitions: there are {existing}, and {max} are allowed in all")]
+    TooManyPartitions {
+        /// How many would be added.
+        partitions: u32,
+        /// How many there are, of all topics.
+        existing: usize,
+        /// How many there may be.
+        max: usize,
+    },
     /// No such partition.
     #[error("partition {partition} does not exist")]
     UnknownPartition {

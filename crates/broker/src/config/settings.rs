@@ -195,6 +195,17 @@ pub const TABLE: &[Setting] = &[
         set: |config, value| config.producer_id_expiration = value.span().unwrap_or_default(),
     },
     Setting {
+        name: "partitions_max",
+        group: TOPICS,
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        auto: None,
+        what: "Most partitions of all topics together; a topic that would make more is refused",
+        effect: "An idle partition costs up to 4 KiB of memory in every broker. Less keeps a client that makes topics without end from taking it",
+        for_tests: false,
+        get: |config| Value::Count(config.partitions_max as u64),
+        set: |config, value| config.partitions_max = value.number(),
+    },
+    Setting {
         name: "memory",
         group: FLUSHES,
         kind: sizes(MEMORY_BYTES_MIN as u64, 1 << 44),
@@ -379,6 +390,7 @@ mod tests {
         ("auto_create_topics", "false"),
         ("default_partitions", "7"),
         ("producer_id_expiration", "5s"),
+        ("partitions_max", "8"),
         ("memory", "100MiB"),
         ("flush_interval", "77ms"),
         ("flush_bytes", "1MiB"),
@@ -422,6 +434,7 @@ mod tests {
             auto_create_topics,
             default_partitions,
             producer_id_expiration,
+            partitions_max,
             flush_interval,
             flush_bytes,
             request_bytes_max,
@@ -450,6 +463,7 @@ mod tests {
         assert_ne!(auto_create_topics, default.auto_create_topics);
         assert_ne!(default_partitions, default.default_partitions);
         assert_ne!(producer_id_expiration, default.producer_id_expiration);
+        assert_ne!(partitions_max, default.partitions_max);
         assert_ne!(flush_interval, default.flush_interval);
         assert_ne!(flush_bytes, default.flush_bytes);
         assert_ne!(request_bytes_max, default.request_bytes_max);

@@ -65,6 +65,20 @@ async fn validating_answers_as_if_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn partitions_of_all_topics_are_limited_together() {
+    let broker = Running::start(Config { partitions_max: 5, ..Config::default() }).await;
+    let mut client = broker.client().await;
+    let refused = ResponseError::InvalidPartitions.code();
+    assert_eq!(create(&mut client, vec![topic("a", 3), topic("b", 3)], false).await, [0, refused]);
+    assert_eq!(create(&mut client, vec![topic("b", 3)], true).await, [refused]);
+    assert_eq!(create(&mut client, vec![topic("b", 2)], false).await, [0]);
+    // What exists is told to exist, and asking for it creates nothing.
+    assert_eq!(create(&mut client, vec![topic("b", 3)], false).await, [ResponseError::TopicAlreadyExists.code()]);
+    client.topic("a").await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn settings_are_kept_and_obeyed() {
     let broker = Running::in_memory().await;
     let mut client = broker.client().await;

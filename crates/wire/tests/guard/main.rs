@@ -3,20 +3,24 @@
 //! A binary of its own, because it measures what is allocated: its tests run one at a time.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where it is surprised")]
+#![allow(unreachable_pub, reason = "shared with the fuzz targets")]
 
+#[path = "../../../../fuzz/src/allocation.rs"]
+mod allocation;
+mod corpus;
+mod fuzzed;
 mod generate;
+#[path = "../../../../fuzz/src/request.rs"]
+mod request;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use allocation::{allocated_by, within_bound};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestKind};
 use lakebed_wire::kafka::{API_TABLE, Api, FETCH, FIND_COORDINATOR, GuardError, METADATA, PRODUCE, guard};
-use peak_alloc::PeakAlloc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -34,9 +38,7 @@ enum Outcome {
 
 /// Guards `body` and decodes it if it passes, and checks what that allocates.
 fn guard_and_decode(api: &Api, version: i16, body: &Bytes) -> Outcome {
-    let before = ALLOCATOR.current_usage();
-    ALLOCATOR.reset_peak_usage();
-    let outcome = match guard(api.key, version, body) {
+    within_bound(body.len(), || match guard(api.key, version, body) {
         Err(error) => Outcome::Refused(error),
         Ok(taken) => {
             let mut rest = body.clone();
@@ -50,11 +52,7 @@ fn guard_and_decode(api: &Api, version: i16, body: &Bytes) -> Outcome {
                 }
             }
         }
-    };
-    let allocated = ALLOCATOR.peak_usage().saturating_sub(before);
-    let limit = 8 * body.len() + (1 << 20);
-    assert!(allocated <= limit, "{} v{version}: {allocated} bytes for {} of {body:?}", api.name, body.len());
-    outcome
+    })
 }
 
 fn versions() -> impl Iterator<Item = (&'static Api, i16)> {
@@ -97,7 +95,7 @@ fn a_body_that_is_cut_off_is_refused_and_what_follows_one_is_not_read() {
     }
 }
 
-fn mutate(random: &mut StdRng, body: &Bytes) -> Bytes {
+fn mutate(random: &mut StdRng, body: &[u8]) -> Bytes {
     let mut bytes = body.to_vec();
     for _ in 0..random.random_range(1..4) {
         let at = random.random_range(0..=bytes.len());
@@ -218,10 +216,7 @@ fn claims_of_two_billion_topics_are_refused_without_allocation() {
     let produce = Bytes::from([&before[..], &i32::MAX.to_be_bytes()].concat());
     assert_eq!((metadata.len(), produce.len()), (4, 12));
     for (key, version, body) in [(METADATA, 1, metadata), (PRODUCE, 7, produce)] {
-        let before = ALLOCATOR.current_usage();
-        ALLOCATOR.reset_peak_usage();
-        let refused = guard(key, version, &body);
-        let allocated = ALLOCATOR.peak_usage().saturating_sub(before);
+        let (refused, allocated) = allocated_by(|| guard(key, version, &body));
         assert!(matches!(refused, Err(GuardError::BeyondEnd { field: "topics", remaining: 0, .. })), "{refused:?}");
         // The test harness has threads of its own; the decoder would have asked for 150 GB.
         assert!(allocated < 4096, "{allocated}");
