@@ -20,6 +20,7 @@ mod connection;
 mod fetch;
 mod find_coordinator;
 mod frame;
+mod in_flight;
 mod init_producer_id;
 mod leader_epoch;
 mod list_offsets;
@@ -42,6 +43,8 @@ pub(crate) const NODE_ID: i32 = 1;
 const LEADER_EPOCH: i32 = 0;
 /// A frame that has begun must go on within this time.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// One connection may have this part of the ingest buffer in flight, so that others always find room.
+const CONNECTION_SHARE: usize = 2;
 /// Largest request other than Produce: a fetch of 100,000 partitions. Decoding inflates these.
 const OTHER_REQUEST_BYTES_MAX: usize = 4 << 20;
 
@@ -54,6 +57,8 @@ pub(crate) struct Service {
     pub(crate) frame_limits: FrameLimits,
     /// Host and port that clients are told; `None` is where each reached us.
     advertise: Option<(String, u16)>,
+    /// Most bytes of requests that one connection has in flight.
+    connection_bytes_max: usize,
     /// Most bytes of one fetch.
     response_bytes_max: usize,
 }
@@ -74,6 +79,7 @@ impl Service {
                 stall_max: STALL_MAX,
             },
             advertise: config.advertised(),
+            connection_bytes_max: budget.ingest_bytes / CONNECTION_SHARE,
             response_bytes_max: budget.response_bytes_max,
             rooms,
         }

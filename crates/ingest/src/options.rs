@@ -15,8 +15,9 @@ pub struct Options {
     /// Bytes held for records that are not durable yet, all copies counted (64 MiB). At the bound
     /// [`produce`](crate::Ingest::produce) waits. A single batch that is larger is refused.
     pub buffer_bytes: usize,
-    /// Flushes that are sealed and not durable yet (4). More hide the store's latency and give smaller flushes; records gather in
-    /// the buffer while so many are in flight.
+    /// Flushes that are sealed and not durable yet (6). More hide the store's latency and give smaller flushes; records gather in
+    /// the buffer while so many are in flight. Below 5, a producer with five requests in flight can't have each in a flush of its own, and
+    /// one of them waits for a second latency of the store.
     pub flushes_in_flight_max: usize,
     /// Live runs of the log at which [`produce`](crate::Ingest::produce) waits for merging (1,000,000), until they are an eighth fewer, or refuses if
     /// nothing is left to merge. More takes more memory, about 150 bytes a run, and longer checkpoints.
@@ -29,7 +30,7 @@ impl Default for Options {
             flush_bytes: 8 << 20,
             flush_interval: Duration::from_millis(250),
             buffer_bytes: 64 << 20,
-            flushes_in_flight_max: 4,
+            flushes_in_flight_max: 6,
             live_runs_max: 1_000_000,
         }
     }

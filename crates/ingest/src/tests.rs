@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::{Admitted, BatchLimits, Committed, Ingest, Obstacle, Options, ProduceError, Produced, Ticket, admit};
 
 mod gate;
+mod lone_producer;
 mod throttle;
 mod uploads;
 

@@ -38,7 +38,7 @@ pub struct Options {
     pub cells: NonZeroU16,
     /// Where this broker can be reached by others; empty if nowhere.
     pub address: String,
-    /// Commits in flight at once. More hide the store's latency; each holds one flush in memory.
+    /// Commits in flight at once (6): as many as there are flushes. More hide the store's latency; each holds one flush in memory.
     pub in_flight_max: usize,
     /// A checkpoint is written after so many commits (1000), and up to 4 times as many when the state is large. More: fewer bytes written,
     /// more commits to read when the log is opened.
@@ -57,7 +57,7 @@ impl Default for Options {
             cell: Cell::ZERO,
             cells: NonZeroU16::MIN,
             address: String::new(),
-            in_flight_max: 4,
+            in_flight_max: 6,
             checkpoint_commits: 1000,
             barrier_time_max: Duration::from_secs(10),
             flushes_remembered_max: None,

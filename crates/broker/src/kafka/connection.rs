@@ -5,8 +5,10 @@
 //! request that only reads does its work when all before it are answered, so it sees what they did.
 //!
 //! 1. At most [`IN_FLIGHT_MAX`] requests are started and not answered; then the socket is not read.
-//! 2. When the ingest buffer is full, starting a produce waits, and the socket is not read.
-//! 3. After anything malformed nothing more is read; what was started before is answered, and the connection is closed.
+//! 2. Requests that are started and not answered have at most this connection's share of the ingest buffer, in bytes as they came; then
+//!    the socket is not read.
+//! 3. When the ingest buffer is full, starting a produce waits, and the socket is not read.
+//! 4. After anything malformed nothing more is read; what was started before is answered, and the connection is closed.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -27,6 +29,7 @@ use tracing::Instrument;
 
 use super::Service;
 use super::frame::{FrameError, FrameReader};
+use super::in_flight::{InFlightBytes, Taken};
 use super::request::{Parsed, Request, RequestError, parse};
 use super::response::{Outgoing, Reply, ReplyTo};
 use crate::metrics::Metrics;
@@ -49,6 +52,8 @@ pub(crate) type Started = BoxFuture<'static, Reply>;
 struct InFlight {
     answer: Started,
     memory: Option<RequestMemory>,
+    /// Its part of what this connection may have in flight.
+    taken: Taken,
     /// What the metrics call it, and when its last byte had arrived.
     counted: (usize, Instant),
 }
@@ -110,6 +115,7 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
     shutdown: &CancellationToken,
 ) -> Result<(), Ended> {
     let mut stopping = pin!(shutdown.cancelled());
+    let bytes_in_flight = InFlightBytes::new(service.connection_bytes_max);
     loop {
         let frame = tokio::select! {
             biased;
@@ -120,6 +126,7 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
         let arrived = Instant::now();
         // Before the request is started: what has no room to wait for its answer is not begun.
         let Ok(slot) = started.reserve().await else { return Ok(()) };
+        let taken = bytes_in_flight.take(frame.bytes.len()).await;
         match parse(&frame.bytes)? {
             Parsed::Request(request) => {
                 let counted = (service.metrics.request(request.reply_to.api, request.reply_to.version), arrived);
@@ -127,11 +134,11 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
                 let answer = traced(*request, reached_at, service).await;
                 // SUBTLE: the ingest buffer counts a produced batch from here on; kept here too, it would count twice.
                 let memory = (!accounted_elsewhere).then_some(frame.memory);
-                slot.send(InFlight { answer, memory, counted });
+                slot.send(InFlight { answer, memory, taken, counted });
             }
             Parsed::ApiVersionsTooNew(reply_to) => {
                 let counted = (service.metrics.request(reply_to.api, reply_to.version), arrived);
-                slot.send(InFlight { answer: service.api_versions_too_new(reply_to), memory: None, counted });
+                slot.send(InFlight { answer: service.api_versions_too_new(reply_to), memory: None, taken, counted });
             }
         }
     }
@@ -154,7 +161,7 @@ async fn write_answers(
     metrics: &Metrics,
 ) -> Result<(), Ended> {
     let mut outgoing = Outgoing::default();
-    while let Some(InFlight { mut answer, memory, counted: (request, arrived) }) = in_flight.recv().await {
+    while let Some(InFlight { mut answer, memory, taken, counted: (request, arrived) }) = in_flight.recv().await {
         let reply = match poll!(&mut answer) {
             Poll::Ready(reply) => reply,
             Poll::Pending => {
@@ -162,7 +169,7 @@ async fn write_answers(
                 answer.await
             }
         };
-        drop(memory);
+        drop((memory, taken));
         metrics.answered(request, arrived.elapsed());
         match reply {
             Reply::Send(response) => outgoing.push(response),

@@ -7,6 +7,7 @@ mod durability;
 mod hostile;
 mod http;
 mod http_connections;
+mod in_flight;
 mod records;
 mod topics;
 mod versions;
