@@ -54,3 +54,13 @@ def kcat(broker, *arguments, stdin=None):
     result = subprocess.run(["kcat", "-b", broker.kafka, *arguments], input=stdin, capture_output=True, timeout=120)
     assert result.returncode == 0, result.stderr.decode()
     return result.stdout
+
+
+def word(value):
+    """Bytes as the clients of other languages take and give them: x and hexadecimal digits, - for null."""
+    return "-" if value is None else "x" + value.hex()
+
+
+def line(time_ms, key, value, headers=()):
+    """A record as the clients of other languages take and give it."""
+    return " ".join([str(time_ms), word(key), word(value), *(f"{word(name)}={word(content)}" for name, content in headers)])

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT
-from kafka_clients import create_topic
+from kafka_clients import create_topic, line
 
 JARS = ROOT / "tests/.tools/java"
 TOPIC = "java"
@@ -19,14 +19,6 @@ def java(*arguments, stdin=""):
     result = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True, timeout=120, env=dict(os.environ))
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
-
-
-def word(value):
-    return "-" if value is None else "x" + value.hex()
-
-
-def line(time_ms, key, value, headers=()):
-    return " ".join([str(time_ms), word(key), word(value), *(f"{word(name)}={word(content)}" for name, content in headers)])
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
