@@ -1,4 +1,4 @@
-// The Java client of Kafka at work for test_java.py; run from its source: java -cp 'JARS/*' Client.java produce|consume BROKER TOPIC [CODEC]
+// The Java client of Kafka at work for test_java.py; run from its source: java -cp 'JARS/*' Client.java produce|produce-once|consume BROKER TOPIC [CODEC]
 //
 // Records go in and out as lines of words: bytes as x and hexadecimal digits, null as -.
 
@@ -28,7 +28,17 @@ public final class Client {
         Properties settings = new Properties();
         settings.put("bootstrap.servers", arguments[1]);
         switch (arguments[0]) {
-            case "produce" -> produce(settings, arguments[2], arguments[3]);
+            case "produce" -> {
+                settings.put("enable.idempotence", "false");
+                produce(settings, arguments[2], arguments[3]);
+            }
+            // Idempotent, as the client is by default, in many small requests.
+            case "produce-once" -> {
+                settings.put("batch.size", "200");
+                settings.put("reconnect.backoff.ms", "10");
+                settings.put("retry.backoff.ms", "10");
+                produce(settings, arguments[2], arguments[3]);
+            }
             case "consume" -> consume(settings, arguments[2]);
             default -> throw new IllegalArgumentException(arguments[0]);
         }
@@ -37,7 +47,6 @@ public final class Client {
     /** Sends the lines of standard input to partition 0: "timestamp key value name=value...". Prints the offset of each. */
     private static void produce(Properties settings, String topic, String codec) throws Exception {
         settings.put("acks", "all");
-        settings.put("enable.idempotence", "false");
         settings.put("linger.ms", "5");
         settings.put("compression.type", codec);
         List<Future<RecordMetadata>> answers = new ArrayList<>();
