@@ -7,26 +7,13 @@ import signal
 import subprocess
 import time
 
-import jsonschema
 import pytest
 from conftest import BINARY, Bucket
+from schema import check_json
 
 VOLUME = 4 << 20
 # Whole batches are written.
 BATCH = 64 << 10
-
-LATENCY = {name: {"type": "number", "minimum": 0} for name in ("p50_ms", "p90_ms", "p99_ms", "max_ms")}
-REPORT = {
-    "type": "object", "additionalProperties": False,
-    "properties": {
-        "what": {"enum": ["kafka", "grpc", "grpc-unary", "disk"]}, "phase": {"enum": ["end-to-end", "produce", "consume"]},
-        "records": {"type": "integer"}, "bytes": {"type": "integer"}, "seconds": {"type": "number"},
-        "records_per_s": {"type": "number"}, "megabytes_per_s": {"type": "number"},
-        "target_records_per_s": {"type": ["integer", "null"]}, "verified_bytes": {"type": "integer"},
-        "hash": {"type": ["string", "null"], "pattern": "^[0-9a-f]{16}$"},
-        "end_to_end": {"oneOf": [{"type": "null"}, {"type": "object", "properties": LATENCY, "required": [*LATENCY], "additionalProperties": False}]},
-        **LATENCY}}
-REPORT["required"] = [*REPORT["properties"]]
 
 
 @pytest.fixture
@@ -38,9 +25,7 @@ def bench(start_broker, tmp_bucket, lakebed):
         at = ["--kafka", broker.kafka, "--server", broker.http, "--topic", topic]
         result = lakebed("bench", what, *at, *arguments, "-o", "json")
         assert result.returncode == 0, result.stderr
-        told = json.loads(result.stdout)
-        jsonschema.validate(told, REPORT)
-        return told
+        return check_json(result.stdout, "bench")
 
     run.broker = broker
     return run

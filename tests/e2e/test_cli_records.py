@@ -8,23 +8,9 @@ import signal
 import subprocess
 import time
 
-import jsonschema
 import pytest
 from conftest import BINARY
-
-BYTES = {"oneOf": [{"type": ["string", "null"]},
-                   {"type": "object", "required": ["base64"], "additionalProperties": False, "properties": {"base64": {"type": "string"}}}]}
-RECORD = {
-    "type": "object", "additionalProperties": False,
-    "required": ["topic", "partition", "offset", "timestamp", "timestamp_type", "key", "value", "headers"],
-    "properties": {
-        "topic": {"type": "string"}, "partition": {"type": "integer"}, "offset": {"type": "integer"},
-        "timestamp": {"type": ["integer", "null"]}, "timestamp_type": {"enum": ["create", "append", None]},
-        "key": BYTES, "value": BYTES,
-        "headers": {"type": "array", "items": {"type": "object", "required": ["key", "value"], "additionalProperties": False,
-                                               "properties": {"key": {"type": "string"}, "value": BYTES}}}}}
-PRODUCED = {"type": "object", "additionalProperties": False, "required": ["topic", "records"],
-            "properties": {"topic": {"type": "string"}, "records": {"type": "integer"}}}
+from schema import check_json
 
 
 class Topic:
@@ -50,10 +36,7 @@ class Topic:
 
     def records(self, *arguments):
         """All records as their JSON, which the schema holds."""
-        records = [json.loads(line) for line in self.consume("-o", "jsonl", *arguments).splitlines()]
-        for record in records:
-            jsonschema.validate(record, RECORD)
-        return records
+        return [check_json(line, "record") for line in self.consume("-o", "jsonl", *arguments).splitlines()]
 
 
 @pytest.fixture
@@ -123,8 +106,7 @@ def test_whole_files_are_records_byte_by_byte(topic, tmp_path):
         (tmp_path / f"{number}").write_bytes(content)
         files += ["--file", tmp_path / f"{number}"]
     told = t.run("produce", "--input", "whole", *files, "-H", "type=bytes", "-o", "json")
-    produced = json.loads(told.stdout)
-    jsonschema.validate(produced, PRODUCED)
+    produced = check_json(told.stdout, "produced")
     assert produced == {"topic": "t", "records": 3} and told.stderr == ""
     assert t.consume("--format", "%v{hex}\\n").splitlines() == [content.hex() for content in contents]
     lines = t.produce("--file", tmp_path / "2", "--file", tmp_path / "2")

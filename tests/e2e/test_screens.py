@@ -10,12 +10,11 @@ import re
 import signal
 import subprocess
 
-import jsonschema
 import pytest
 from conftest import BINARY, ROOT, read_line
+from schema import check_json
 
 SCREENS = ROOT / "tests/e2e/screens"
-SCHEMA = json.loads((ROOT / "docs/cli.schema.json").read_text())
 
 
 def plain(text, *places):
@@ -42,13 +41,6 @@ def check_screen(name, result, *places):
         path.write_text(seen)
     assert path.exists(), f"{path} is missing: {seen}"
     assert seen == path.read_text()
-
-
-def check_json(text, name):
-    """The document, checked against the definition of that name in the schema."""
-    document = json.loads(text)
-    jsonschema.validate(document, {**SCHEMA, "$ref": f"#/$defs/{name}"})
-    return document
 
 
 @pytest.fixture
