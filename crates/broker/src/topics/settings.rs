@@ -77,12 +77,12 @@ const TIMESTAMP_AFTER_MAX_DEFAULT_MS: i64 = 3_600_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// No setting of that name.
-    #[error("unknown topic setting {name:?}; did you mean {nearest:?}?")]
+    #[error("unknown topic setting {name:?}{}", hint(*nearest))]
     Unknown {
         /// The name, cut after 100 characters.
         name: String,
-        /// The known name that is most alike.
-        nearest: &'static str,
+        /// The known name that is most alike, if one is near.
+        nearest: Option<&'static str>,
     },
     /// A value that it does not take.
     #[error("topic setting {name}={value:?}: {expected}")]
@@ -148,8 +148,10 @@ pub fn check_names<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<()
 
 fn known(name: &str) -> Result<(&'static str, Kind), SettingError> {
     let index = KNOWN.binary_search_by(|(known, _)| (*known).cmp(name));
-    let unknown = |_| SettingError::Unknown { name: name.chars().take(100).collect(), nearest: nearest(name) };
-    index.map(|index| KNOWN[index]).map_err(unknown)
+    index.map(|index| KNOWN[index]).map_err(|_| {
+        let name: String = name.chars().take(100).collect();
+        SettingError::Unknown { nearest: nearest(&name), name }
+    })
 }
 
 impl SettingError {
@@ -183,14 +185,24 @@ impl Kind {
     }
 }
 
-/// The known name that shares the most with `name`, from its beginning and from its end.
-fn nearest(name: &str) -> &'static str {
-    let alike = |known: &str| {
-        let from_start = known.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
-        let from_end = known.bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
-        from_start + from_end
+/// The known name that is most like `name`, if one is near.
+fn nearest(name: &str) -> Option<&'static str> {
+    const NEAR: f64 = 0.8;
+    let name = name.to_ascii_lowercase().replace(['-', '_'], ".");
+    let rate = |known: &'static str| {
+        // Part of a name is near it, as in `retention`; the whole of one, as in `retention.ms.max`, too.
+        let is_part = name.len() > 3 && (known.contains(&name) || name.contains(known));
+        (if is_part { NEAR } else { 0.0 }.max(strsim::jaro_winkler(known, &name)), known)
     };
-    KNOWN.iter().map(|(known, _)| *known).max_by_key(|known| alike(known)).expect("there are settings")
+    let best = KNOWN.iter().map(|(known, _)| rate(known)).max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(rating, _)| *rating >= NEAR).map(|(_, known)| known)
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!("; did you mean {nearest:?}?"),
+        None => "; they are called as Kafka's, such as \"retention.ms\"".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -207,9 +219,28 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_setting_is_refused_with_the_nearest_name() {
-        let error = check(&config("retention.milliseconds", "1")).unwrap_err();
-        assert_eq!(error, SettingError::Unknown { name: "retention.milliseconds".to_owned(), nearest: "retention.ms" });
+    fn an_unknown_setting_is_refused_with_the_nearest_name_if_one_is_near() {
+        for (name, expected) in [
+            ("retention.milliseconds", Some("retention.ms")),
+            ("retention", Some("retention.ms")),
+            ("retention.sm", Some("retention.ms")),
+            ("RETENTION_MS", Some("retention.ms")),
+            ("clean.up.policy", Some("cleanup.policy")),
+            ("max.message.byte", Some("max.message.bytes")),
+            ("min.insync.replica", Some("min.insync.replicas")),
+            ("", None),
+            ("x", None),
+            ("colour", None),
+            ("owner", None),
+            ("quota", None),
+            ("team.name", None),
+            ("unicorn", None),
+        ] {
+            let refused = check(&config(name, "1")).unwrap_err();
+            assert_eq!(refused, SettingError::Unknown { name: name.to_owned(), nearest: expected }, "{name}");
+        }
+        let long = check(&config(&"z".repeat(1 << 20), "1")).unwrap_err().to_string();
+        assert!(long.len() < 200 && long.contains("Kafka's") && !long.contains("did you mean"), "{long}");
     }
 
     #[test]
