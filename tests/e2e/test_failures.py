@@ -6,9 +6,11 @@ The S3 server of our own does what moto and LocalStack can't: it is away, slow, 
 import json
 import os
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from confluent_kafka import KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from conftest import Bucket, S3Server
 from kafka_clients import SECONDS_MAX, consumer, create_topic, read
 
@@ -67,6 +69,66 @@ def test_what_is_wrong_is_told_with_where_it_came_from_and_what_to_do(s3_server,
     assert url in told, "which store it is"
     s3_server.conduct()
     assert s3_server.counts().get("put", {}).get("succeeded", 0) == 0, "nothing was written"
+
+
+class Machine:
+    """The service of a machine that gives the credentials of its role, from the request after the `refused` first on."""
+
+    def __init__(self, refused):
+        machine, self.asked = self, []
+
+        class Answers(BaseHTTPRequestHandler):
+            def answer(self):
+                machine.asked.append(self.path)
+                role = {"AccessKeyId": "test", "SecretAccessKey": "test", "Token": "", "Expiration": "2099-01-01T00:00:00Z"}
+                body = b"writer" if self.path.endswith("/") else json.dumps(role).encode() if "iam" in self.path else b"session"
+                self.send_response(404 if len(machine.asked) <= refused else 200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = answer
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+
+# A check asks for several things at once.
+@pytest.mark.parametrize("verb, asked_max", [("serve", 20), ("check", 60)])
+def test_without_credentials_nothing_is_waited_for(s3_server, lakebed, verb, asked_max):
+    with Machine(refused=1 << 30) as machine:
+        variables = environment(s3_server, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, AWS_METADATA_ENDPOINT=machine.url)
+        command = ["serve", "--store", "s3://test/root", *LISTEN] if verb == "serve" else ["check", "storage", "s3://test/root"]
+        told = screen(lakebed(*command, env=variables))
+    assert "there are no credentials" in told and "AWS_ACCESS_KEY_ID" in told and "AWS_PROFILE" in told, told
+    # It is tried at growing distances: for 60 s, as a store that is away, that would be twice as often.
+    assert 1 < len(machine.asked) < asked_max, machine.asked
+    assert all(kind["requests"] == 0 for kind in s3_server.counts().values()), "the store was not asked without a signature"
+
+
+def test_a_machine_that_gives_the_credentials_of_its_role_late_is_waited_for(s3_server, start_broker):
+    with Machine(refused=3) as machine:
+        variables = environment(s3_server, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, AWS_METADATA_ENDPOINT=machine.url)
+        broker = start_broker(Bucket("s3://test/root", variables, s3_server.endpoint))
+        create_topic(broker, TOPIC)
+        assert produce(broker, [b"x"]) == [(None, 0)]
+        assert len(machine.asked) > 3
 
 
 def test_a_key_of_a_profile_is_told_by_the_name_of_the_profile(s3_server, lakebed, tmp_path):
@@ -176,6 +238,26 @@ def test_while_the_bucket_is_away_nothing_is_lost_readers_go_on_and_it_goes_on_w
         assert [there[offset] for _, offset in told] == [b"patient %d" % number for number in range(20)]
         assert len(there) in (41, 42) and there.count(b"given up") == len(there) - 41, "it may have been stored, once"
         broker.restart()
+
+
+def test_while_the_bucket_is_away_topics_are_listed_as_they_are_known_and_clients_ask_again(s3_server, bucket, start_broker):
+    broker = start_broker(bucket)
+    create_topic(broker, TOPIC, partitions=3)
+    admin = AdminClient({"bootstrap.servers": broker.kafka})
+
+    def listed():
+        topic = admin.list_topics(timeout=SECONDS_MAX).topics[TOPIC]
+        return topic.error, [partition.error.code() if partition.error else None for _, partition in sorted(topic.partitions.items())]
+
+    assert listed() == (None, [None] * 3)
+    before = broker.metrics()
+    s3_server.conduct(outage="refused")
+    assert listed() == (None, [KafkaError.LEADER_NOT_AVAILABLE] * 3), "nothing is gone, and nothing is certain"
+    after = broker.metrics()
+    closed = [name for name in after if name.startswith("lakebed_kafka_connections_closed_total") and after[name] != before.get(name, 0)]
+    assert closed == [], "what else is under way on the connection goes on"
+    s3_server.conduct()
+    assert listed() == (None, [None] * 3)
 
 
 def test_a_broker_that_starts_while_the_bucket_is_away_says_so_and_waits(s3_server, bucket, start_broker, tmp_path):

@@ -24,7 +24,7 @@ pub(crate) mod profile;
 pub(crate) mod settings;
 pub(crate) mod status;
 
-use status::Answered;
+use status::{Answered, NoRole};
 
 /// S3's code for a bucket that is not there: no answer to the question whether an object is.
 const NO_SUCH_BUCKET: &str = "NoSuchBucket";
@@ -166,6 +166,7 @@ fn may_be_unsatisfiable(error: &object_store::Error) -> bool {
 fn classify(error: object_store::Error) -> Failure {
     use object_store::Error as E;
     let kind = match &error {
+        _ if in_chain::<NoRole>(&error).is_some() => FailureKind::Refused,
         _ if in_chain::<Answered>(&error).is_some_and(|answered| answered.code == NO_SUCH_BUCKET) => {
             FailureKind::Refused
         }

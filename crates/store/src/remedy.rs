@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
-use crate::cloud::status::Answered;
+use crate::cloud::status::{Answered, NoRole};
 use crate::store::Store;
 
 /// Where the settings of a cloud store come from, in words that follow "as" (credentials) and "at" (endpoint).
@@ -62,6 +62,14 @@ impl Store {
                 }
                 (500.., _) => format!("the store is in trouble: try again later; it was asked at {endpoint}"),
                 _ => format!("it was asked at {endpoint}, as {credentials}"),
+            });
+        }
+        if in_chain::<NoRole>(error).is_some() {
+            return Some(match url.split(':').next() {
+                Some("s3") => format!(
+                    "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, of an account that may write there; it was to be asked as {credentials}"
+                ),
+                _ => format!("give credentials in {credentials}, or run this where a role gives some"),
             });
         }
         let unreached = in_chain::<HttpError>(error).is_some_and(|http| http.kind() == HttpErrorKind::Connect);

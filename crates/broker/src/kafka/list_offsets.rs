@@ -88,11 +88,25 @@ async fn find(
     match asked.timestamp {
         LATEST => Ok(Some((offset(partition.high_watermark), -1))),
         EARLIEST | EARLIEST_LOCAL => Ok(Some((offset(partition.log_start), -1))),
-        MAX_TIMESTAMP => stored(service.rooms.fetch.max_timestamp(key).await),
+        MAX_TIMESTAMP => {
+            wait_visible(service, key, partition).await?;
+            stored(service.rooms.fetch.max_timestamp(key).await)
+        }
         LATEST_TIERED => Ok(None), // Nothing lies in a second tier.
         timestamp if timestamp < 0 => Err(Reason::InvalidRequest.kafka()),
-        timestamp => stored(service.rooms.fetch.offset_for_timestamp(key, timestamp).await),
+        timestamp => {
+            wait_visible(service, key, partition).await?;
+            stored(service.rooms.fetch.offset_for_timestamp(key, timestamp).await)
+        }
     }
+}
+
+/// Waits until all that the barrier has proven can be read.
+///
+/// SUBTLE: a record that is durable but not visible yet would not be found by its time, and then be passed over.
+async fn wait_visible(service: &Service, key: PartitionKey, partition: lakebed_model::Partition) -> Result<(), i16> {
+    service.rooms.fetch.wait_visible(key, partition.high_watermark).await;
+    if service.rooms.fetch.is_stopped() { Err(Reason::ShuttingDown.kafka()) } else { Ok(()) }
 }
 
 fn offset(offset: Offset) -> i64 {

@@ -10,12 +10,13 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use lakebed_log::BarrierError;
 use lakebed_model::{State, TopicId};
 
 use super::response::{Reply, ReplyTo};
 use super::{LEADER_EPOCH, NODE_ID, Service};
 use crate::reason::Reason;
-use crate::topics::{FoundTopic, TopicReference, find};
+use crate::topics::{self, FoundTopic, TopicReference, find};
 
 /// Topics of one request that are created at once; they share commits.
 const CREATED_AT_ONCE: usize = 64;
@@ -34,8 +35,8 @@ pub(super) async fn answer(
         .with_host(StrBytes::from_string(host))
         .with_port(i32::from(port));
     let topics = match wanted(reply_to.version, &request) {
-        Wanted::All => match service.rooms.topics.list().await {
-            Ok(topics) => topics.iter().map(|topic| described(topic, reply_to.version)).collect(),
+        Wanted::All => match all(service, reply_to.version).await {
+            Ok(topics) => topics,
             Err(error) => return Reply::Close { why: error.to_string() },
         },
         Wanted::Some(topics) => {
@@ -52,6 +53,30 @@ pub(super) async fn answer(
             .with_controller_id(BrokerId(NODE_ID))
             .with_topics(topics),
     )
+}
+
+/// All topics; those that are known, if it can't be proven that there are no others.
+///
+/// SUBTLE: the answer has no place for an error of its own. Closing the connection would end what else is under way on it. A topic
+/// that has an error, or is missing, is gone for consumers that subscribe to a pattern: they give its partitions up. An error of each
+/// *partition* takes nothing away from anybody, and has clients ask again.
+///
+/// # Errors
+/// The log is closed, or no topic is known.
+async fn all(service: &Service, version: i16) -> Result<Vec<MetadataResponseTopic>, BarrierError> {
+    let unproven = match service.rooms.topics.list().await {
+        Ok(topics) => return Ok(topics.iter().map(|topic| described(topic, version)).collect()),
+        Err(error) => error,
+    };
+    let known = topics::all(&service.rooms.log.state());
+    if known.is_empty() || service.rooms.log.is_closed().is_some() {
+        return Err(unproven);
+    }
+    let mut topics: Vec<MetadataResponseTopic> = known.iter().map(|topic| described(topic, version)).collect();
+    for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        partition.error_code = ResponseError::LeaderNotAvailable.code();
+    }
+    Ok(topics)
 }
 
 enum Wanted<'a> {

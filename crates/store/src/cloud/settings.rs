@@ -112,7 +112,7 @@ pub(super) fn gcs_builder(bucket: &str, variables: &Variables) -> Result<GoogleC
             .with_config(GoogleConfigKey::BaseUrl, endpoint.trim_end_matches('/'))
             .with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), allows_http(&endpoint)?);
     }
-    Ok(builder.with_bucket_name(bucket).with_retry(no_retries()).with_http_connector(StatusConnector))
+    Ok(builder.with_bucket_name(bucket).with_retry(no_retries()).with_http_connector(StatusConnector::default()))
 }
 
 pub(super) fn azure_builder(container: &str, variables: &Variables) -> Result<MicrosoftAzureBuilder, SettingsError> {
@@ -138,7 +138,7 @@ pub(super) fn azure_builder(container: &str, variables: &Variables) -> Result<Mi
     if let Some(endpoint) = builder.get_config_value(&AzureConfigKey::Endpoint) {
         builder = builder.with_config(AzureConfigKey::Client(ClientConfigKey::AllowHttp), allows_http(&endpoint)?);
     }
-    Ok(builder.with_container_name(container).with_retry(no_retries()).with_http_connector(StatusConnector))
+    Ok(builder.with_container_name(container).with_retry(no_retries()).with_http_connector(StatusConnector::default()))
 }
 
 /// Whether an endpoint of our own is one of plain HTTP.
@@ -188,7 +188,7 @@ pub(super) fn s3_builder(bucket: &str, variables: &Variables) -> Result<AmazonS3
         .with_bucket_name(bucket)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_retry(no_retries())
-        .with_http_connector(StatusConnector))
+        .with_http_connector(StatusConnector::default()))
 }
 
 fn no_retries() -> RetryConfig {

@@ -2,7 +2,15 @@
 //!
 //! `object_store` hides the status of an answer in an error that can't be looked into. So the answers that this crate
 //! judges itself are turned into errors that carry it, before `object_store` sees them: those to a conditional PUT, those to a
-//! ranged GET, and all that S3 gives to a signed request. Other requests (for credentials among them) pass as they are.
+//! ranged GET, and all that S3 gives to a signed request. Other requests pass as they are.
+//!
+//! What asks a machine for the credentials of its role is watched: a machine without a role, or none of a cloud, does not get one by
+//! being asked again. After [`ROLE_TIME_MAX`] without any such request says so ([`NoRole`]), and is not repeated. A machine that has
+//! ever given credentials is waited for, as a store is.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -10,7 +18,12 @@ use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
+use tokio::time::Instant;
 
+/// How long a machine may take to give the first credentials of its role: its service may begin after the broker.
+const ROLE_TIME_MAX: Duration = Duration::from_secs(3);
+/// Where paths begin by which machines are asked for it: those of AWS, Google and Azure.
+const ROLE_PATHS: [&str; 3] = ["/latest/", "/computeMetadata/", "/metadata/identity/"];
 /// Bytes of an answer's text that a message shows.
 const SHOWN_BYTES_MAX: usize = 600;
 
@@ -39,29 +52,52 @@ fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
     Some(rest.split('<').next().unwrap_or_default().trim())
 }
 
-/// Makes clients that keep the status.
+/// There are no credentials: none were given, and the machine has no role.
+#[derive(Debug, thiserror::Error)]
+#[error("there are no credentials, and this machine has no role that gives some: {why}")]
+pub(crate) struct NoRole {
+    why: String,
+}
+
+/// Makes clients that keep the status. The clients of one store know together whether its machine has a role.
 #[derive(Debug, Default)]
-pub(crate) struct StatusConnector;
+pub(crate) struct StatusConnector {
+    role: Arc<Role>,
+}
+
+/// What is known of the machine's role.
+#[derive(Debug, Default)]
+struct Role {
+    asked: OnceLock<Instant>,
+    is_there: AtomicBool,
+}
 
 #[derive(Debug)]
-struct StatusClient(HttpClient);
+struct StatusClient {
+    client: HttpClient,
+    role: Arc<Role>,
+}
 
 impl HttpConnector for StatusConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(StatusClient(ReqwestConnector::default().connect(options)?)))
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(StatusClient { client, role: Arc::clone(&self.role) }))
     }
 }
 
 #[async_trait]
 impl HttpService for StatusClient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if ROLE_PATHS.iter().any(|path| request.uri().path().starts_with(path)) {
+            return self.ask_for_role(request).await;
+        }
         let headers = request.headers();
         let conditional =
             ["if-none-match", "x-goog-if-generation-match"].iter().any(|name| headers.contains_key(*name));
         let ranged = headers.contains_key("range");
         // What asks for credentials does not have it, and is judged by `object_store`.
         let signed = headers.contains_key("x-amz-content-sha256");
-        let response = self.0.execute(request).await?;
+        let response = self.client.execute(request).await?;
         let status = response.status().as_u16();
         let expected = match ranged {
             // 200 is the whole object: the answer of some stores to a range of an empty one.
@@ -73,6 +109,28 @@ impl HttpService for StatusClient {
         }
         let text = beginning(response).await;
         Err(HttpError::new(HttpErrorKind::Unknown, Answered::new(status, &text)))
+    }
+}
+
+impl StatusClient {
+    /// Passes a request on to the machine's own service.
+    async fn ask_for_role(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let asked = *self.role.asked.get_or_init(Instant::now);
+        // A session is no credentials yet: machines without a role open them, too.
+        let is_session = request.method().as_str() == "PUT";
+        let answer = self.client.execute(request).await;
+        let why = match &answer {
+            Ok(response) if response.status().is_success() => {
+                self.role.is_there.fetch_or(!is_session, Ordering::AcqRel);
+                return answer;
+            }
+            Ok(response) => format!("asked for them, it answers {}", response.status().as_u16()),
+            Err(error) => format!("asked for them, it does not answer: {error}"),
+        };
+        if self.role.is_there.load(Ordering::Acquire) || asked.elapsed() < ROLE_TIME_MAX {
+            return answer;
+        }
+        Err(HttpError::new(HttpErrorKind::Unknown, NoRole { why }))
     }
 }
 
