@@ -10,15 +10,16 @@ SECONDS_MAX = 60
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Receives spans on a free loopback port. Use as a context manager."""
+    """Receives spans on a free loopback port, or at an address as `host:port`. Use as a context manager."""
 
-    def __init__(self):
+    def __init__(self, address="127.0.0.1:0"):
+        self.address = address
         self.spans, self.resources, self.came = [], [], threading.Condition()
 
     def __enter__(self):
         self.server = grpc.server(ThreadPoolExecutor(max_workers=4))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self.server)
-        self.url = f"http://127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.url = f"http://127.0.0.1:{self.server.add_insecure_port(self.address)}"
         self.server.start()
         return self
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -188,11 +189,32 @@ def test_traces_come_to_a_collector_with_the_right_parents(start_broker, tmp_buc
 def test_a_collector_that_is_away_costs_nothing_but_traces(start_broker, tmp_bucket):
     with Collector() as collector:
         url = collector.url
-    broker = start_broker(tmp_bucket, arguments=["--otlp-endpoint", url])
+    # Traces are sent soon after they are made.
+    bucket = Bucket(tmp_bucket.url, tmp_bucket.environment | {"OTEL_BSP_SCHEDULE_DELAY": "10"})
+    broker = start_broker(bucket, arguments=["--otlp-endpoint", url])
     create_topic(broker, TOPIC)
     produce(broker, 20)
+    told = until_told(broker, "traces can't be sent")
+    assert told["level"] == "WARN" and "collector" in told["fields"]["message"]
     assert len(read(broker, TOPIC)) == 20
-    broker.stop()
+    with Collector(url.removeprefix("http://")) as collector:
+        while not collector.spans:
+            produce(broker, 1)
+        assert until_told(broker, "traces are sent again")["level"] == "INFO"
+        broker.stop()
+    log = open(broker.log, encoding="utf-8").read()
+    assert log.count("traces can't be sent") == log.count("traces are sent again") == 1, log
+
+
+def until_told(broker, part):
+    """Waits for a log line with `part` in it."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while True:
+        for line in open(broker.log, encoding="utf-8"):
+            if part in line:
+                return json.loads(line)
+        assert time.monotonic() < deadline, f"it was not told: {part}"
+        time.sleep(0.05)
 
 
 def test_log_lines_are_json_where_there_is_no_terminal_and_text_when_asked_for(start_broker, tmp_bucket, lakebed):

@@ -6,10 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long accepting pauses when the process has no file descriptors left: at once it would spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between two log lines that say so: it may last, and each pause is an attempt.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// How many connections there are, by address.
 #[derive(Debug)]
@@ -70,6 +74,26 @@ impl Drop for Slot {
 pub(crate) struct Acceptor {
     listener: TcpListener,
     slots: Arc<Slots>,
+    failures: Mutex<Failures>,
+}
+
+/// Failures to accept that are not told one by one.
+#[derive(Debug, Default)]
+struct Failures {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Failures {
+    /// Counts one; answers how many there were since it was told last, if it is time to tell.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.told.is_some_and(|told| now - told < TOLD_EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
 }
 
 /// A connection that was accepted.
@@ -88,7 +112,8 @@ pub(crate) struct Accepted {
 impl Acceptor {
     /// Accepts at most `all_max` connections at a time, and `per_address_max` of one address.
     pub(crate) fn new(listener: TcpListener, all_max: usize, per_address_max: usize) -> Self {
-        Self { listener, slots: Arc::new(Slots { all_max, per_address_max, taken: Mutex::default() }) }
+        let slots = Arc::new(Slots { all_max, per_address_max, taken: Mutex::default() });
+        Self { listener, slots, failures: Mutex::default() }
     }
 
     /// The next connection; `None` at shutdown. One that a limit forbids is closed at once, and the limit told to `refused`.
@@ -102,7 +127,10 @@ impl Acceptor {
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection can't be accepted");
+                    let due = self.failures.lock().unwrap_or_else(PoisonError::into_inner).count(Instant::now());
+                    if let Some(times) = due {
+                        tracing::warn!(%error, times, "connections can't be accepted: see how many files the process may open");
+                    }
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                     continue;
                 }
@@ -124,6 +152,17 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_without_file_descriptors_says_so_now_and_then_and_how_often_it_met_it() {
+        let mut failures = Failures::default();
+        let mut told = Vec::new();
+        for _ in 0..300 {
+            told.extend(failures.count(Instant::now()));
+            tokio::time::sleep(EXHAUSTED_PAUSE).await;
+        }
+        assert_eq!(told, [1, 100, 100], "in 30 s");
+    }
 
     #[test]
     fn slots_are_limited_in_all_and_by_address_and_come_back() {

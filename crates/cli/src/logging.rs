@@ -3,8 +3,10 @@
 //! 1. Log lines are text on a terminal and JSON elsewhere, one object a line, unless told otherwise.
 //! 2. Spans are made only if a collector is named: they have a target of their own, which no log filter lets through by itself.
 //! 3. A collector that is away costs traces and nothing else: spans that find no room are dropped, and the end waits for it within a bound.
+//!    It is told when that begins and when it is over, once each.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lakebed_broker::Config;
@@ -12,7 +14,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter as Exporter};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -76,6 +79,40 @@ impl Logging {
     }
 }
 
+/// An exporter that tells when its collector is lost, and when it is there again.
+#[derive(Debug)]
+struct Telling<E> {
+    exporter: E,
+    is_lost: AtomicBool,
+}
+
+impl<E: Exporter> Exporter for Telling<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let exported = self.exporter.export(batch).await;
+        let was_lost = self.is_lost.swap(exported.is_err(), Ordering::AcqRel);
+        match &exported {
+            Err(error) if !was_lost => {
+                tracing::warn!(%error, "traces can't be sent, and are dropped meanwhile: see that the collector runs");
+            }
+            Ok(()) if was_lost => tracing::info!("traces are sent again"),
+            _ => {}
+        }
+        exported
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
 fn provider(url: &str, one_in: u32) -> Result<SdkTracerProvider, Failure> {
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).with_timeout(EXPORT_MAX).build();
     let exporter = exporter.map_err(|error| {
@@ -84,6 +121,7 @@ fn provider(url: &str, one_in: u32) -> Result<SdkTracerProvider, Failure> {
             .cause(error)
             .remedy("give --otlp-endpoint (or LAKEBED_OTLP_ENDPOINT) the collector's address for gRPC, such as http://127.0.0.1:4317")
     })?;
+    let exporter = Telling { exporter, is_lost: AtomicBool::new(false) };
     let resource = Resource::builder_empty()
         .with_service_name("lakebed")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
