@@ -14,12 +14,14 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+use std::pin::Pin;
 use std::time::Duration;
 
+use futures::{Stream, TryStreamExt, stream};
 use lakebed_fetch::{FetchError, FetchPartition, FetchRequest};
 use lakebed_log::Closed;
 use lakebed_model::{Offset, PartitionIndex, PartitionKey};
-use lakebed_wire::outgoing::FetchAnswer;
+use lakebed_wire::outgoing::{ConsumeAnswer, FetchAnswer};
 use lakebed_wire::v1;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -30,7 +32,7 @@ use super::status::{invalid, status};
 use crate::http::ending::Ending;
 use crate::reason::Reason;
 use crate::services::consume_service_server::ConsumeService;
-use outbox::{MESSAGE_BYTES_MAX, Outgoing};
+use outbox::MESSAGE_BYTES_MAX;
 use part::{Limits, Part, Shape, Source, take};
 
 pub(super) use outbox::Budget;
@@ -44,7 +46,7 @@ const BATCH_BYTES_MAX: usize = 3 << 20;
 
 #[tonic::async_trait]
 impl ConsumeService for Services {
-    type ConsumeStream = Outgoing;
+    type ConsumeStream = Pin<Box<dyn Stream<Item = Result<ConsumeAnswer, Status>> + Send>>;
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<FetchAnswer>, Status> {
         let request = request.into_inner();
@@ -100,7 +102,9 @@ impl ConsumeService for Services {
         request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         let ending = Ending::of(request.extensions());
-        Ok(Response::new(feed::open(self.clone(), ending, request.into_inner()).await?))
+        // The head goes out at once, for some clients wait for that before they send.
+        let opened = feed::open(self.clone(), ending, request.into_inner());
+        Ok(Response::new(Box::pin(stream::once(opened).try_flatten())))
     }
 }
 

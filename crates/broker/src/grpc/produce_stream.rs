@@ -20,12 +20,12 @@ use lakebed_ingest::{Produced, Ticket};
 use lakebed_wire::received::{Content, ProduceBatch, ProduceStreamRequest, StreamRequest};
 use lakebed_wire::v1;
 use tokio::time::{Instant, Sleep, sleep};
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::Services;
 use super::batch::{Asked, Target, not_produced};
 use super::produce::{wire_offset, wire_partition};
-use super::status::{as_message, invalid, reason_name, status};
+use super::status::{as_message, invalid, named, reason_name, status};
 use crate::config::Budget;
 use crate::http::ending::{Ending, Why};
 use crate::reason::Reason;
@@ -118,16 +118,6 @@ fn ended(services: &Services, why: Why) -> Status {
     match services.rooms.log.is_closed() {
         Some(closed) => status(Reason::from(&closed), closed, []),
         None => why.status(),
-    }
-}
-
-/// The status of what could not be read; one that tonic makes for what does not decode gets the reason that it has.
-fn named(refused: Status) -> Status {
-    match refused.code() {
-        _ if !refused.details().is_empty() => refused,
-        Code::Internal => invalid("", refused.message()),
-        Code::OutOfRange => status(Reason::MessageTooLarge, refused.message(), []),
-        _ => refused,
     }
 }
 

@@ -27,6 +27,16 @@ pub(crate) fn invalid(field: &str, message: impl Display) -> Status {
     violation(Reason::InvalidRequest, field, message, [])
 }
 
+/// The status of what could not be read; one that tonic makes for what does not decode gets the reason that it has.
+pub(super) fn named(refused: Status) -> Status {
+    match refused.code() {
+        _ if !refused.details().is_empty() => refused,
+        Code::Internal => invalid("", refused.message()),
+        Code::OutOfRange => status(Reason::MessageTooLarge, refused.message(), []),
+        _ => refused,
+    }
+}
+
 /// The name of a status's reason; of one that is not ours, what it is by its code.
 pub(crate) fn reason_name(status: &Status) -> &'static str {
     let named = status.get_details_error_info().and_then(|info| TABLE.iter().find(|row| row.name == info.reason));
@@ -105,6 +115,15 @@ mod tests {
             }
         }
         assert!(looked_at > 4, "{looked_at}");
+    }
+
+    #[test]
+    fn what_tonic_says_of_a_message_that_it_can_not_read_is_the_clients_mistake() {
+        let reason = |refused| reason_name(&named(refused));
+        assert_eq!(reason(Status::internal("compressed flag, but no grpc-encoding")), "INVALID_REQUEST");
+        assert_eq!(reason(Status::out_of_range("decoded message length too large")), "MESSAGE_TOO_LARGE");
+        assert_eq!(reason(status(Reason::Internal, "ours", [])), "INTERNAL");
+        assert_eq!(named(Status::cancelled("reset")).code(), Code::Cancelled, "nobody hears it");
     }
 
     #[test]

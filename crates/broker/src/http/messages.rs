@@ -19,6 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::body::{Body as _, Frame};
@@ -35,6 +36,10 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 const CONSUME_BYTES_MAX: usize = 4 << 20;
 /// Largest message to all other services but ProduceService.
 const OTHER_BYTES_MAX: usize = 1 << 20;
+/// A chunk of fewer bytes is copied behind the one before it: frames of a byte each would take 30 times what they bring.
+const SMALL_BYTES: usize = 1 << 10;
+/// Bytes of small chunks that are put together.
+const TOGETHER_BYTES: usize = 64 << 10;
 /// What precedes a message: whether it is compressed, and its length.
 const HEAD_BYTES: usize = 5;
 
@@ -128,6 +133,10 @@ struct Messages {
     left: usize,
     /// Chunks of a message that is not whole.
     held: Vec<Bytes>,
+    /// Small chunks of it, behind those.
+    small: BytesMut,
+    /// Bytes of both.
+    held_bytes: usize,
     /// Chunks of whole messages.
     whole: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
@@ -153,6 +162,8 @@ impl Messages {
             head: Vec::with_capacity(HEAD_BYTES),
             left: 0,
             held: Vec::new(),
+            small: BytesMut::new(),
+            held_bytes: 0,
             whole: VecDeque::new(),
             trailers: None,
             stalled: None,
@@ -160,13 +171,29 @@ impl Messages {
         }
     }
 
-    fn held_bytes(&self) -> usize {
-        self.held.iter().map(Bytes::len).sum()
+    /// Keeps a chunk of a message that is not whole.
+    fn hold(&mut self, chunk: Bytes) {
+        self.held_bytes += chunk.len();
+        if chunk.len() >= SMALL_BYTES {
+            self.put_together();
+            return self.held.push(chunk);
+        }
+        self.small.extend_from_slice(&chunk);
+        if self.small.len() >= TOGETHER_BYTES {
+            self.put_together();
+        }
+    }
+
+    /// Makes one chunk of those that are small.
+    fn put_together(&mut self) {
+        if !self.small.is_empty() {
+            self.held.push(std::mem::take(&mut self.small).freeze());
+        }
     }
 
     /// Takes what has arrived; hands on what is whole.
     fn take(&mut self, mut chunk: Bytes) -> Result<(), Status> {
-        let bytes = self.held_bytes() + chunk.len();
+        let bytes = self.held_bytes + chunk.len();
         let mut end_of_whole = 0;
         let mut position = 0;
         while position < chunk.len() {
@@ -188,11 +215,13 @@ impl Messages {
             }
         }
         if end_of_whole > 0 {
+            self.put_together();
             self.whole.extend(self.held.drain(..));
+            self.held_bytes = 0;
             self.whole.push_back(chunk.split_to(end_of_whole));
         }
         if !chunk.is_empty() {
-            self.held.push(chunk);
+            self.hold(chunk);
         }
         self.account(bytes);
         Ok(())
@@ -268,7 +297,7 @@ impl Messages {
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
                 None if !self.head.is_empty() => {
-                    let held = self.held_bytes();
+                    let held = self.held_bytes;
                     let what = format!("the request ends in the middle of a message, of which {held} bytes arrived");
                     return Poll::Ready(Some(Err(invalid("", what))));
                 }

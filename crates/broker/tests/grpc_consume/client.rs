@@ -164,6 +164,19 @@ impl Client {
         self.open_saying(vec![Said::Init(init)]).await
     }
 
+    /// With what a stream is refused.
+    pub(crate) async fn refused(&mut self, init: v1::ConsumeInit) -> Status {
+        match self.open(init.clone()).await.unwrap().next().await {
+            Err(status) => status,
+            Ok(answer) => panic!("{init:?} was taken: {answer:?}"),
+        }
+    }
+
+    /// Opens a stream on which nothing is said.
+    pub(crate) async fn open_silently(&mut self) -> Stream {
+        self.open_saying(Vec::new()).await.unwrap()
+    }
+
     async fn open_saying(&mut self, requests: Vec<Said>) -> Result<Stream, Status> {
         let (said, said_later) = mpsc::channel(REQUESTS_MAX);
         for request in requests {

@@ -33,6 +33,16 @@ async fn a_broker_that_stops_tells_streams_to_go_also_those_without_credit() {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_for_the_head_of_the_answer_before_it_speaks_is_served() {
+    let (broker, mut client) = Running::with_topic(1).await;
+    let mut stream = client.open_silently().await;
+    stream.say(v1::consume_request::Request::Init(all()));
+    stream.heartbeat().await;
+    drop((client, stream));
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_broker_that_stops_does_not_wait_for_a_client_that_does_not_read() {
     let (broker, mut client) = Running::with_topic(1).await;
     for _ in 0..16 {

@@ -29,7 +29,7 @@ use super::start::{Started, check_count, check_position, resolve, start};
 use super::{batch_bytes_max, gone, token};
 use crate::grpc::Services;
 use crate::grpc::produce::{wire_offset, wire_partition};
-use crate::grpc::status::{invalid, status};
+use crate::grpc::status::{invalid, named, status};
 use crate::http::ending::Ending;
 use crate::reason::Reason;
 use crate::topics::FoundTopic;
@@ -46,7 +46,7 @@ pub(super) async fn open(
     mut requests: Streaming<v1::ConsumeRequest>,
 ) -> Result<Outgoing, Status> {
     let opened = async {
-        let first = requests.next().await.transpose()?;
+        let first = requests.next().await.transpose().map_err(named)?;
         let Some(v1::consume_request::Request::Init(init)) = first.and_then(|request| request.request) else {
             return Err(invalid("init", "the first message of a Consume stream is its init"));
         };
@@ -224,7 +224,7 @@ impl Feed {
                 biased;
                 status = &mut told_to_go => return Ok(End::AtOnce(status)),
                 request = requests.next(), if hears => match request {
-                    Some(request) => self.hear(request?)?,
+                    Some(request) => self.hear(request.map_err(named)?)?,
                     None => self.is_listening = false,
                 },
                 found = until(self.seeking.as_mut().map(|seek| &mut seek.found)) => self.sought(found?),

@@ -57,6 +57,27 @@ async fn nothing_of_a_message_is_handed_on_before_all_of_it_is_there() {
 }
 
 #[tokio::test]
+async fn a_message_in_frames_of_a_byte_takes_about_what_it_brings_and_comes_through() {
+    let sent = framed(&(0..300_000_u32).map(|n| n as u8).collect::<Vec<u8>>());
+    let (last, rest) = sent.split_last().unwrap();
+    let mut messages = arriving(Vec::new(), &RequestBudget::new(MAX), false);
+    for (index, byte) in rest.iter().enumerate() {
+        messages.take(Bytes::copy_from_slice(std::slice::from_ref(byte))).unwrap();
+        let held: usize = messages.held.iter().map(Bytes::len).sum();
+        assert!(index % 1000 > 0 || held + messages.small.len() == index + 1);
+    }
+    assert!(messages.held.len() <= rest.len() / TOGETHER_BYTES + 1, "{} chunks", messages.held.len());
+    assert_eq!(messages.held_bytes, rest.len());
+    messages.take(Bytes::copy_from_slice(std::slice::from_ref(last))).unwrap();
+    assert_eq!((messages.held_bytes, messages.small.len()), (0, 0));
+    let mut come = Vec::new();
+    while let Some(chunk) = messages.whole.pop_front() {
+        come.extend_from_slice(&chunk);
+    }
+    assert_eq!(come, sent);
+}
+
+#[tokio::test]
 async fn what_is_no_message_is_refused_by_the_table() {
     let budget = RequestBudget::new(MAX);
     let too_large = [&[0][..], &(MAX as u32 + 1).to_be_bytes()].concat();
