@@ -8,6 +8,7 @@ use lakebed_wire::received::{self, Content, Payload, Records};
 use tonic::Status;
 
 use super::Services;
+use super::produce::wire_partition;
 use super::status::{invalid, status, violation};
 use crate::admission::is_compressed;
 use crate::reason::Reason;
@@ -18,6 +19,10 @@ use crate::topics::{FoundTopic, TopicError, TopicReference};
 const ENCODE_ELSEWHERE_BYTES: usize = 1 << 20;
 /// A Kafka batch smaller than this is copied, so that it does not keep the whole buffer that it came in.
 const COPIED_BYTES_MAX: usize = 16 * 1024;
+
+/// What holds for a batch of ours: its producer is neither idempotent nor in a transaction.
+const FIELDS: Fields =
+    Fields { codec: Codec::None, timestamp_type: TimestampType::Create, producer: None, is_transactional: false };
 
 /// The topic of a producer, as it was when it was looked at last.
 #[derive(Debug, Clone)]
@@ -65,6 +70,11 @@ impl Target {
         Ok(())
     }
 
+    /// Most bytes of a batch of the topic.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.settings.max_message_bytes
+    }
+
     /// The place of a partition that exists.
     fn partition(&self, index: i32) -> Option<u32> {
         u32::try_from(index).ok().filter(|index| *index < self.topic.partitions)
@@ -88,6 +98,34 @@ impl Services {
             target.refresh(&state.map_err(|error| status(Reason::from(&error), &error, []))?)?;
         }
         target.partition(index).ok_or_else(|| no_such_partition(&target.topic, index))
+    }
+
+    /// The partition and the records of a message that may share a batch with others: it is shorter than `bytes_max`, has a partition,
+    /// and asks for nothing of its own. Whether its records are good is not known yet.
+    pub(super) fn joinable(&self, target: &Target, asked: &Asked, bytes_max: usize) -> Option<(u32, Bytes)> {
+        let Asked { partition, payload, expected_next_offset } = asked;
+        let Payload { last: Some(Content::Records(records)), pieces: 1 } = payload else { return None };
+        if records.len() >= bytes_max || expected_next_offset.is_some() {
+            return None;
+        }
+        let partition = match partition {
+            Some(index) => target.partition(*index)?,
+            None => {
+                let mut placing = Placing { partitions: target.topic.partitions, named: None, first: None };
+                for (index, record) in (0..).zip(Records::new(records)) {
+                    if let Some(key) = record.ok()?.key {
+                        placing.see(index, key).ok()?;
+                    }
+                }
+                placing.chosen().unwrap_or_else(|| self.turn(target))
+            }
+        };
+        Some((partition, records.clone()))
+    }
+
+    /// The partition of records that have neither a key nor a partition.
+    fn turn(&self, target: &Target) -> u32 {
+        self.rooms.next_turn() % target.topic.partitions.max(1)
     }
 
     /// Verifies a batch and chooses its partition. One that is compressed needs [`crate::Rooms::inflating`];
@@ -121,11 +159,11 @@ impl Services {
             Some(next) => admitted.expecting(next),
             None => admitted,
         };
-        let chosen = chosen.unwrap_or_else(|| self.rooms.next_turn() % target.topic.partitions.max(1));
+        let chosen = chosen.unwrap_or_else(|| self.turn(target));
         Ok(Prepared { key: PartitionKey::new(target.topic.id, PartitionIndex::new(chosen)), admitted })
     }
 
-    fn limits(&self, target: &Target, inflated_bytes: usize) -> BatchLimits {
+    pub(super) fn limits(&self, target: &Target, inflated_bytes: usize) -> BatchLimits {
         let settings = &target.settings;
         BatchLimits {
             message_bytes_max: settings.max_message_bytes,
@@ -232,25 +270,64 @@ impl From<AdmitError> for NotEncoded {
 /// One copy of the records; no more than the topic allows for a batch.
 fn encode(records: &[u8], limits: &BatchLimits, mut placing: Placing) -> Result<(Admitted, Option<u32>), NotEncoded> {
     let refused = |status: Status| NotEncoded::Refused(Box::new(status));
-    let fields =
-        Fields { codec: Codec::None, timestamp_type: TimestampType::Create, producer: None, is_transactional: false };
-    // A record's overhead is about the same in both encodings; a batch has its header, too.
-    let mut encoder = Encoder::new(fields, (records.len() + records.len() / 8 + 128).min(limits.message_bytes_max));
-    for (index, record) in (0_i64..).zip(Records::new(records)) {
+    let mut encoder = Encoder::new(FIELDS, capacity_bytes(records.len(), limits));
+    push_all(&mut encoder, records, limits, &mut placing)?;
+    let encoded = encoder.finish_with_rows().map_err(|error| NotEncoded::NotAdmitted(error.into()))?;
+    let encoded =
+        encoded.ok_or_else(|| refused(invalid("records", "a batch has at least one record, this has none")))?;
+    Ok((admit_encoded(encoded, limits)?, placing.chosen()))
+}
+
+/// One batch of the records of several messages for the same partition; with the records of each message, and their bytes in the
+/// batch. `None` if one of the messages has to be refused: prepared alone, it is told why.
+///
+/// # Cost
+/// One copy of the records.
+pub(super) fn join(messages: &[Bytes], limits: &BatchLimits) -> Option<(Admitted, Vec<(u32, usize)>)> {
+    let bytes = messages.iter().map(Bytes::len).sum();
+    let mut encoder = Encoder::new(FIELDS, capacity_bytes(bytes, limits));
+    let mut placing = Placing { partitions: 1, named: Some(0), first: None };
+    let mut sizes = Vec::with_capacity(messages.len());
+    let mut bytes_before = 0;
+    for records in messages {
+        let count_before = encoder.count();
+        push_all(&mut encoder, records, limits, &mut placing).ok()?;
+        let (count, bytes) = (encoder.count() - count_before, encoder.size_bytes());
+        if count == 0 {
+            return None;
+        }
+        sizes.push((count, bytes - bytes_before));
+        bytes_before = bytes;
+    }
+    let encoded = encoder.finish_with_rows().ok().flatten()?;
+    Some((admit_encoded(encoded, limits).ok()?, sizes))
+}
+
+/// Room for a batch: a record's overhead is about the same in both encodings, and a batch has its header, too.
+fn capacity_bytes(records_bytes: usize, limits: &BatchLimits) -> usize {
+    (records_bytes + records_bytes / 8 + 128).min(limits.message_bytes_max)
+}
+
+/// Adds the records of a message.
+fn push_all(
+    encoder: &mut Encoder,
+    records: &[u8],
+    limits: &BatchLimits,
+    placing: &mut Placing,
+) -> Result<(), NotEncoded> {
+    let refused = |status: Status| NotEncoded::Refused(Box::new(status));
+    for (index, record) in (i64::from(encoder.count())..).zip(Records::new(records)) {
         let record =
             record.map_err(|error| refused(invalid(&field_of(index, ""), format_args!("record {index}: {error}"))))?;
         if let Some(key) = record.key {
             placing.see(index, key)?;
         }
-        push(&mut encoder, index, record, limits.now_ms).map_err(refused)?;
+        push(encoder, index, record, limits.now_ms).map_err(refused)?;
         if encoder.size_bytes() > limits.message_bytes_max {
             return Err(AdmitError::TooLarge { bytes: encoder.size_bytes(), max: limits.message_bytes_max }.into());
         }
     }
-    let encoded = encoder.finish_with_rows().map_err(|error| NotEncoded::NotAdmitted(error.into()))?;
-    let encoded =
-        encoded.ok_or_else(|| refused(invalid("records", "a batch has at least one record, this has none")))?;
-    Ok((admit_encoded(encoded, limits)?, placing.chosen()))
+    Ok(())
 }
 
 fn push(encoder: &mut Encoder, index: i64, record: received::Record<'_>, now_ms: i64) -> Result<(), Status> {
@@ -317,6 +394,12 @@ pub(super) fn check_partition(topic: &FoundTopic, partition: i32) -> Result<u32,
 }
 
 impl Asked {
+    /// Records for a partition that exists.
+    pub(super) fn of_records(partition: u32, records: Bytes) -> Self {
+        let payload = Payload { last: Some(Content::Records(records)), pieces: 1 };
+        Self { partition: Some(wire_partition(partition)), payload, expected_next_offset: None }
+    }
+
     /// Whether it claims to be compressed.
     pub(super) fn is_compressed(&self) -> bool {
         matches!(&self.payload.last, Some(Content::KafkaBatch(batch)) if is_compressed(batch))

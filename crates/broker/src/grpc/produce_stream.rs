@@ -9,6 +9,8 @@
 //! 4. What was not read was not stored. So a status of ours that ends the stream says that nothing was stored of what has no answer,
 //!    but for [`Reason::OutcomeUnknown`] when the store takes nothing while the broker stops or the connection ends.
 
+mod group;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,12 +18,13 @@ use std::task::{Context, Poll, ready};
 use futures::future::BoxFuture;
 use futures::stream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use lakebed_ingest::{Produced, Ticket};
+use lakebed_ingest::Produced;
 use lakebed_wire::received::{Content, ProduceBatch, ProduceStreamRequest, StreamRequest};
 use lakebed_wire::v1;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 use tonic::{Status, Streaming};
 
+use self::group::{Answer, Group, Read, Told, hand_over};
 use super::Services;
 use super::batch::{Asked, Target, not_produced};
 use super::produce::{wire_offset, wire_partition};
@@ -121,29 +124,6 @@ fn ended(services: &Services, why: Why) -> Status {
     }
 }
 
-/// A batch that was read.
-struct Read {
-    correlation_id: u64,
-    asked: Asked,
-    /// What it counts in the window.
-    bytes: usize,
-}
-
-/// An answer that is owed.
-struct Owed {
-    correlation_id: u64,
-    /// When its group was begun.
-    begun: Instant,
-    /// What it counts in the window.
-    bytes: usize,
-    answer: Answer,
-}
-
-enum Answer {
-    Ticket { ticket: Ticket, partition: u32, records: u32, batch_bytes: usize },
-    Refused(Box<Status>),
-}
-
 /// Whether more is read.
 enum Reading {
     On,
@@ -162,7 +142,7 @@ struct UnderWay {
 }
 
 /// A group of batches on its way into the ingest buffer.
-type Working = BoxFuture<'static, (Target, VecDeque<Owed>)>;
+type Working = BoxFuture<'static, (Target, Group)>;
 
 /// An open stream. See the module.
 struct Appending {
@@ -177,7 +157,7 @@ struct Appending {
     /// The next group. Empty while one is worked on.
     read: Vec<Read>,
     working: Option<Working>,
-    owed: VecDeque<Owed>,
+    owed: VecDeque<Group>,
     under_way: UnderWay,
     reading: Reading,
     /// Told when the connection is about to end; `None` once it was.
@@ -218,25 +198,26 @@ impl Stream for Appending {
 impl Appending {
     /// The next answer, if there is one.
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<v1::ProduceStreamResponse> {
-        let Some(owed) = self.owed.front_mut() else { return Poll::Pending };
-        let told = match &mut owed.answer {
-            Answer::Ticket { ticket, .. } => Some(ready!(ticket.poll_unpin(context))),
-            Answer::Refused(_) => None,
+        let told = loop {
+            let Some(group) = self.owed.front_mut() else { return Poll::Pending };
+            match ready!(group.poll_next(context)) {
+                Some(told) => break told,
+                None => drop(self.owed.pop_front()),
+            }
         };
-        let Owed { correlation_id, begun, bytes, answer } = self.owed.pop_front().expect("it was looked at");
+        let Told { correlation_id, bytes, elapsed, answer } = told;
         self.under_way.batches -= 1;
         self.under_way.bytes -= bytes;
         let metrics = &self.services.rooms.metrics;
-        metrics.produce_answered(begun.elapsed());
-        let refused = match (answer, told) {
-            (Answer::Ticket { partition, records, batch_bytes, .. }, Some(Ok(produced))) => {
+        metrics.produce_answered(elapsed);
+        let refused = match answer {
+            Answer::Durable { produced, partition, records, batch_bytes } => {
                 metrics.grpc_produced(u64::from(records), batch_bytes);
-                let ack = ack(correlation_id, &produced, partition, records);
+                let ack = ack(correlation_id, &produced, partition.get(), records);
                 return Poll::Ready(response(v1::produce_stream_response::Response::Ack(ack)));
             }
-            (Answer::Ticket { .. }, Some(Err(error))) => not_produced(&error),
-            (Answer::Ticket { .. }, None) => unreachable!("a ticket was polled"),
-            (Answer::Refused(refused), _) => {
+            Answer::NotProduced(error) => not_produced(&error),
+            Answer::Refused(refused) => {
                 self.under_way.refused -= 1;
                 *refused
             }
@@ -261,11 +242,11 @@ impl Appending {
     /// Whether the group that was worked on has been handed over.
     fn poll_working(&mut self, context: &mut Context<'_>) -> bool {
         let Some(working) = &mut self.working else { return false };
-        let Poll::Ready((target, mut owed)) = working.poll_unpin(context) else { return false };
+        let Poll::Ready((target, group)) = working.poll_unpin(context) else { return false };
         self.working = None;
         self.target = Some(target);
-        self.under_way.refused += owed.iter().filter(|owed| matches!(owed.answer, Answer::Refused(_))).count();
-        self.owed.append(&mut owed);
+        self.under_way.refused += group.refused();
+        self.owed.push_back(group);
         true
     }
 
@@ -291,7 +272,7 @@ impl Appending {
             return !matches!(self.reading, Reading::On);
         }
         let (target, read) = (self.target.take().expect("no group is worked on"), std::mem::take(&mut self.read));
-        self.working = Some(work(self.services.clone(), target, self.partition, read).boxed());
+        self.working = Some(hand_over(self.services.clone(), target, self.partition, read).boxed());
         true
     }
 
@@ -337,53 +318,6 @@ impl Appending {
         let message = "what has no answer was not durable before the connection had to end: it may become so";
         status(Reason::OutcomeUnknown, message, [])
     }
-}
-
-/// Verifies a group of batches and hands it over.
-async fn work(
-    services: Services,
-    mut target: Target,
-    partition: Option<i32>,
-    read: Vec<Read>,
-) -> (Target, VecDeque<Owed>) {
-    let begun = Instant::now();
-    // Held until the ingest buffer counts what is decompressed.
-    let inflating = match read.iter().any(|read| read.asked.is_compressed()) {
-        true => Some(services.rooms.inflating().await),
-        false => None,
-    };
-    let mut inflated_bytes = 0;
-    let mut batches = Vec::with_capacity(read.len());
-    let mut prepared = Vec::with_capacity(read.len());
-    let gone = target.refresh(&services.rooms.log.state()).err();
-    for Read { correlation_id, mut asked, bytes } in read {
-        asked.partition = asked.partition.or(partition);
-        let outcome = match &gone {
-            Some(gone) => Err(gone.clone()),
-            None => services.prepare(&mut target, asked, &mut inflated_bytes).await,
-        };
-        let place = outcome.map(|one| {
-            let place = (one.key.partition.get(), one.admitted.records(), one.admitted.size_bytes());
-            batches.push((one.key, one.admitted));
-            place
-        });
-        prepared.push((correlation_id, bytes, place));
-    }
-    let tickets = if batches.is_empty() { Vec::new() } else { services.rooms.ingest.produce(batches).await };
-    drop(inflating);
-    let mut tickets = tickets.into_iter();
-    let owed = prepared.into_iter().map(|(correlation_id, bytes, place)| {
-        let answer = match place {
-            Ok((partition, records, batch_bytes)) => {
-                let ticket = tickets.next().expect("there is a ticket for every batch that was handed over");
-                Answer::Ticket { ticket, partition, records, batch_bytes }
-            }
-            Err(refused) => Answer::Refused(Box::new(refused)),
-        };
-        Owed { correlation_id, begun, bytes, answer }
-    });
-    let owed = owed.collect();
-    (target, owed)
 }
 
 impl Services {
