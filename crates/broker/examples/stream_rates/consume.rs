@@ -130,10 +130,10 @@ async fn read_batches(format: v1::Format, batch: &Bytes, time: Duration) -> Valu
     measured.batches()
 }
 
-/// Single records from an echo, for as long.
-async fn echo(time: Duration) -> Measured {
+/// What an echo sends of itself, for as long; counts records.
+async fn echo(format: v1::Format, time: Duration) -> Measured {
     let server = Server::spawn();
-    let mut consumer = Consumer::open(server.echo, v1::Format::Records).await;
+    let mut consumer = Consumer::open(server.echo, format).await;
     let meter = Meter::begin(&server);
     let mut read = 0;
     while meter.elapsed() < time {
@@ -176,14 +176,16 @@ pub(crate) async fn measure(single: &Bytes, batch: &Bytes, time: Duration) -> Va
     let whole = read_batches(v1::Format::KafkaBatches, batch, time).await;
     let records = read_batches(v1::Format::Records, batch, time).await;
     let arrow = read_batches(v1::Format::ArrowIpc, batch, time).await;
-    let echo = echo(time).await.singles();
+    let mut bare = echo(v1::Format::KafkaBatches, time).await;
+    bare.count /= RECORDS as u64;
+    let echo = echo(v1::Format::Records, time).await.singles();
     let server = Server::spawn();
     let filled = produce::stream(&server, server.http, single.clone(), SINGLES_IN_FLIGHT, 2 * FILL).await.count;
     let singles = read(&server, v1::Format::Records, filled, time).await.singles();
     drop(server);
     let (read, written) = live(single, time).await;
     json!({
-        "kafka": kafka, "batches": whole, "records": records, "arrow": arrow, "echo": echo, "singles": singles,
+        "kafka": kafka, "bare": bare.batches(), "batches": whole, "records": records, "arrow": arrow, "echo": echo, "singles": singles,
         "live": read.singles(), "live_written": written.singles(),
     })
 }

@@ -105,7 +105,7 @@ async fn main() {
     if argument.as_deref() == Some("serve") {
         return server::serve().await;
     }
-    let time = Duration::from_secs_f64(argument.map_or(3.0, |seconds| seconds.parse().unwrap()));
+    let time = Duration::from_secs_f64(argument.map_or(2.0, |seconds| seconds.parse().unwrap()));
     let (single, _) = records(1, SINGLE_BYTES);
     let (many, batch) = records(RECORDS, RECORD_BYTES);
     let server = Server::spawn();

@@ -11,16 +11,20 @@ use lakebed_broker::services::consume_service_server::{ConsumeService, ConsumeSe
 use lakebed_broker::services::produce_service_server::{ProduceService, ProduceServiceServer};
 use lakebed_broker::topics::NewTopic;
 use lakebed_broker::{Broker, Config};
-use lakebed_wire::outgoing::{ConsumeAnswer, FetchAnswer, OutgoingRecord, RecordsEncoder};
+use lakebed_wire::outgoing::{ConsumeAnswer, FetchAnswer, OutgoingRecord, Payload, RecordsEncoder};
 use lakebed_wire::received::{self, ProduceStreamRequest, StreamRequest};
 use lakebed_wire::v1;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{SINGLE_BYTES, TOPIC};
+use crate::{RECORD_BYTES, RECORDS, SINGLE_BYTES, TOPIC, records};
 
-/// Answers every batch at once; to a consumer it sends single records for as long as that reads.
+/// Batches in a message of the echo, as many as a broker sends in one.
+const BATCHES_PER_MESSAGE: usize = 15;
+
+/// Answers every batch at once; to a consumer it sends for as long as that reads: messages of whole batches, if it asks for those, else
+/// single records.
 struct Echo;
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -64,8 +68,19 @@ impl ConsumeService for Echo {
 
     async fn consume(
         &self,
-        _: Request<Streaming<v1::ConsumeRequest>>,
+        request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
+        use v1::consume_request::Request as Say;
+        let first = request.into_inner().next().await.transpose()?.and_then(|first| first.request);
+        if matches!(first, Some(Say::Init(init)) if init.format() == v1::Format::KafkaBatches) {
+            let (_, batch) = records(RECORDS, RECORD_BYTES);
+            let messages = (1..).map(move |count| {
+                let next_offset = count * (BATCHES_PER_MESSAGE * RECORDS) as i64;
+                let batches = Payload::kafka_batches(vec![batch.clone(); BATCHES_PER_MESSAGE]);
+                Ok(ConsumeAnswer::batch(v1::ConsumeBatch { next_offset, ..Default::default() }, batches))
+            });
+            return Ok(Response::new(Box::pin(futures::stream::iter(messages))));
+        }
         let value = vec![b'x'; SINGLE_BYTES];
         let messages = (0..).map(move |offset| {
             let mut records = RecordsEncoder::with_capacity(SINGLE_BYTES + RecordsEncoder::RECORD_BYTES);
@@ -99,6 +114,9 @@ pub(crate) async fn serve() {
     ran.unwrap();
 }
 
+/// What a server takes at most while it is measured.
+const TOUCHED_BYTES: usize = 2 << 30;
+
 /// A server process; killed when it is dropped.
 pub(crate) struct Server {
     process: Child,
@@ -108,7 +126,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Starts one, after so much memory as it may take has been used: a virtual machine may have lent out what was long unused, and
+    /// to get it back is no part of what is measured.
     pub(crate) fn spawn() -> Self {
+        drop(std::hint::black_box(vec![1_u8; TOUCHED_BYTES]));
         let program = std::env::current_exe().unwrap();
         let mut process = Command::new(program).arg("serve").stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();

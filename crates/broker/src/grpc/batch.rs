@@ -21,7 +21,7 @@ const ENCODE_ELSEWHERE_BYTES: usize = 1 << 20;
 const COPIED_BYTES_MAX: usize = 16 * 1024;
 
 /// What holds for a batch of ours: its producer is neither idempotent nor in a transaction.
-const FIELDS: Fields =
+pub(super) const FIELDS: Fields =
     Fields { codec: Codec::None, timestamp_type: TimestampType::Create, producer: None, is_transactional: false };
 
 /// The topic of a producer, as it was when it was looked at last.

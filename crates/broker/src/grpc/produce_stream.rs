@@ -39,9 +39,10 @@ const WINDOW_BATCHES: usize = 4096;
 const WINDOW_BYTES_MAX: usize = 16 << 20;
 /// Refusals that wait for the answers before them: nobody else accounts for those.
 const REFUSED_MAX: usize = 64;
-/// Batches that are handed over at once, and their bytes: enough that handing over costs little.
+/// Batches that are handed over at once, and their bytes: enough that handing over costs little, and so few that large batches are
+/// on their way to the store while the next are verified.
 const GROUP_BATCHES: usize = 512;
-const GROUP_BYTES: usize = 1 << 20;
+const GROUP_BYTES: usize = 256 << 10;
 /// What a batch counts in the window beside its payload.
 const BATCH_OVERHEAD_BYTES: usize = 32;
 

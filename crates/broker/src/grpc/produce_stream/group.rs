@@ -250,3 +250,6 @@ fn alone(Prepared { key, admitted }: Prepared, batches: &mut Vec<(PartitionKey, 
     batches.push((key, admitted));
     Place { ticket, rows_before: 0, partition: key.partition, records, batch_bytes }
 }
+
+#[cfg(test)]
+mod tests;
