@@ -36,10 +36,8 @@ pub enum Reason {
     MessageTooLarge,
     /// Checksum, length or framing of a batch is wrong.
     CorruptBatch,
-    /// A batch contradicts itself, or holds what a client may not send.
+    /// A batch contradicts itself, is of magic 0 or 1, or holds what a client may not send.
     InvalidRecord,
-    /// A batch of magic 0 or 1.
-    UnsupportedMagic,
     /// A compression that is not known.
     UnsupportedCompression,
     /// The request is not one that this call takes.
@@ -111,7 +109,6 @@ pub const TABLE: &[Row] = &[
     row(Reason::MessageTooLarge, "MESSAGE_TOO_LARGE", K::MessageTooLarge, Code::InvalidArgument),
     row(Reason::CorruptBatch, "CORRUPT_BATCH", K::CorruptMessage, Code::InvalidArgument),
     row(Reason::InvalidRecord, "CORRUPT_BATCH", K::InvalidRecord, Code::InvalidArgument),
-    row(Reason::UnsupportedMagic, "CORRUPT_BATCH", K::UnsupportedForMessageFormat, Code::InvalidArgument),
     row(Reason::UnsupportedCompression, "CORRUPT_BATCH", K::UnsupportedCompressionType, Code::InvalidArgument),
     row(Reason::InvalidRequest, "INVALID_REQUEST", K::InvalidRequest, Code::InvalidArgument),
     row(Reason::InvalidAcks, "INVALID_REQUEST", K::InvalidRequiredAcks, Code::InvalidArgument),
@@ -171,9 +168,7 @@ impl Reason {
             Self::PartitionNotFound => "Ask how many partitions there are (`DescribeTopic`).",
             Self::OffsetOutOfRange => "Go on at `earliest` or `latest` of the metadata.",
             Self::MessageTooLarge => "Send smaller batches, or raise `max.message.bytes` of the topic.",
-            Self::CorruptBatch | Self::UnsupportedMagic | Self::UnsupportedCompression => {
-                "Build the batch anew; it is refused again as it is."
-            }
+            Self::CorruptBatch | Self::UnsupportedCompression => "Build the batch anew; it is refused again as it is.",
             Self::InvalidRecord => "Correct the record that the message names.",
             Self::InvalidRequest | Self::InvalidAcks => "Correct the field that `BadRequest` names.",
             Self::InvalidTimestamp => {
@@ -274,9 +269,8 @@ impl From<&AdmitError> for Reason {
         match error {
             AdmitError::Batch(error) => match error.kind() {
                 Kind::Corrupt => Self::CorruptBatch,
-                Kind::UnsupportedForMessageFormat => Self::UnsupportedMagic,
+                Kind::UnsupportedForMessageFormat | Kind::InvalidRecord => Self::InvalidRecord,
                 Kind::InvalidTimestamp => Self::InvalidTimestamp,
-                Kind::InvalidRecord => Self::InvalidRecord,
                 Kind::TooLarge => Self::MessageTooLarge,
                 Kind::UnsupportedCompression => Self::UnsupportedCompression,
             },

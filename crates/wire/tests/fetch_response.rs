@@ -35,6 +35,7 @@ fn answer() -> FetchResponse {
         correlation_id: 0x0102_0304,
         throttle_time_ms: 17,
         error_code: 70,
+        read_committed: false,
         topics: vec![
             FetchedTopic { name: "orders".into(), id: [7; 16], partitions },
             FetchedTopic { name: "t".repeat(200), id: [8; 16], partitions: vec![partition(9, vec![chunk(4, 5)])] },
@@ -45,6 +46,7 @@ fn answer() -> FetchResponse {
 
 /// What `kafka-protocol` should make of `sent` in `version`.
 fn expected(sent: &FetchResponse, version: i16) -> messages::FetchResponse {
+    let aborted = sent.read_committed.then(Vec::new);
     let partition = |sent: &FetchedPartition| {
         PartitionData::default()
             .with_partition_index(sent.index)
@@ -52,7 +54,7 @@ fn expected(sent: &FetchResponse, version: i16) -> messages::FetchResponse {
             .with_high_watermark(sent.high_watermark)
             .with_last_stable_offset(sent.last_stable_offset)
             .with_log_start_offset(if version >= 5 { sent.log_start_offset } else { -1 })
-            .with_aborted_transactions(Some(vec![]))
+            .with_aborted_transactions(aborted.clone())
             .with_preferred_read_replica((-1).into())
             .with_records(Some(sent.records.concat().into()))
     };
@@ -89,9 +91,12 @@ fn decode(version: i16, chunks: &[Bytes]) -> (i32, messages::FetchResponse) {
 #[test]
 fn every_field_is_read_as_it_was_given_in_every_version() {
     for version in versions() {
-        let (correlation_id, body) = decode(version, &fetch_response(version, answer()).unwrap());
-        assert_eq!(correlation_id, 0x0102_0304, "v{version}");
-        assert_eq!(body, expected(&answer(), version), "v{version}");
+        for read_committed in [false, true] {
+            let answer = || FetchResponse { read_committed, ..answer() };
+            let (correlation_id, body) = decode(version, &fetch_response(version, answer()).unwrap());
+            assert_eq!(correlation_id, 0x0102_0304, "v{version}");
+            assert_eq!(body, expected(&answer(), version), "v{version}");
+        }
     }
 }
 

@@ -26,9 +26,10 @@ const IDS_FROM: i16 = 13;
 
 /// Reads, waiting for data as the client asks.
 pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, request: KafkaFetch) -> Reply {
+    let read_committed = request.isolation_level != 0;
     // SUBTLE: an epoch above 0 continues a session; we never gave one out, so the client must have it from another broker's life.
     if request.session_epoch > 0 {
-        return send(reply_to, ResponseError::FetchSessionIdNotFound.code(), Vec::new());
+        return send(reply_to, read_committed, ResponseError::FetchSessionIdNotFound.code(), Vec::new());
     }
     let by_id = reply_to.version >= IDS_FROM;
     let nothing_missing = |state: &State| {
@@ -78,7 +79,7 @@ pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, request: Ka
         topic
     });
     let topics: Vec<FetchedTopic> = topics.collect();
-    send(reply_to, 0, topics)
+    send(reply_to, read_committed, 0, topics)
 }
 
 async fn read(service: &Service, request: FetchRequest) -> Vec<Result<Fetched, FetchError>> {
@@ -102,7 +103,7 @@ fn refused(reply_to: ReplyTo, request: &KafkaFetch, reason: Reason) -> Reply {
         id: topic.topic_id.into_bytes(),
         partitions: topic.partitions.iter().map(|part| failed(part.partition, reason.kafka())).collect(),
     });
-    send(reply_to, 0, topics.collect())
+    send(reply_to, request.isolation_level != 0, 0, topics.collect())
 }
 
 fn count(service: &Service, results: &[Result<Fetched, FetchError>]) {
@@ -112,8 +113,9 @@ fn count(service: &Service, results: &[Result<Fetched, FetchError>]) {
     service.metrics.fetched(batches().count() as u64, records, bytes);
 }
 
-fn send(reply_to: ReplyTo, error_code: i16, topics: Vec<FetchedTopic>) -> Reply {
-    let response = FetchResponse { correlation_id: reply_to.correlation_id, throttle_time_ms: 0, error_code, topics };
+fn send(reply_to: ReplyTo, read_committed: bool, error_code: i16, topics: Vec<FetchedTopic>) -> Reply {
+    let ReplyTo { correlation_id, .. } = reply_to;
+    let response = FetchResponse { correlation_id, throttle_time_ms: 0, error_code, read_committed, topics };
     match fetch_response(reply_to.version, response) {
         Ok(parts) => Reply::Send(Response::of_parts(parts)),
         Err(error) => reply_to.unencodable(error),

@@ -13,7 +13,7 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use lakebed_ingest::{AdmitError, Admitted, BatchLimits, Produced, Ticket};
-use lakebed_model::{PartitionIndex, PartitionKey, State, TopicId};
+use lakebed_model::{Offset, PartitionIndex, PartitionKey, State, TopicId};
 use tokio::time::{Instant, timeout_at};
 
 use super::Service;
@@ -107,7 +107,8 @@ async fn finish(service: Arc<Service>, asked: Asked, plan: Plan, tickets: Vec<Ti
                 service.metrics.produce_refused(refused.reason.row().name);
                 first_refused.get_or_insert_with(|| format!("{}/{index}: {}", name.as_str(), refused.why));
             }
-            partitions.push(partition_response(index, outcome));
+            let log_start = outcome.as_ref().err().and_then(|refused| log_start(&service, &name, index, refused));
+            partitions.push(partition_response(index, outcome, log_start));
         }
         topics.push(TopicProduceResponse::default().with_name(name).with_partition_responses(partitions));
     }
@@ -128,7 +129,21 @@ async fn outcome(ticket: Ticket, deadline: Instant) -> Result<Produced, Refused>
     }
 }
 
-fn partition_response(index: i32, outcome: Result<Produced, Refused>) -> PartitionProduceResponse {
+/// Where the log of a partition starts that refused a batch for what the partition holds, as Kafka tells it.
+fn log_start(service: &Service, topic: &str, index: i32, refused: &Refused) -> Option<Offset> {
+    if !matches!(refused.reason, Reason::InvalidTimestamp | Reason::OutOfOrderSequence | Reason::InvalidProducerEpoch) {
+        return None;
+    }
+    let state = service.rooms.log.state();
+    let (_, key) = find(&state, topic, index).ok()?;
+    Some(state.partition(key)?.log_start)
+}
+
+fn partition_response(
+    index: i32,
+    outcome: Result<Produced, Refused>,
+    log_start: Option<Offset>,
+) -> PartitionProduceResponse {
     let response = PartitionProduceResponse::default().with_index(index);
     match outcome {
         Ok(produced) => response
@@ -139,12 +154,12 @@ fn partition_response(index: i32, outcome: Result<Produced, Refused>) -> Partiti
             .with_error_code(refused.reason.kafka())
             .with_base_offset(-1)
             .with_log_append_time_ms(-1)
-            .with_log_start_offset(-1)
+            .with_log_start_offset(log_start.map_or(-1, offset))
             .with_error_message(Some(StrBytes::from_string(refused.why))),
     }
 }
 
-fn offset(offset: lakebed_model::Offset) -> i64 {
+fn offset(offset: Offset) -> i64 {
     i64::try_from(offset.get()).expect("offsets have 63 bits")
 }
 

@@ -149,7 +149,7 @@ async fn refused_batches_get_kafkas_own_code_and_nothing_is_stored() {
     let large = batch(Codec::None, &[&vec![0; 1_100_000]]);
     let cases = [
         ("a flipped bit in a value", flipped(good.len() - 12, 1), ResponseError::CorruptMessage),
-        ("magic 1", flipped(16, 3), ResponseError::UnsupportedForMessageFormat),
+        ("magic 1", flipped(16, 3), ResponseError::InvalidRecord),
         ("cut off", good.slice(..good.len() - 1), ResponseError::CorruptMessage),
         ("two batches", two.into(), ResponseError::InvalidRecord),
         ("no batch", Bytes::new(), ResponseError::InvalidRecord),

@@ -12,6 +12,9 @@ use super::varint;
 /// Bytes of the length that stands before a frame.
 const FRAME_PREFIX_BYTES: usize = 4;
 
+/// Kafka's codes of what is not there: UNKNOWN_TOPIC_OR_PARTITION and UNKNOWN_TOPIC_ID.
+const MISSING: [i16; 2] = [3, 100];
+
 /// First version that names topics by their ids.
 const TOPIC_IDS_SINCE: i16 = 13;
 
@@ -24,6 +27,8 @@ pub struct FetchResponse {
     pub throttle_time_ms: i32,
     /// Kafka's code for the whole request, 0 if there is none. Not sent below version 7.
     pub error_code: i16,
+    /// Whether the client reads committed records alone. It is told that no transactions were aborted; others are told nothing of them.
+    pub read_committed: bool,
     /// In the order of the request.
     pub topics: Vec<FetchedTopic>,
 }
@@ -92,7 +97,9 @@ pub enum FetchResponseError {
 pub fn fetch_response(version: i16, response: FetchResponse) -> Result<Vec<Bytes>, FetchResponseError> {
     let api = api(FETCH).filter(|api| api.decodes(version)).ok_or(FetchResponseError::Unsupported { version })?;
     let flexible = api.is_flexible(version);
-    let mut frame = Frame { version, flexible, fields: BytesMut::new(), records: Vec::new(), records_bytes: 0 };
+    let read_committed = response.read_committed;
+    let mut frame =
+        Frame { version, flexible, read_committed, fields: BytesMut::new(), records: Vec::new(), records_bytes: 0 };
     frame.fields.put_bytes(0, FRAME_PREFIX_BYTES);
     frame.fields.put_i32(response.correlation_id);
     frame.end_of_struct();
@@ -114,6 +121,7 @@ pub fn fetch_response(version: i16, response: FetchResponse) -> Result<Vec<Bytes
 struct Frame {
     version: i16,
     flexible: bool,
+    read_committed: bool,
     /// All that is not records.
     fields: BytesMut,
     /// Where in `fields` records belong.
@@ -144,8 +152,12 @@ impl Frame {
         if self.version >= 5 {
             self.fields.put_i64(partition.log_start_offset);
         }
-        // Aborted transactions: an empty list is right whatever the isolation level.
-        self.count(0)?;
+        // Aborted transactions; of a partition that is not there Kafka tells everybody that there are none.
+        if self.read_committed || MISSING.contains(&partition.error_code) {
+            self.count(0)?;
+        } else {
+            self.null();
+        }
         if self.version >= 11 {
             self.fields.put_i32(-1);
         }
@@ -178,6 +190,15 @@ impl Frame {
             self.fields.put_i32(fitting);
         }
         Ok(())
+    }
+
+    /// Writes an array that is null.
+    fn null(&mut self) {
+        if self.flexible {
+            varint::write(&mut self.fields, 0);
+        } else {
+            self.fields.put_i32(-1);
+        }
     }
 
     /// Writes that there are no tagged fields.
