@@ -4,6 +4,7 @@
 //! half a frame, or read nothing, and prints as one JSON line what came of it. It ends by itself. Connections come from many loopback
 //! addresses, so that the ports of one don't run out.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,8 +91,7 @@ async fn main() -> anyhow::Result<()> {
         "answered_bytes": count(&counts.answered_bytes),
         "idlers": args.idlers,
     });
-    println!("{report}");
-    Ok(())
+    writeln!(std::io::stdout(), "{report}").context("writing the report")
 }
 
 /// A connection from one of many loopback addresses.
