@@ -68,3 +68,42 @@ async fn barriers_that_were_given_up_take_no_place_from_what_comes_later() {
     assert!(log.barrier().await.is_ok());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: no longer than the pause of the commit", begun.elapsed());
 }
+
+/// How long a store may be back before what waited for it is done.
+const BACK_MAX: Duration = Duration::from_secs(5);
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_away_is_used_within_five_seconds_of_its_return_and_then_at_its_own_pace() {
+    for symptom in [Symptom::NotSent, Symptom::SlowDown, Symptom::ServerError, Symptom::Cut, Symptom::Refused] {
+        // However far apart the attempts are by then; longer than one call is tried.
+        for away in (1..130).step_by(3).map(Duration::from_secs) {
+            let is_away = Arc::new(AtomicBool::new(false));
+            let told = Arc::clone(&is_away);
+            let faults = move |_: &Operation<'_>| match told.load(Ordering::Relaxed) {
+                true => Fault::at_once(Fate::LostWith(symptom)),
+                false => Fault::NONE,
+            };
+            let backend = FaultBackend::new(Arc::new(MemoryBackend::default()), faults);
+            let options = StoreOptions { seed: away.as_secs(), ..StoreOptions::default() };
+            let log = open(&Store::new("memory://", Arc::new(backend), &options), 1).await;
+            create_topic(&log).await;
+            is_away.store(true, Ordering::Relaxed);
+            let appending = tokio::spawn({
+                let log = log.clone();
+                async move { append(&log, &["a"]).await }
+            });
+            tokio::time::sleep(away).await;
+            assert!(!appending.is_finished(), "{symptom:?} for {away:?}");
+            is_away.store(false, Ordering::Relaxed);
+            let back = Instant::now();
+            assert_eq!(appending.await.unwrap(), Ok(Outcome::Appended(Offset::ZERO)));
+            assert!(back.elapsed() <= BACK_MAX, "{symptom:?} for {away:?}: {:?} after its return", back.elapsed());
+            let begun = Instant::now();
+            for offset in 1..20 {
+                assert_eq!(append(&log, &["b"]).await, Ok(Outcome::Appended(Offset::new(offset))));
+            }
+            log.barrier().await.unwrap();
+            assert_eq!(begun.elapsed(), Duration::ZERO, "{symptom:?} for {away:?}: nothing waits for a pause any more");
+        }
+    }
+}
