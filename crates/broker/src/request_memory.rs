@@ -50,29 +50,42 @@ impl RequestBudget {
     /// SUBTLE: requests that each hold a part of the budget and wait for more would wait for one another for ever. One of them at a
     /// time may go beyond the budget until it is whole, so what is held is at most the budget and one request.
     pub(crate) async fn grow(&self, memory: &mut RequestMemory, bytes: usize) {
-        if memory.overdraft.is_some() {
-            return;
+        if memory.overdraft.is_none() {
+            let more = self.more(bytes, memory.holds_some()).await;
+            memory.add(more);
         }
+    }
+
+    /// As [`RequestBudget::grow`], for a request that keeps what it has at hand meanwhile: what it is given, to be
+    /// [added](RequestMemory::add). `holds_some` says whether it has anything.
+    pub(crate) async fn more(&self, bytes: usize, holds_some: bool) -> RequestMemory {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let held = |permit: Result<_, _>| Some(permit.expect("the semaphore is never closed"));
         tokio::select! {
             biased;
-            more = Arc::clone(&self.units).acquire_many_owned(units) => {
-                let more = more.expect("the semaphore is never closed");
-                memory.add(more);
+            units = Arc::clone(&self.units).acquire_many_owned(units) => {
+                RequestMemory { units: held(units), overdraft: None }
             }
-            overdraft = Arc::clone(&self.overdraft).acquire_owned(), if memory.units.is_some() => {
-                memory.overdraft = Some(overdraft.expect("the semaphore is never closed"));
+            overdraft = Arc::clone(&self.overdraft).acquire_owned(), if holds_some => {
+                RequestMemory { units: None, overdraft: held(overdraft) }
             }
         }
     }
 }
 
 impl RequestMemory {
-    fn add(&mut self, more: OwnedSemaphorePermit) {
-        match &mut self.units {
-            Some(held) => held.merge(more),
-            None => self.units = Some(more),
+    /// Whether it holds anything.
+    pub(crate) fn holds_some(&self) -> bool {
+        self.units.is_some()
+    }
+
+    /// Adds what was given besides.
+    pub(crate) fn add(&mut self, more: Self) {
+        match (&mut self.units, more.units) {
+            (Some(held), Some(units)) => held.merge(units),
+            (none, units) => *none = none.take().or(units),
         }
+        self.overdraft = self.overdraft.take().or(more.overdraft);
     }
 
     /// How many bytes are accounted for; one that goes beyond the budget holds more.
@@ -93,6 +106,12 @@ impl RequestMemory {
 }
 
 impl RequestBudget {
+    /// How many units are free.
+    #[cfg(test)]
+    pub(crate) fn units_free(&self) -> usize {
+        self.units.available_permits()
+    }
+
     /// As [`RequestBudget::grow`], if there is room at once.
     pub(crate) fn try_grow(&self, memory: &mut RequestMemory, bytes: usize) -> bool {
         if memory.overdraft.is_some() {
@@ -100,7 +119,7 @@ impl RequestBudget {
         }
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         match Arc::clone(&self.units).try_acquire_many_owned(units) {
-            Ok(more) => memory.add(more),
+            Ok(more) => memory.add(RequestMemory { units: Some(more), overdraft: None }),
             Err(_) => return false,
         }
         true

@@ -13,6 +13,7 @@ use super::batch::{Asked, Target, not_produced};
 use super::produce_stream;
 use super::status::status;
 use crate::http::ending::Ending;
+use crate::http::messages::Settled;
 use crate::reason::Reason;
 use crate::services::produce_service_server::ProduceService;
 
@@ -50,8 +51,8 @@ impl ProduceService for Services {
         &self,
         request: Request<Streaming<ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        let ending = Ending::of(request.extensions());
-        Ok(Response::new(produce_stream::open(self.clone(), request.into_inner(), ending)))
+        let (ending, settled) = (Ending::of(request.extensions()), Settled::of(request.extensions()));
+        Ok(Response::new(produce_stream::open(self.clone(), request.into_inner(), ending, settled)))
     }
 }
 

@@ -31,6 +31,7 @@ use super::produce::{wire_offset, wire_partition};
 use super::status::{as_message, invalid, named, reason_name, status};
 use crate::config::Budget;
 use crate::http::ending::{Ending, Why};
+use crate::http::messages::Settled;
 use crate::reason::Reason;
 
 /// Batches that may be under way: each is accounted for in the ingest buffer, and takes about a hundred bytes here.
@@ -58,14 +59,16 @@ pub(super) fn open(
     services: Services,
     requests: Streaming<ProduceStreamRequest>,
     ending: Ending,
+    settled: Settled,
 ) -> Pin<Box<dyn Stream<Item = Response> + Send>> {
-    Box::pin(stream::once(begin(services, requests, ending)).try_flatten())
+    Box::pin(stream::once(begin(services, requests, ending, settled)).try_flatten())
 }
 
 async fn begin(
     services: Services,
     mut requests: Streaming<ProduceStreamRequest>,
     ending: Ending,
+    settled: Settled,
 ) -> Result<Appending, Status> {
     let mut told = async move { ending.told().await }.boxed();
     let opened = tokio::select! {
@@ -94,6 +97,7 @@ async fn begin(
         owed: VecDeque::new(),
         under_way: UnderWay::default(),
         reading: Reading::On,
+        settled,
         told: Some(told),
         patience: None,
     })
@@ -161,6 +165,8 @@ struct Appending {
     owed: VecDeque<Group>,
     under_way: UnderWay,
     reading: Reading,
+    /// Told when the ingest buffer accounts for what was read.
+    settled: Settled,
     /// Told when the connection is about to end; `None` once it was.
     told: Option<BoxFuture<'static, Why>>,
     /// How long answers may take from then on.
@@ -245,6 +251,7 @@ impl Appending {
         let Some(working) = &mut self.working else { return false };
         let Poll::Ready((target, group)) = working.poll_unpin(context) else { return false };
         self.working = None;
+        self.settled.tell();
         self.target = Some(target);
         self.under_way.refused += group.refused();
         self.owed.push_back(group);

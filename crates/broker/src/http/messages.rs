@@ -1,7 +1,7 @@
 //! The door to the gRPC services: what is no call is turned away, and messages are let in whole.
 //!
 //! 1. A message that is announced costs nothing: it is handed on when all of it is there, and what has arrived of it is accounted in
-//!    the budget that Kafka's requests share. When there is no room, the stream is not read.
+//!    the budget that Kafka's requests share, until it has been worked on. When there is no room, the stream is not read.
 //! 2. A message above its bound is refused at its announcement; one that stalls for [`STALL_MAX`] is given up with its memory.
 //! 3. A refusal that tonic makes by itself is one of the table's: it knows INTERNAL for malformed input, which would say that
 //!    something may have happened.
@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -63,9 +64,16 @@ pub(super) async fn let_in(State(bounds): State<Bounds>, request: Request, next:
     let path = path.to_owned();
     let (budget, bytes_max) = bounds.of(&path);
     let memory = Arc::new(Mutex::new(RequestMemory::default()));
-    let streams = path.ends_with("Stream") || path.ends_with("/Consume") || path.ends_with("Info");
-    let messages = |body| Body::new(Messages::new(body, budget, bytes_max, streams, Arc::clone(&memory)));
-    let answered = AssertUnwindSafe(next.run(request.map(messages))).catch_unwind().await;
+    let settled = Settled::default();
+    let held_until = match &path {
+        path if path.ends_with("/ProduceStream") => Until::Settled(settled.clone()),
+        path if path.ends_with("/Consume") || path.ends_with("Info") => Until::AskedForMore,
+        _ => Until::Answered,
+    };
+    let messages = |body| Body::new(Messages::new(body, budget, bytes_max, held_until, Arc::clone(&memory)));
+    let mut request = request.map(messages);
+    request.extensions_mut().insert(settled);
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     // A unary call holds its message's share until it is answered; a stream's body has its own handle.
     drop(memory);
     match answered {
@@ -118,13 +126,44 @@ pub(crate) fn no_method(path: &str) -> Status {
     status(Reason::Unsupported, format_args!("there is no method {path}"), [("method", path.to_owned())])
 }
 
+/// In the extensions of every call: by which a stream that collects messages says that others account for all that it was handed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settled(Arc<AtomicBool>);
+
+impl Settled {
+    /// The one of a request.
+    pub(crate) fn of(extensions: &axum::http::Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_default()
+    }
+
+    /// All messages so far have been worked on.
+    pub(crate) fn tell(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> bool {
+        self.0.load(Ordering::Acquire) && self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// How long what was handed on is accounted for here.
+enum Until {
+    /// The call is answered.
+    Answered,
+    /// More is asked for: each message is worked on before.
+    AskedForMore,
+    /// It is told.
+    Settled(Settled),
+}
+
 /// The messages of a request, each handed on when it is whole.
 struct Messages {
     body: Body,
     budget: RequestBudget,
     bytes_max: usize,
-    /// Whether what is handed on is worked on before more is asked for.
-    streams: bool,
+    held_until: Until,
+    /// Bytes that were handed on and are still accounted for, beside what has not been handed on.
+    handed_bytes: usize,
     memory: Arc<Mutex<RequestMemory>>,
     /// Room is being waited for.
     growing: Option<BoxFuture<'static, RequestMemory>>,
@@ -149,14 +188,15 @@ impl Messages {
         body: Body,
         budget: RequestBudget,
         bytes_max: usize,
-        streams: bool,
+        held_until: Until,
         memory: Arc<Mutex<RequestMemory>>,
     ) -> Self {
         Self {
             body,
             budget,
             bytes_max,
-            streams,
+            held_until,
+            handed_bytes: 0,
             memory,
             growing: None,
             head: Vec::with_capacity(HEAD_BYTES),
@@ -193,7 +233,9 @@ impl Messages {
 
     /// Takes what has arrived; hands on what is whole.
     fn take(&mut self, mut chunk: Bytes) -> Result<(), Status> {
-        let bytes = self.held_bytes + chunk.len();
+        if matches!(self.held_until, Until::AskedForMore) {
+            self.handed_bytes = 0;
+        }
         let mut end_of_whole = 0;
         let mut position = 0;
         while position < chunk.len() {
@@ -217,13 +259,13 @@ impl Messages {
         if end_of_whole > 0 {
             self.put_together();
             self.whole.extend(self.held.drain(..));
-            self.held_bytes = 0;
+            self.handed_bytes += std::mem::take(&mut self.held_bytes) + end_of_whole;
             self.whole.push_back(chunk.split_to(end_of_whole));
         }
         if !chunk.is_empty() {
             self.hold(chunk);
         }
-        self.account(bytes);
+        self.account();
         Ok(())
     }
 
@@ -243,20 +285,15 @@ impl Messages {
         Ok(length)
     }
 
-    /// Accounts for exactly so many bytes; what is handed on already has been copied or worked on.
-    fn account(&mut self, bytes: usize) {
+    /// Accounts for exactly what is held here or handed on.
+    fn account(&mut self) {
+        let bytes = self.held_bytes + self.handed_bytes;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.shrink(bytes);
         let more = bytes.saturating_sub(memory.bytes());
         if more > 0 && !self.budget.try_grow(&mut memory, more) {
-            let (budget, mut memory) = (self.budget.clone(), std::mem::take(&mut *memory));
-            self.growing = Some(
-                async move {
-                    budget.grow(&mut memory, more).await;
-                    memory
-                }
-                .boxed(),
-            );
+            let (budget, holds_some) = (self.budget.clone(), memory.holds_some());
+            self.growing = Some(async move { budget.more(more, holds_some).await }.boxed());
         }
     }
 
@@ -267,8 +304,9 @@ impl Messages {
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Status::from_error(error.into_inner()))));
         }
         if self.head.is_empty() {
-            if self.streams {
-                self.account(0);
+            if matches!(self.held_until, Until::AskedForMore) {
+                self.handed_bytes = 0;
+                self.account();
             }
             return Poll::Pending;
         }
@@ -278,12 +316,25 @@ impl Messages {
         Poll::Ready(Some(Err(invalid("", message))))
     }
 
+    /// Gives back what others account for by now.
+    fn settle(&mut self) {
+        if !matches!(&self.held_until, Until::Settled(settled) if settled.take()) {
+            return;
+        }
+        // What waits here has not been worked on.
+        self.handed_bytes = self.whole.iter().map(Bytes::len).sum();
+        // SUBTLE: who waits for room for more holds what it has: streams would wait for one another for what they have no use for.
+        let bytes = self.held_bytes + self.handed_bytes;
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).shrink(bytes);
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.settle();
         loop {
             if let Some(growing) = &mut self.growing {
-                let grown = ready!(growing.poll_unpin(context));
+                let more = ready!(growing.poll_unpin(context));
                 self.growing = None;
-                *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = grown;
+                self.memory.lock().unwrap_or_else(PoisonError::into_inner).add(more);
             }
             if let Some(chunk) = self.whole.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
