@@ -50,7 +50,7 @@ const EXAMPLES: &str = "Examples:
 
 /// What every verb's long help ends with.
 pub(crate) const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 conflict, 5 unavailable: try again.";
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 conflict, 5 try again later.";
 
 const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
@@ -66,7 +66,7 @@ pub(crate) enum Verb {
     #[command(before_help = "Examples:
   lakebed serve --store file:///var/lib/lakebed
   lakebed serve --config /etc/lakebed.toml
-  lakebed serve --store s3://bucket/prefix --kafka-listen 0.0.0.0:9092 --advertise broker.example:9092")]
+  lakebed serve --store s3://bucket/prefix --kafka-listen 0.0.0.0:9092 --advertise kafka.lan:9092")]
     Serve(SettingArgs),
     /// Show the settings of a broker, and where each came from.
     #[command(subcommand)]

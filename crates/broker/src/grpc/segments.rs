@@ -93,7 +93,9 @@ impl Services {
             return Err(status(Reason::Internal, "an object of the topic has no place", []));
         }
         let sizes = self.sizes(&keys).await;
-        let root = self.rooms.store.url().trim_end_matches('/');
+        // All of `memory://` belongs to the scheme.
+        let url = self.rooms.store.url();
+        let root = url.strip_suffix('/').filter(|root| !root.ends_with(":/")).unwrap_or(url);
         let segments = found.iter().zip(&keys).map(|(found, key)| v1::Segment {
             uri: format!("{root}/{key}"),
             partition: wire_partition(found.partition),

@@ -30,16 +30,16 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "ADDR")]
     pub(crate) kafka: Option<String>,
     /// Topic to write to; made if it does not exist.
-    #[arg(long, default_value = "bench")]
+    #[arg(long, value_name = "NAME", default_value = "bench")]
     pub(crate) topic: String,
     /// Partitions to make the topic with; each has a connection of its own.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) partitions: u32,
     /// Bytes of data to write, such as 1GiB.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub(crate) volume: usize,
     /// Stop after this many seconds even if the volume is not written.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) seconds_max: u64,
     /// Bytes of one value.
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = parse_size)]
@@ -48,10 +48,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_size)]
     pub(crate) batch: usize,
     /// Requests in flight on a connection.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) in_flight: usize,
     /// Consumers that follow each partition while it is written.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) consumers: u32,
     /// Have gRPC consumers get records, not Kafka batches as they were written.
     #[arg(long)]

@@ -17,7 +17,7 @@ pub(crate) enum CheckVerb {
     /// Writes objects below check/ under the root, and deletes them again. The verdict is recorded beside the root; a broker refuses a
     /// root whose verdict is "failed". On S3 a check costs about one cent.
     #[command(before_help = "Examples:
-  lakebed check storage s3://bucket/prefix                what it keeps, how fast it is, and the policy that it needs
+  lakebed check storage s3://bucket/prefix                what it keeps, and the policy it needs
   lakebed check storage s3://bucket/prefix --policy       only the policy, without asking the store
   lakebed check storage s3://bucket/prefix --no-record    without leaving the verdict there")]
     Storage(StorageArgs),

@@ -11,9 +11,9 @@ use crate::record_json::{header_list, text_or_base64};
 
 /// What `--help` says about it.
 pub(crate) const FORMAT_HELP: &str = "Patterns for --format:
-  %t topic          %k key            %K length of the key      %T timestamp, milliseconds since 1970
-  %p partition      %v value          %V length of the value    %T{s} in seconds, %T{rfc3339} as 2026-01-02T03:04:05.678Z
-  %o offset         %h headers        %H number of headers      %% a percent sign
+  %t topic        %k key        %K length of the key      %T timestamp, in milliseconds since 1970
+  %p partition    %v value      %V length of the value    %T{s} in seconds, %T{rfc3339} as a date
+  %o offset       %h headers    %H number of headers      %% a percent sign
 Keys, values and headers are printed as they are, or with {hex}, {base64} or {json}: %k{hex}, %v{json}. %h prints name=value,name=value.
 What a record does not have is nothing, -1 for %K, %V and %T, null with {json}. Escapes: \\n \\t \\r \\0 \\\\ \\xHH.";
 
