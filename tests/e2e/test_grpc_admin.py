@@ -61,8 +61,8 @@ def refused(server, path, fields):
 
 
 def test_a_topic_is_altered_as_the_mask_says(server):
-    create(server, partitions=2, retention_ms="1000", cleanup_policy="compact")
-    assert alter(server, "config.retention.ms", config={"retention.ms": "2000"}) == (2, {"retention.ms": "2000", "cleanup.policy": "compact"})
+    create(server, partitions=2, retention_ms="1000", cleanup_policy="delete")
+    assert alter(server, "config.retention.ms", config={"retention.ms": "2000"}) == (2, {"retention.ms": "2000", "cleanup.policy": "delete"})
     assert alter(server, "config.cleanup.policy") == (2, {"retention.ms": "2000"}), "what is absent has its default again"
     ignored = {"config": {"max.message.bytes": "5"}, "partition_count": 9}
     assert alter(server, "config.retention.ms", **ignored) == (2, {}), "what the mask does not name is not looked at"
@@ -100,7 +100,7 @@ def test_an_alteration_is_in_force_for_the_next_produce(server):
 def test_alterations_at_the_same_time_do_not_lose_one_another(server):
     create(server)
     settings = {"retention.ms": "1", "retention.bytes": "2", "max.message.bytes": "3", "segment.ms": "4", "flush.ms": "5",
-                "segment.bytes": "60", "cleanup.policy": "compact", "min.insync.replicas": "8"}
+                "segment.bytes": "60", "cleanup.policy": "delete", "min.insync.replicas": "8"}
     with concurrent.futures.ThreadPoolExecutor(len(settings)) as pool:
         done = [pool.submit(alter, server, f"config.{name}", config={name: value}) for name, value in settings.items()]
         done += [pool.submit(alter, server, "partition_count", partition_count=5)]

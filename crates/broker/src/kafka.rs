@@ -15,6 +15,7 @@ use lakebed_store::BufferPool;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 
+mod admin;
 mod api_versions;
 mod connection;
 mod fetch;
@@ -98,8 +99,14 @@ impl Service {
             Body::DeleteTopics(body) => ready(topic_admin::delete(self, reply_to, body).await),
             Body::InitProducerId(body) => ready(init_producer_id::answer(self, reply_to, body).await),
             Body::FindCoordinator(body) => ready(find_coordinator::answer(reply_to, &body)),
+            Body::Admin(body) => ready(admin::answer(self, reply_to, body, reached_at).await),
             Body::ApiVersions(body) => ready(api_versions::answer(reply_to, &body)),
         }
+    }
+
+    /// Host and port that a client is told, which reached us at that address.
+    fn reached_by_clients(&self, reached_at: SocketAddr) -> (String, u16) {
+        self.advertise.clone().unwrap_or_else(|| (reached_at.ip().to_canonical().to_string(), reached_at.port()))
     }
 
     /// Starts `ApiVersions` of a version that we don't know.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::reason::Reason;
 
+mod records;
 pub mod settings;
 
 use settings::SettingError;

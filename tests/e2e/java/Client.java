@@ -1,4 +1,4 @@
-// The Java client of Kafka at work for test_java.py; run from its source: java -cp 'JARS/*' Client.java produce|produce-once|consume BROKER TOPIC [CODEC]
+// The Java client of Kafka at work for test_java.py; run from its source: java -cp 'JARS/*' Client.java produce|produce-once|administer|consume BROKER TOPIC [CODEC]
 //
 // Records go in and out as lines of words: bytes as x and hexadecimal digits, null as -.
 
@@ -9,15 +9,26 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HexFormat;
 import java.util.List;
+import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 import java.util.concurrent.Future;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewPartitions;
+import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.ElectionType;
+import org.apache.kafka.common.TopicCollection;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.quota.ClientQuotaFilter;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
@@ -39,6 +50,7 @@ public final class Client {
                 settings.put("retry.backoff.ms", "10");
                 produce(settings, arguments[2], arguments[3]);
             }
+            case "administer" -> administer(settings, arguments[2]);
             case "consume" -> consume(settings, arguments[2]);
             default -> throw new IllegalArgumentException(arguments[0]);
         }
@@ -65,6 +77,38 @@ public final class Client {
             for (Future<RecordMetadata> answer : answers) {
                 System.out.println(answer.get().offset());
             }
+        }
+    }
+
+    /** Administers a topic of 2 partitions with 10 records in partition 0, and deletes it. Prints what was told, as name=value. */
+    private static void administer(Properties settings, String topic) throws Exception {
+        TopicPartition partition = new TopicPartition(topic, 0);
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+        try (Admin admin = Admin.create(settings)) {
+            admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(4))).all().get();
+            var described = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic);
+            System.out.println("partitions=" + described.partitions().size());
+            var retention = new AlterConfigOp(new ConfigEntry("retention.ms", "1234"), AlterConfigOp.OpType.SET);
+            admin.incrementalAlterConfigs(Map.of(resource, List.of(retention))).all().get();
+            var config = admin.describeConfigs(List.of(resource)).all().get().get(resource);
+            for (String name : List.of("retention.ms", "segment.ms")) {
+                System.out.println(name + "=" + config.get(name).value() + " " + config.get(name).source());
+            }
+            var deleted = admin.deleteRecords(Map.of(partition, RecordsToDelete.beforeOffset(3))).lowWatermarks();
+            System.out.println("low watermark=" + deleted.get(partition).get().lowWatermark());
+            System.out.println("nodes=" + admin.describeCluster().nodes().get().size());
+            var places = admin.describeLogDirs(List.of(1)).allDescriptions().get().get(1).values();
+            var replica = places.iterator().next().replicaInfos().get(partition);
+            System.out.println("size is known=" + (replica.size() > 0));
+            var producers = admin.describeProducers(List.of(partition)).all().get().get(partition);
+            System.out.println("producers=" + producers.activeProducers().size());
+            System.out.println("reassignments=" + admin.listPartitionReassignments().reassignments().get().size());
+            System.out.println("quotas=" + admin.describeClientQuotas(ClientQuotaFilter.all()).entities().get().size());
+            var election = admin.electLeaders(ElectionType.PREFERRED, Set.of(partition)).partitions().get().get(partition);
+            System.out.println("election=" + election.map(error -> error.getClass().getSimpleName()).orElse("none"));
+            System.out.println("topics=" + String.join(",", admin.listTopics().names().get()));
+            admin.deleteTopics(TopicCollection.ofTopicIds(List.of(described.topicId()))).all().get();
+            System.out.println("deleted by id=" + admin.listTopics().names().get().isEmpty());
         }
     }
 

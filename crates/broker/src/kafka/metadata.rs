@@ -28,8 +28,7 @@ pub(super) async fn answer(
     request: MetadataRequest,
     reached_at: SocketAddr,
 ) -> Reply {
-    let (host, port) =
-        service.advertise.clone().unwrap_or_else(|| (reached_at.ip().to_canonical().to_string(), reached_at.port()));
+    let (host, port) = service.reached_by_clients(reached_at);
     let broker = MetadataResponseBroker::default()
         .with_node_id(BrokerId(NODE_ID))
         .with_host(StrBytes::from_string(host))

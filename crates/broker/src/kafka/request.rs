@@ -5,8 +5,11 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
+    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListConfigResourcesRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use lakebed_wire::kafka::{self, Api, Support};
@@ -35,6 +38,24 @@ pub(crate) enum Body {
     DeleteTopics(DeleteTopicsRequest),
     InitProducerId(InitProducerIdRequest),
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+    Admin(Admin),
+}
+
+/// What is asked by those who administer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Admin {
+    DeleteRecords(DeleteRecordsRequest),
+    DescribeConfigs(DescribeConfigsRequest),
+    AlterConfigs(AlterConfigsRequest),
+    DescribeLogDirs(DescribeLogDirsRequest),
+    CreatePartitions(CreatePartitionsRequest),
+    ElectLeaders(ElectLeadersRequest),
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    ListPartitionReassignments(ListPartitionReassignmentsRequest),
+    DescribeClientQuotas(DescribeClientQuotasRequest),
+    DescribeCluster(DescribeClusterRequest),
+    DescribeProducers(DescribeProducersRequest),
+    ListConfigResources(ListConfigResourcesRequest),
 }
 
 /// What a frame holds.
@@ -119,6 +140,18 @@ fn decode(api: &Api, version: i16, bytes: &mut Bytes) -> Result<Body, String> {
         kafka::DELETE_TOPICS => Body::DeleteTopics(message(bytes, version)?),
         kafka::INIT_PRODUCER_ID => Body::InitProducerId(message(bytes, version)?),
         kafka::OFFSET_FOR_LEADER_EPOCH => Body::OffsetForLeaderEpoch(message(bytes, version)?),
+        kafka::DELETE_RECORDS => Body::Admin(Admin::DeleteRecords(message(bytes, version)?)),
+        kafka::DESCRIBE_CONFIGS => Body::Admin(Admin::DescribeConfigs(message(bytes, version)?)),
+        kafka::ALTER_CONFIGS => Body::Admin(Admin::AlterConfigs(message(bytes, version)?)),
+        kafka::DESCRIBE_LOG_DIRS => Body::Admin(Admin::DescribeLogDirs(message(bytes, version)?)),
+        kafka::CREATE_PARTITIONS => Body::Admin(Admin::CreatePartitions(message(bytes, version)?)),
+        kafka::ELECT_LEADERS => Body::Admin(Admin::ElectLeaders(message(bytes, version)?)),
+        kafka::INCREMENTAL_ALTER_CONFIGS => Body::Admin(Admin::IncrementalAlterConfigs(message(bytes, version)?)),
+        kafka::LIST_PARTITION_REASSIGNMENTS => Body::Admin(Admin::ListPartitionReassignments(message(bytes, version)?)),
+        kafka::DESCRIBE_CLIENT_QUOTAS => Body::Admin(Admin::DescribeClientQuotas(message(bytes, version)?)),
+        kafka::DESCRIBE_CLUSTER => Body::Admin(Admin::DescribeCluster(message(bytes, version)?)),
+        kafka::DESCRIBE_PRODUCERS => Body::Admin(Admin::DescribeProducers(message(bytes, version)?)),
+        kafka::LIST_CONFIG_RESOURCES => Body::Admin(Admin::ListConfigResources(message(bytes, version)?)),
         other => unreachable!("API key {other} is in the table and has a message"),
     })
 }

@@ -24,44 +24,52 @@ enum Kind {
 const LONG: i64 = i64::MAX;
 const INT: i64 = i32::MAX as i64;
 
-/// Kafka's topic settings (4.x), ascending by name.
-const KNOWN: &[(&str, Kind)] = &[
-    ("cleanup.policy", Kind::Some(&["compact", "delete"])),
-    ("compression.gzip.level", Kind::Number(-1, 9)),
-    ("compression.lz4.level", Kind::Number(1, 17)),
-    ("compression.type", Kind::One(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"])),
-    ("compression.zstd.level", Kind::Number(-131_072, 22)),
-    ("delete.retention.ms", Kind::Number(0, LONG)),
-    ("file.delete.delay.ms", Kind::Number(0, LONG)),
-    ("flush.messages", Kind::Number(1, LONG)),
-    ("flush.ms", Kind::Number(0, LONG)),
-    ("follower.replication.throttled.replicas", Kind::Text),
-    ("index.interval.bytes", Kind::Number(0, INT)),
-    ("leader.replication.throttled.replicas", Kind::Text),
-    ("local.retention.bytes", Kind::Number(-2, LONG)),
-    ("local.retention.ms", Kind::Number(-2, LONG)),
-    ("max.compaction.lag.ms", Kind::Number(1, LONG)),
-    (MAX_MESSAGE_BYTES, Kind::Number(0, INT)),
-    ("message.downconversion.enable", Kind::Flag),
-    (TIMESTAMP_AFTER_MAX, Kind::Number(0, LONG)),
-    (TIMESTAMP_BEFORE_MAX, Kind::Number(0, LONG)),
-    (TIMESTAMP_TYPE, Kind::One(&["CreateTime", LOG_APPEND_TIME])),
-    ("min.cleanable.dirty.ratio", Kind::Ratio),
-    ("min.compaction.lag.ms", Kind::Number(0, LONG)),
-    ("min.insync.replicas", Kind::Number(1, INT)),
-    ("preallocate", Kind::Flag),
-    ("remote.log.copy.disable", Kind::Flag),
-    ("remote.log.delete.on.disable", Kind::Flag),
-    ("remote.storage.enable", Kind::Flag),
-    ("retention.bytes", Kind::Number(-1, LONG)),
-    ("retention.ms", Kind::Number(-1, LONG)),
-    ("segment.bytes", Kind::Number(14, INT)),
-    ("segment.index.bytes", Kind::Number(4, INT)),
-    ("segment.jitter.ms", Kind::Number(0, LONG)),
-    ("segment.ms", Kind::Number(1, LONG)),
-    ("unclean.leader.election.enable", Kind::Flag),
+/// Kafka's topic settings (4.x), ascending by name: what values each takes, its default, and the broker's setting of which that is the
+/// default (empty if there is none).
+const KNOWN: &[(&str, Kind, &str, &str)] = &[
+    (CLEANUP_POLICY, Kind::Some(&[COMPACT, "delete"]), "delete", "log.cleanup.policy"),
+    ("compression.gzip.level", Kind::Number(-1, 9), "-1", "compression.gzip.level"),
+    ("compression.lz4.level", Kind::Number(1, 17), "9", "compression.lz4.level"),
+    (
+        "compression.type",
+        Kind::One(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "producer",
+        "compression.type",
+    ),
+    ("compression.zstd.level", Kind::Number(-131_072, 22), "3", "compression.zstd.level"),
+    ("delete.retention.ms", Kind::Number(0, LONG), "86400000", "log.cleaner.delete.retention.ms"),
+    ("file.delete.delay.ms", Kind::Number(0, LONG), "60000", "log.segment.delete.delay.ms"),
+    ("flush.messages", Kind::Number(1, LONG), "9223372036854775807", "log.flush.interval.messages"),
+    ("flush.ms", Kind::Number(0, LONG), "9223372036854775807", "log.flush.interval.ms"),
+    ("follower.replication.throttled.replicas", Kind::Text, "", ""),
+    ("index.interval.bytes", Kind::Number(0, INT), "4096", "log.index.interval.bytes"),
+    ("leader.replication.throttled.replicas", Kind::Text, "", ""),
+    ("local.retention.bytes", Kind::Number(-2, LONG), "-2", "log.local.retention.bytes"),
+    ("local.retention.ms", Kind::Number(-2, LONG), "-2", "log.local.retention.ms"),
+    ("max.compaction.lag.ms", Kind::Number(1, LONG), "9223372036854775807", "log.cleaner.max.compaction.lag.ms"),
+    (MAX_MESSAGE_BYTES, Kind::Number(0, INT), "1048588", "message.max.bytes"),
+    ("message.downconversion.enable", Kind::Flag, "true", "log.message.downconversion.enable"),
+    (TIMESTAMP_AFTER_MAX, Kind::Number(0, LONG), "3600000", "log.message.timestamp.after.max.ms"),
+    (TIMESTAMP_BEFORE_MAX, Kind::Number(0, LONG), "9223372036854775807", "log.message.timestamp.before.max.ms"),
+    (TIMESTAMP_TYPE, Kind::One(&["CreateTime", LOG_APPEND_TIME]), "CreateTime", "log.message.timestamp.type"),
+    ("min.cleanable.dirty.ratio", Kind::Ratio, "0.5", "log.cleaner.min.cleanable.ratio"),
+    ("min.compaction.lag.ms", Kind::Number(0, LONG), "0", "log.cleaner.min.compaction.lag.ms"),
+    ("min.insync.replicas", Kind::Number(1, INT), "1", "min.insync.replicas"),
+    ("preallocate", Kind::Flag, "false", "log.preallocate"),
+    ("remote.log.copy.disable", Kind::Flag, "false", ""),
+    ("remote.log.delete.on.disable", Kind::Flag, "false", ""),
+    ("remote.storage.enable", Kind::Flag, "false", ""),
+    ("retention.bytes", Kind::Number(-1, LONG), "-1", "log.retention.bytes"),
+    ("retention.ms", Kind::Number(-1, LONG), "604800000", "log.retention.ms"),
+    ("segment.bytes", Kind::Number(14, INT), "1073741824", "log.segment.bytes"),
+    ("segment.index.bytes", Kind::Number(4, INT), "10485760", "log.index.size.max.bytes"),
+    ("segment.jitter.ms", Kind::Number(0, LONG), "0", "log.roll.jitter.ms"),
+    ("segment.ms", Kind::Number(1, LONG), "604800000", "log.roll.ms"),
+    ("unclean.leader.election.enable", Kind::Flag, "false", "unclean.leader.election.enable"),
 ];
 
+const CLEANUP_POLICY: &str = "cleanup.policy";
+const COMPACT: &str = "compact";
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const TIMESTAMP_AFTER_MAX: &str = "message.timestamp.after.max.ms";
 const TIMESTAMP_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
@@ -94,6 +102,57 @@ pub enum SettingError {
         /// What it takes.
         expected: String,
     },
+    /// Keys would be compacted, and are not.
+    #[error("topic setting cleanup.policy: compact is not supported yet, records would be kept for ever; use delete")]
+    Compact,
+}
+
+/// What kind of value a setting has, as Kafka tells it to its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueType {
+    /// `true` or `false`.
+    Boolean,
+    /// A text.
+    String,
+    /// A number of 32 bits.
+    Int,
+    /// A number of 64 bits.
+    Long,
+    /// A number with a fraction.
+    Double,
+    /// Texts, separated by commas.
+    List,
+}
+
+/// What is known of a topic setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value where none was given.
+    pub default: &'static str,
+    /// The broker's setting that Kafka takes this default from, if there is one.
+    pub broker_name: Option<&'static str>,
+    /// What kind of value it has.
+    pub value_type: ValueType,
+}
+
+/// Every topic setting, by name.
+pub fn all_known() -> impl Iterator<Item = Known> {
+    KNOWN.iter().map(|(name, kind, default, broker_name)| Known {
+        name,
+        default,
+        broker_name: Some(*broker_name).filter(|name| !name.is_empty()),
+        value_type: match kind {
+            Kind::Number(_, max) if *max <= INT => ValueType::Int,
+            Kind::Number(..) => ValueType::Long,
+            Kind::Flag => ValueType::Boolean,
+            Kind::Ratio => ValueType::Double,
+            Kind::One(_) => ValueType::String,
+            // The one kind of text is a list of replicas.
+            Kind::Some(_) | Kind::Text => ValueType::List,
+        },
+    })
 }
 
 /// The settings that decide what is admitted to a topic.
@@ -134,6 +193,9 @@ pub fn check(config: &BTreeMap<String, String>) -> Result<(), SettingError> {
         if let Err(expected) = kind.check(value) {
             return Err(SettingError::Value { name, value: value.chars().take(100).collect(), expected });
         }
+        if name == CLEANUP_POLICY && value.split(',').any(|part| part.trim() == COMPACT) {
+            return Err(SettingError::Compact);
+        }
     }
     Ok(())
 }
@@ -147,8 +209,8 @@ pub fn check_names<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<()
 }
 
 fn known(name: &str) -> Result<(&'static str, Kind), SettingError> {
-    let index = KNOWN.binary_search_by(|(known, _)| (*known).cmp(name));
-    index.map(|index| KNOWN[index]).map_err(|_| {
+    let index = KNOWN.binary_search_by(|(known, ..)| (*known).cmp(name));
+    index.map(|index| (KNOWN[index].0, KNOWN[index].1)).map_err(|_| {
         let name: String = name.chars().take(100).collect();
         SettingError::Unknown { nearest: nearest(&name), name }
     })
@@ -160,6 +222,7 @@ impl SettingError {
         match self {
             Self::Unknown { name, .. } => name,
             Self::Value { name, .. } => name,
+            Self::Compact => CLEANUP_POLICY,
         }
     }
 }
@@ -194,7 +257,7 @@ fn nearest(name: &str) -> Option<&'static str> {
         let is_part = name.len() > 3 && (known.contains(&name) || name.contains(known));
         (if is_part { NEAR } else { 0.0 }.max(strsim::jaro_winkler(known, &name)), known)
     };
-    let best = KNOWN.iter().map(|(known, _)| rate(known)).max_by(|(one, _), (other, _)| one.total_cmp(other));
+    let best = KNOWN.iter().map(|(known, ..)| rate(known)).max_by(|(one, _), (other, _)| one.total_cmp(other));
     best.filter(|(rating, _)| *rating >= NEAR).map(|(_, known)| known)
 }
 
@@ -216,6 +279,15 @@ mod tests {
     #[test]
     fn the_known_settings_ascend() {
         assert!(KNOWN.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn every_default_is_a_value_that_its_setting_takes() {
+        for known in all_known() {
+            assert_eq!(check(&config(known.name, known.default)), Ok(()), "{}", known.name);
+        }
+        let admission = AdmissionSettings::of(&all_known().map(|one| (one.name.into(), one.default.into())).collect());
+        assert_eq!(admission, AdmissionSettings::of(&BTreeMap::new()), "what is told is what is done");
     }
 
     #[test]
@@ -249,7 +321,9 @@ mod tests {
             ("retention.ms", "-1", true),
             ("retention.ms", "-2", false),
             ("retention.ms", "soon", false),
-            ("cleanup.policy", "compact,delete", true),
+            ("cleanup.policy", "compact,delete", false),
+            ("cleanup.policy", "delete", true),
+            ("cleanup.policy", "compact", false),
             ("cleanup.policy", "shred", false),
             ("min.cleanable.dirty.ratio", "0.5", true),
             ("min.cleanable.dirty.ratio", "NaN", false),

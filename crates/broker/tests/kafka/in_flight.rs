@@ -15,7 +15,7 @@ use crate::client::{Running, now_ms, produce_of};
 use crate::http::get;
 
 /// A batch of one record of an idempotent producer.
-fn stamped(id: i64, base_sequence: i32) -> Bytes {
+pub(crate) fn stamped(id: i64, base_sequence: i32) -> Bytes {
     let producer = Some(Producer { id, epoch: 0, base_sequence });
     let fields =
         Fields { codec: Codec::None, timestamp_type: TimestampType::Create, producer, is_transactional: false };

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where it is surprised")]
 
+mod admin;
 mod client;
 mod durability;
 mod hostile;

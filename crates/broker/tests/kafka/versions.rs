@@ -97,6 +97,7 @@ impl World {
             kafka::DELETE_TOPICS => self.delete_topics(version).await,
             kafka::INIT_PRODUCER_ID => self.init_producer_id(version).await,
             kafka::OFFSET_FOR_LEADER_EPOCH => self.leader_epoch(version).await,
+            key if crate::admin::try_out(&self.broker, &mut self.client, key, version).await => {}
             other => panic!("API key {other} is advertised, but this test does not know it"),
         }
     }

@@ -3,6 +3,8 @@
 //! Whether lengths are compact and structs end in tagged fields follows from the API's first flexible version.
 //! No struct contains itself, so the depth of a walk is the depth of these constants.
 
+pub(super) mod admin;
+
 /// What is encoded in one place.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -98,6 +100,18 @@ pub(super) const BODIES: &[Body] = &[
     Body { key: super::DELETE_TOPICS, since: 1, until: 6, fields: DELETE_TOPICS },
     Body { key: super::INIT_PRODUCER_ID, since: 0, until: 5, fields: INIT_PRODUCER_ID },
     Body { key: super::OFFSET_FOR_LEADER_EPOCH, since: 2, until: 4, fields: OFFSET_FOR_LEADER_EPOCH },
+    Body { key: super::DELETE_RECORDS, since: 0, until: 2, fields: admin::DELETE_RECORDS },
+    Body { key: super::DESCRIBE_CONFIGS, since: 1, until: 4, fields: admin::DESCRIBE_CONFIGS },
+    Body { key: super::ALTER_CONFIGS, since: 0, until: 2, fields: admin::ALTER_CONFIGS },
+    Body { key: super::DESCRIBE_LOG_DIRS, since: 1, until: 4, fields: admin::DESCRIBE_LOG_DIRS },
+    Body { key: super::CREATE_PARTITIONS, since: 0, until: 3, fields: admin::CREATE_PARTITIONS },
+    Body { key: super::ELECT_LEADERS, since: 0, until: 2, fields: admin::ELECT_LEADERS },
+    Body { key: super::INCREMENTAL_ALTER_CONFIGS, since: 0, until: 1, fields: admin::INCREMENTAL_ALTER_CONFIGS },
+    Body { key: super::LIST_PARTITION_REASSIGNMENTS, since: 0, until: 0, fields: admin::LIST_PARTITION_REASSIGNMENTS },
+    Body { key: super::DESCRIBE_CLIENT_QUOTAS, since: 0, until: 1, fields: admin::DESCRIBE_CLIENT_QUOTAS },
+    Body { key: super::DESCRIBE_CLUSTER, since: 0, until: 2, fields: admin::DESCRIBE_CLUSTER },
+    Body { key: super::DESCRIBE_PRODUCERS, since: 0, until: 0, fields: admin::DESCRIBE_PRODUCERS },
+    Body { key: super::LIST_CONFIG_RESOURCES, since: 0, until: 1, fields: admin::LIST_CONFIG_RESOURCES },
 ];
 
 const PRODUCE: Struct = plain(

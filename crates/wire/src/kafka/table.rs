@@ -54,6 +54,30 @@ pub const DELETE_TOPICS: i16 = 20;
 pub const INIT_PRODUCER_ID: i16 = 22;
 /// Key of OffsetForLeaderEpoch.
 pub const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
+/// Key of DeleteRecords.
+pub const DELETE_RECORDS: i16 = 21;
+/// Key of DescribeConfigs.
+pub const DESCRIBE_CONFIGS: i16 = 32;
+/// Key of AlterConfigs.
+pub const ALTER_CONFIGS: i16 = 33;
+/// Key of DescribeLogDirs.
+pub const DESCRIBE_LOG_DIRS: i16 = 35;
+/// Key of CreatePartitions.
+pub const CREATE_PARTITIONS: i16 = 37;
+/// Key of ElectLeaders.
+pub const ELECT_LEADERS: i16 = 43;
+/// Key of IncrementalAlterConfigs.
+pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+/// Key of ListPartitionReassignments.
+pub const LIST_PARTITION_REASSIGNMENTS: i16 = 46;
+/// Key of DescribeClientQuotas.
+pub const DESCRIBE_CLIENT_QUOTAS: i16 = 48;
+/// Key of DescribeCluster.
+pub const DESCRIBE_CLUSTER: i16 = 60;
+/// Key of DescribeProducers.
+pub const DESCRIBE_PRODUCERS: i16 = 61;
+/// Key of ListConfigResources.
+pub const LIST_CONFIG_RESOURCES: i16 = 74;
 
 /// Everything that `ApiVersions` shows, in the order of keys.
 pub const API_TABLE: &[Api] = &[
@@ -65,6 +89,7 @@ pub const API_TABLE: &[Api] = &[
     Api { key: API_VERSIONS, name: "ApiVersions", min: 0, max: 4, decoded_from: 0, flexible_from: 3 },
     Api { key: CREATE_TOPICS, name: "CreateTopics", min: 2, max: 7, decoded_from: 2, flexible_from: 5 },
     Api { key: DELETE_TOPICS, name: "DeleteTopics", min: 1, max: 6, decoded_from: 1, flexible_from: 4 },
+    Api { key: DELETE_RECORDS, name: "DeleteRecords", min: 0, max: 2, decoded_from: 0, flexible_from: 2 },
     // Version 6 is not stable.
     Api { key: INIT_PRODUCER_ID, name: "InitProducerId", min: 0, max: 5, decoded_from: 0, flexible_from: 2 },
     Api {
@@ -75,6 +100,38 @@ pub const API_TABLE: &[Api] = &[
         decoded_from: 2,
         flexible_from: 4,
     },
+    Api { key: DESCRIBE_CONFIGS, name: "DescribeConfigs", min: 1, max: 4, decoded_from: 1, flexible_from: 4 },
+    Api { key: ALTER_CONFIGS, name: "AlterConfigs", min: 0, max: 2, decoded_from: 0, flexible_from: 2 },
+    Api { key: DESCRIBE_LOG_DIRS, name: "DescribeLogDirs", min: 1, max: 4, decoded_from: 1, flexible_from: 2 },
+    Api { key: CREATE_PARTITIONS, name: "CreatePartitions", min: 0, max: 3, decoded_from: 0, flexible_from: 2 },
+    Api { key: ELECT_LEADERS, name: "ElectLeaders", min: 0, max: 2, decoded_from: 0, flexible_from: 2 },
+    Api {
+        key: INCREMENTAL_ALTER_CONFIGS,
+        name: "IncrementalAlterConfigs",
+        min: 0,
+        max: 1,
+        decoded_from: 0,
+        flexible_from: 1,
+    },
+    Api {
+        key: LIST_PARTITION_REASSIGNMENTS,
+        name: "ListPartitionReassignments",
+        min: 0,
+        max: 0,
+        decoded_from: 0,
+        flexible_from: 0,
+    },
+    Api {
+        key: DESCRIBE_CLIENT_QUOTAS,
+        name: "DescribeClientQuotas",
+        min: 0,
+        max: 1,
+        decoded_from: 0,
+        flexible_from: 1,
+    },
+    Api { key: DESCRIBE_CLUSTER, name: "DescribeCluster", min: 0, max: 2, decoded_from: 0, flexible_from: 0 },
+    Api { key: DESCRIBE_PRODUCERS, name: "DescribeProducers", min: 0, max: 0, decoded_from: 0, flexible_from: 0 },
+    Api { key: LIST_CONFIG_RESOURCES, name: "ListConfigResources", min: 0, max: 1, decoded_from: 0, flexible_from: 0 },
 ];
 
 impl Api {

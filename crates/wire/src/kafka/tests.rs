@@ -93,6 +93,22 @@ fn shapes_are_counted_for_at_least_what_the_decoder_allocates() {
     check::<delete_topics_request::DeleteTopicState>(&schema::DELETE_TOPIC);
     check::<offset_for_leader_epoch_request::OffsetForLeaderTopic>(&schema::OFFSET_FOR_LEADER_TOPIC);
     check::<offset_for_leader_epoch_request::OffsetForLeaderPartition>(&schema::OFFSET_FOR_LEADER_PARTITION);
+    check::<delete_records_request::DeleteRecordsTopic>(&schema::admin::DELETE_RECORDS_TOPIC);
+    check::<delete_records_request::DeleteRecordsPartition>(&schema::admin::DELETE_RECORDS_PARTITION);
+    check::<describe_configs_request::DescribeConfigsResource>(&schema::admin::DESCRIBE_CONFIGS_RESOURCE);
+    check::<alter_configs_request::AlterConfigsResource>(&schema::admin::ALTER_RESOURCE);
+    check::<alter_configs_request::AlterableConfig>(&schema::admin::ALTER_CONFIG);
+    check::<incremental_alter_configs_request::AlterConfigsResource>(&schema::admin::INCREMENTAL_RESOURCE);
+    check::<incremental_alter_configs_request::AlterableConfig>(&schema::admin::INCREMENTAL_CONFIG);
+    check::<create_partitions_request::CreatePartitionsTopic>(&schema::admin::CREATE_PARTITIONS_TOPIC);
+    check::<create_partitions_request::CreatePartitionsAssignment>(&schema::admin::CREATE_PARTITIONS_ASSIGNMENT);
+    check::<describe_client_quotas_request::ComponentData>(&schema::admin::QUOTA_COMPONENT);
+    check::<describe_log_dirs_request::DescribableLogDirTopic>(&schema::admin::TOPIC_WITH_PARTITIONS);
+    check::<elect_leaders_request::TopicPartitions>(&schema::admin::TOPIC_WITH_PARTITIONS);
+    check::<describe_producers_request::TopicRequest>(&schema::admin::TOPIC_WITH_PARTITIONS);
+    check::<list_partition_reassignments_request::ListPartitionReassignmentsTopics>(
+        &schema::admin::TOPIC_WITH_PARTITIONS,
+    );
     assert!(size_of::<TopicName>() <= super::guard::DECODED_STRING_BYTES);
 }
 
