@@ -90,7 +90,9 @@ def test_settings_are_told_with_their_defaults_and_altered(broker):
 
 
 def test_the_cluster_is_described(broker):
-    cluster = admin(broker).describe_cluster().result(SECONDS_MAX)
+    # The client must outlive its answers.
+    client = admin(broker)
+    cluster = client.describe_cluster().result(SECONDS_MAX)
     assert (cluster.controller.id, [node.id for node in cluster.nodes]) == (1, [1])
     assert f"{cluster.nodes[0].host}:{cluster.nodes[0].port}" == broker.kafka
 
