@@ -19,6 +19,9 @@ use tokio::time::Instant;
 use crate::merge::{MergeError, merge};
 use crate::plan::{Options, plan};
 
+/// Least time between two looks for something to merge, unless runs press: a look visits all objects, and small commits come by the
+/// thousand in a second.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// After a merge that failed, the next one waits so long.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Most damaged objects that are remembered; with more, merging stops and says so.
@@ -125,12 +128,16 @@ impl Merger {
         let mut commits = self.log.watch();
         loop {
             commits.mark_unchanged();
+            let looked = Instant::now();
             while self.step().await {}
             tokio::select! {
                 biased;
                 _ = self.log.closed() => return,
                 changed = commits.changed() => if changed.is_err() { return },
                 () = self.next_try() => {}
+            }
+            if self.log.state().run_count() < self.options.runs_high {
+                tokio::time::sleep_until(looked + LOOK_INTERVAL).await;
             }
         }
     }

@@ -19,7 +19,8 @@ use crate::server::Server;
 use crate::{BATCHES_IN_FLIGHT, Measured, Meter, RECORDS, SINGLES_IN_FLIGHT, TOPIC, kafka, produce};
 
 /// How long a log is written that is read then: little enough that all of it stays in memory.
-const FILL: Duration = Duration::from_millis(150);
+const FILL: Duration = Duration::from_millis(50);
+const FILL_SINGLES: Duration = Duration::from_millis(300);
 /// Credit of a consumer, again and again.
 const CREDIT_BYTES: u64 = 16 << 20;
 
@@ -180,7 +181,7 @@ pub(crate) async fn measure(single: &Bytes, batch: &Bytes, time: Duration) -> Va
     bare.count /= RECORDS as u64;
     let echo = echo(v1::Format::Records, time).await.singles();
     let server = Server::spawn();
-    let filled = produce::stream(&server, server.http, single.clone(), SINGLES_IN_FLIGHT, 2 * FILL).await.count;
+    let filled = produce::stream(&server, server.http, single.clone(), SINGLES_IN_FLIGHT, FILL_SINGLES).await.count;
     let singles = read(&server, v1::Format::Records, filled, time).await.singles();
     drop(server);
     let (read, written) = live(single, time).await;

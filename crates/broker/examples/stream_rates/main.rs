@@ -34,9 +34,10 @@ const RECORDS: usize = 64;
 const RECORD_BYTES: usize = 1024;
 /// Bytes of a record that goes alone.
 const SINGLE_BYTES: usize = 100;
-/// Messages that a producer has under way: single records, and batches.
+/// Messages that a producer has under way: single records, and batches. Of those two flushes, so that one gathers while the other is
+/// on its way, by whatever protocol it came.
 const SINGLES_IN_FLIGHT: usize = 64;
-const BATCHES_IN_FLIGHT: usize = 16;
+const BATCHES_IN_FLIGHT: usize = 256;
 
 /// What was done within the time, and what it cost the server.
 struct Measured {
