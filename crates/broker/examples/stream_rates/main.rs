@@ -109,14 +109,19 @@ async fn main() {
     let time = Duration::from_secs_f64(argument.map_or(2.0, |seconds| seconds.parse().unwrap()));
     let (single, _) = records(1, SINGLE_BYTES);
     let (many, batch) = records(RECORDS, RECORD_BYTES);
-    let server = Server::spawn();
-    let echo = produce::stream(&server, server.echo, single.clone(), SINGLES_IN_FLIGHT, time).await;
-    let server = Server::spawn();
-    let singles = produce::stream(&server, server.http, single.clone(), SINGLES_IN_FLIGHT, time).await;
-    let server = Server::spawn();
-    let kafka = kafka::produce(&server, batch.clone(), BATCHES_IN_FLIGHT, time).await;
-    let server = Server::spawn();
-    let streamed = produce::stream(&server, server.http, many, BATCHES_IN_FLIGHT, time).await;
+    let echo = {
+        let server = Server::spawn();
+        produce::stream(&server, server.echo, single.clone(), SINGLES_IN_FLIGHT, time).await
+    };
+    let singles = {
+        let server = Server::spawn();
+        produce::stream(&server, server.http, single.clone(), SINGLES_IN_FLIGHT, time).await
+    };
+    let kafka = kafka::produce(&Server::spawn(), batch.clone(), BATCHES_IN_FLIGHT, time).await;
+    let streamed = {
+        let server = Server::spawn();
+        produce::stream(&server, server.http, many, BATCHES_IN_FLIGHT, time).await
+    };
     let produced = json!({
         "echo": echo.singles(), "singles": singles.singles(), "kafka": kafka.batches(), "stream": streamed.batches(),
     });
