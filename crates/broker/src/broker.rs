@@ -19,6 +19,7 @@ use crate::admission::inflated_bytes_max;
 use crate::check::{self, UnsafeError};
 use crate::config::{Config, Wrong};
 use crate::damage::DamageLog;
+use crate::groups::{self, Groups, machine::Limits};
 use crate::grpc;
 use crate::http::{self, listener::Lifetime};
 use crate::kafka::{Service, listener};
@@ -227,7 +228,8 @@ impl Broker {
         let http_listener = http::listener::listen(http, options, lifetime.clone());
         let expirer = expiring::expire_idle_producers(rooms.log.clone(), rooms.config.producer_id_expiration);
         let (listening, listening_http, probing) = (spawn(listener), spawn(http_listener), spawn(prober));
-        let parts = Parts { listening, listening_http, publishing, merging, probing, expiring: spawn(expirer) };
+        let (grouping, expiring) = (spawn(rooms.groups.clone().run()), spawn(expirer));
+        let parts = Parts { listening, listening_http, publishing, merging, grouping, probing, expiring };
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
         Ok(Self { rooms, kafka_address, http_address, lifetime, health, parts })
     }
@@ -273,6 +275,7 @@ impl Broker {
         clients.close();
         // Readers that wait for records would wait on.
         self.rooms.fetch.stop_waiting();
+        self.rooms.groups.stop();
         if outcome.is_ok() && tokio::time::timeout(DRAIN_MAX, self.rooms.ingest.drain()).await.is_err() {
             outcome = Err(RunError::NotDrained);
         }
@@ -321,9 +324,10 @@ async fn open(
         StartError::Log { url: store.url().to_owned(), source, remedy }
     })?;
     let budget = config.budget();
+    let flush_interval = config.flush_interval.unwrap_or_else(|| default_flush_interval(store.url()));
     let ingest_options = lakebed_ingest::Options {
         flush_bytes: config.flush_bytes,
-        flush_interval: config.flush_interval.unwrap_or_else(|| default_flush_interval(store.url())),
+        flush_interval,
         buffer_bytes: budget.ingest_bytes,
         live_runs_max: budget.live_runs_max,
         ..lakebed_ingest::Options::default()
@@ -348,6 +352,7 @@ async fn open(
     let merging = spawn(merging::merge(merger, ingest.clone()));
     let producer_ids = ProducerIds::new(log.clone());
     let topics = Topics::new(log.clone(), config.default_partitions, config.partitions_max, seams.seed);
+    let groups = Groups::new(log.clone(), groups_options(&config, flush_interval));
     let rooms = Rooms {
         config,
         store,
@@ -356,6 +361,7 @@ async fn open(
         fetch,
         topics,
         producer_ids,
+        groups,
         seams,
         damage: DamageLog::default(),
         metrics,
@@ -381,6 +387,23 @@ async fn publish(mut committed: mpsc::Receiver<Vec<Committed>>, fetch: Fetch, me
 }
 
 /// The spacing of flushes that suits what a write costs there.
+fn groups_options(config: &Config, interval: Duration) -> groups::Options {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let bytes = config.budget().groups_bytes;
+    groups::Options {
+        limits: Limits {
+            session_min: millis(config.group_session_timeout_min),
+            session_max: millis(config.group_session_timeout_max),
+            initial_delay: millis(config.group_initial_rebalance_delay),
+            members_max: config.group_members_max,
+            bytes_max: bytes / 4 * 3,
+        },
+        interval,
+        retention: config.offsets_retention,
+        waiting_bytes: bytes / 4,
+    }
+}
+
 fn default_flush_interval(url: &str) -> Duration {
     match url.split(':').next() {
         Some("memory") => Duration::ZERO,

@@ -58,6 +58,17 @@ pub struct Config {
     /// Web pages of these origins (`https://console.example:8443`, separated by commas, or `*` for all) may call by gRPC-Web from a
     /// browser. None by default: there is no authentication, and a page could do whatever its reader's machine may.
     pub cors_origins: Option<String>,
+    /// Shortest session of a member of a group. Shorter ones are refused.
+    pub group_session_timeout_min: Duration,
+    /// Longest session of a member of a group. Longer ones are refused.
+    pub group_session_timeout_max: Duration,
+    /// How long the first rebalance of a group waits for more members after each that joins. More spares rebalances when many consumers
+    /// start together; less lets the first of them begin sooner.
+    pub group_initial_rebalance_delay: Duration,
+    /// Most members of a group.
+    pub group_members_max: usize,
+    /// How long committed offsets are kept once their group has no members.
+    pub offsets_retention: Duration,
     /// What is logged: a level, or a filter of `tracing`. Whoever starts the broker sets up logging by it.
     pub log: String,
     /// `text` or `json`. `None`: text on a terminal, JSON elsewhere.
@@ -89,6 +100,8 @@ pub struct Budget {
     pub backfill_bytes: usize,
     /// Messages that wait for clients of Consume streams. As much again if there are very many streams.
     pub streams_bytes: usize,
+    /// Members of groups, and commits of offsets that are not durable yet.
+    pub groups_bytes: usize,
     /// Live runs of the log at which producers wait for merging.
     pub live_runs_max: usize,
     /// Largest response of one fetch.
@@ -126,6 +139,11 @@ impl Default for Config {
             connection_age_max: Duration::from_secs(1800),
             connection_age_grace: Duration::from_secs(300),
             cors_origins: None,
+            group_session_timeout_min: Duration::from_secs(6),
+            group_session_timeout_max: Duration::from_secs(1800),
+            group_initial_rebalance_delay: Duration::ZERO,
+            group_members_max: 10_000,
+            offsets_retention: Duration::from_secs(7 * 86_400),
             log: "info".to_owned(),
             log_format: None,
             otlp_endpoint: None,
@@ -146,9 +164,9 @@ pub enum Mode {
 impl Config {
     /// The defaults of a broker that is started by hand, on the ports that clients expect. In `serve` mode the store is still empty.
     pub fn of(mode: Mode) -> Self {
-        let (store, auto_create_topics, default_partitions) = match mode {
-            Mode::Serve => ("", false, 1),
-            Mode::Dev => ("./lakebed-data", true, 4),
+        let (store, auto_create_topics, default_partitions, delay) = match mode {
+            Mode::Serve => ("", false, 1, Duration::from_secs(3)),
+            Mode::Dev => ("./lakebed-data", true, 4, Duration::ZERO),
         };
         Self {
             store: store.into(),
@@ -156,6 +174,7 @@ impl Config {
             http_listen: "127.0.0.1:7070".to_owned(),
             auto_create_topics,
             default_partitions,
+            group_initial_rebalance_delay: delay,
             ..Self::default()
         }
     }
@@ -166,6 +185,10 @@ impl Config {
         let fixed = split_address(&self.kafka_listen).is_ok_and(|(_, port)| port != 0);
         if fixed && self.kafka_listen == self.http_listen {
             problems.push(Wrong { setting: "listen", what: "must not be the same as kafka_listen".to_owned() });
+        }
+        if self.group_session_timeout_min > self.group_session_timeout_max {
+            let what = "must not be above group_session_timeout_max".to_owned();
+            problems.push(Wrong { setting: "group_session_timeout_min", what });
         }
         problems
     }
@@ -194,6 +217,7 @@ impl Config {
             cache_bytes: share,
             backfill_bytes: share / 2,
             streams_bytes: share / 2,
+            groups_bytes: share / 2,
             live_runs_max: (self.memory_bytes / 8 / RUN_BYTES).min(LIVE_RUNS_MAX),
             response_bytes_max: (share / 2).clamp(1 << 20, 52 << 20),
         }
@@ -268,7 +292,8 @@ mod tests {
                 + budget.tail_bytes
                 + budget.cache_bytes
                 + budget.backfill_bytes
-                + 2 * budget.streams_bytes;
+                + 2 * budget.streams_bytes
+                + budget.groups_bytes;
             assert!(sum <= memory_bytes / 8 * 7, "{sum} of {memory_bytes}");
         }
     }

@@ -21,6 +21,7 @@ mod connection;
 mod fetch;
 mod find_coordinator;
 mod frame;
+mod groups;
 mod in_flight;
 mod init_producer_id;
 mod leader_epoch;
@@ -48,6 +49,15 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 const CONNECTION_SHARE: usize = 2;
 /// Largest request other than Produce: a fetch of 100,000 partitions. Decoding inflates these.
 const OTHER_REQUEST_BYTES_MAX: usize = 4 << 20;
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    /// Ours, as the client reached it.
+    pub(crate) reached_at: SocketAddr,
+    /// The client's.
+    pub(crate) peer: SocketAddr,
+}
 
 /// What all connections share.
 pub(crate) struct Service {
@@ -87,8 +97,8 @@ impl Service {
     }
 
     /// Starts a request. What changes something is in its place in the order when this returns.
-    async fn start(self: &Arc<Self>, request: Request, reached_at: SocketAddr) -> Started {
-        let reply_to = request.reply_to;
+    async fn start(self: &Arc<Self>, request: Request, ends: Ends) -> Started {
+        let (reply_to, reached_at) = (request.reply_to, ends.reached_at);
         match request.body {
             Body::Produce(body) => produce::start(self, reply_to, body).await,
             Body::Fetch(body) => fetch::answer(Arc::clone(self), reply_to, body).boxed(),
@@ -98,8 +108,13 @@ impl Service {
             Body::CreateTopics(body) => ready(topic_admin::create(self, reply_to, body).await),
             Body::DeleteTopics(body) => ready(topic_admin::delete(self, reply_to, body).await),
             Body::InitProducerId(body) => ready(init_producer_id::answer(self, reply_to, body).await),
-            Body::FindCoordinator(body) => ready(find_coordinator::answer(reply_to, &body)),
+            Body::FindCoordinator(body) => ready(find_coordinator::answer(self, reply_to, &body, reached_at)),
             Body::Admin(body) => ready(admin::answer(self, reply_to, body, reached_at).await),
+            Body::Group(body) => {
+                let host = format!("/{}", ends.peer.ip().to_canonical());
+                let sender = groups::Sender { client_id: request.client_id, host };
+                groups::start(self, reply_to, *body, sender).await
+            }
             Body::ApiVersions(body) => ready(api_versions::answer(reply_to, &body)),
         }
     }

@@ -16,6 +16,7 @@ pub mod check;
 pub mod config;
 mod connections;
 mod damage;
+mod groups;
 mod grpc;
 mod http;
 mod kafka;

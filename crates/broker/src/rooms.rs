@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::damage::DamageLog;
+use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
@@ -33,6 +34,8 @@ pub struct Rooms {
     pub topics: Topics,
     /// Ids for idempotent producers.
     pub producer_ids: ProducerIds,
+    /// Consumer groups.
+    pub(crate) groups: Groups,
     /// The clock, the seed, and where heavy work runs.
     pub seams: Seams,
     /// What was told of damaged objects.

@@ -40,6 +40,9 @@ pub enum Broken {
     /// Producers are forgotten whenever they wrote last.
     #[cfg(feature = "broken-rules")]
     ForgetBusyProducers,
+    /// Offsets are committed under whatever generation is in force.
+    #[cfg(feature = "broken-rules")]
+    CommitUnderOldGenerations,
 }
 
 macro_rules! switches {
@@ -85,4 +88,6 @@ switches! {
     gives_ids_in_flight => GiveIdsInFlight;
     /// Whether expiry forgets those that are not idle, too.
     forgets_busy_producers => ForgetBusyProducers;
+    /// Whether the generation that a commit of offsets names is passed over.
+    commits_under_old_generations => CommitUnderOldGenerations;
 }

@@ -278,7 +278,13 @@ impl Sequencer {
                 }
                 Answer::Flush(answer, outcome)
             }
-            Request::Change { change, answer } => {
+            Request::Change { mut change, answer } => {
+                if self.shared.broken.commits_under_old_generations()
+                    && let Change::CommitOffsets(commit) = &mut change
+                {
+                    let group = draft.state().group(&commit.group);
+                    commit.generation = group.map_or(commit.generation, |group| group.generation);
+                }
                 Answer::Change(answer, draft.change(change).map_err(AppendError::Refused))
             }
             Request::Alter { decide, answer } => {

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::group::{CommitOffsets, DeleteOffsets, GroupId, StartGeneration};
 use crate::hash::RowsHash;
 use crate::ids::{
-    CommitNumber, Directory, FeatureLevel, FlushId, Nonce, Offset, PartitionIndex, PartitionKey, Place, ProducerEpoch,
-    ProducerId, SegmentId, Sequence, TopicId,
+    CommitNumber, Directory, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex, PartitionKey, Place,
+    ProducerEpoch, ProducerId, SegmentId, Sequence, TopicId,
 };
 use crate::topic::TopicName;
 
@@ -74,6 +75,28 @@ pub enum Entry {
         partition: PartitionKey,
         /// The new log start offset.
         offset: Offset,
+    },
+    /// The members of a group were counted anew.
+    StartGeneration(StartGeneration),
+    /// A group has come this far.
+    CommitOffsets(CommitOffsets),
+    /// Committed offsets were forgotten.
+    DeleteOffsets(DeleteOffsets),
+    /// What a group without members committed before a time was forgotten; the group too, if nothing is left and it had none since then.
+    ExpireOffsets {
+        /// The group.
+        group: GroupId,
+        /// Its generation; another one is refused.
+        generation: Generation,
+        /// Milliseconds since 1970.
+        before_ms: i64,
+    },
+    /// A group and all that it committed is gone.
+    DeleteGroup {
+        /// The group.
+        group: GroupId,
+        /// Its generation; another one is refused.
+        generation: Generation,
     },
     /// Objects and flush ids below this id are no longer accepted, and may be deleted if nothing names them.
     MoveReclaimBoundary(SegmentId),

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::commit::{BatchFacts, Commit, Entry, Flush, FlushBody, FlushRun, Merge, Takeover};
-use crate::ids::{CommitNumber, FeatureLevel, FlushId, Nonce, Offset, PartitionKey, Place, SegmentId, TopicId};
+use crate::group::{CommitOffsets, DeleteOffsets, GroupId, StartGeneration};
+use crate::ids::{
+    CommitNumber, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionKey, Place, SegmentId, TopicId,
+};
 use crate::state::{FlushFacts, FlushOutcome, Refusal, RunFacts, State};
 use crate::topic::TopicName;
 
@@ -82,6 +85,28 @@ pub enum Change {
         partition: PartitionKey,
         /// Where it starts from now on.
         offset: Offset,
+    },
+    /// Begin a generation of a group.
+    StartGeneration(StartGeneration),
+    /// Commit offsets of a group.
+    CommitOffsets(CommitOffsets),
+    /// Forget committed offsets.
+    DeleteOffsets(DeleteOffsets),
+    /// Forget what a group without members committed before a time.
+    ExpireOffsets {
+        /// The group.
+        group: GroupId,
+        /// Its generation.
+        generation: Generation,
+        /// Milliseconds since 1970.
+        before_ms: i64,
+    },
+    /// Delete a group with its offsets.
+    DeleteGroup {
+        /// The group.
+        group: GroupId,
+        /// Its generation.
+        generation: Generation,
     },
     /// Move the reclaim boundary.
     MoveReclaimBoundary(SegmentId),
@@ -271,6 +296,13 @@ impl Change {
             Self::DeleteTopic { id } => Entry::DeleteTopic { id },
             Self::Merge(merge) => Entry::Merge(merge),
             Self::MoveLogStart { partition, offset } => Entry::MoveLogStart { partition, offset },
+            Self::StartGeneration(start) => Entry::StartGeneration(start),
+            Self::CommitOffsets(commit) => Entry::CommitOffsets(commit),
+            Self::DeleteOffsets(delete) => Entry::DeleteOffsets(delete),
+            Self::ExpireOffsets { group, generation, before_ms } => {
+                Entry::ExpireOffsets { group, generation, before_ms }
+            }
+            Self::DeleteGroup { group, generation } => Entry::DeleteGroup { group, generation },
             Self::MoveReclaimBoundary(id) => Entry::MoveReclaimBoundary(id),
             Self::AllotProducerIds { first, count } => Entry::AllotProducerIds { first, count },
             Self::ExpireProducers { before_ms, forgotten } => Entry::ExpireProducers { before_ms, forgotten },

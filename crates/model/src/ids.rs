@@ -74,6 +74,11 @@ number!(
     u32
 );
 number!(
+    /// How many times the members of a consumer group were counted anew; 0 for a group that had none.
+    Generation,
+    u32
+);
+number!(
     /// Kafka's producer id.
     ProducerId,
     i64
@@ -105,6 +110,16 @@ impl CommitNumber {
     /// The number after this one.
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+}
+
+impl Generation {
+    /// The greatest that Kafka's 31 bits hold.
+    pub const MAX: Self = Self(i32::MAX as u32);
+
+    /// The one after it; above [`Generation::MAX`] there is none that is taken.
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 }
 

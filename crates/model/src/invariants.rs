@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{CommitNumber, Offset, PartitionKey, SegmentId};
+use crate::group::{GROUPS_BYTES_MAX, OFFSET_METADATA_BYTES_MAX, PROTOCOL_TYPE_BYTES_MAX};
+use crate::ids::{CommitNumber, Generation, Offset, PartitionKey, SegmentId};
 use crate::producer::{NUMBERS_MAX, Producer, RECENT_BATCHES, RecentBatch};
 use crate::state::{FEATURE_LEVEL_MAX, Object, ObjectId, PRODUCERS_MAX, PRODUCERS_PER_PARTITION_MAX, State};
 
@@ -39,12 +40,13 @@ impl State {
         self.topics_have_their_partitions()?;
         self.directories_lead_to_the_place()?;
         self.memories_are_bounded()?;
-        self.producers_are_bounded()
+        self.producers_are_bounded()?;
+        self.groups_are_counted()
     }
 
     pub(crate) fn debug_check(&self) {
         if cfg!(debug_assertions) {
-            let size = self.partitions.len() + self.runs.len();
+            let size = self.partitions.len() + self.runs.len() + self.groups.by_topic.len();
             if size <= CHECK_ALWAYS_BELOW || self.number.get().is_multiple_of(CHECK_EVERY) {
                 let checked = self.check_invariants();
                 assert!(checked.is_ok(), "{checked:?}");
@@ -153,6 +155,29 @@ impl State {
         let last = self.directories.get_max().map(|(first, directory)| (*first, *directory));
         let expected = (CommitNumber::new(self.number.get().saturating_sub(self.place.index)), self.place.directory);
         if last == Some(expected) { Ok(()) } else { broken(NAME, format!("{last:?} does not lead to {}", self.place)) }
+    }
+
+    /// Groups are within their bound and counted right; what they committed lies in partitions that exist.
+    fn groups_are_counted(&self) -> Result<(), Violation> {
+        const NAME: &str = "7 (groups are counted)";
+        let (mut bytes, mut by_topic) = (0_u64, BTreeMap::new());
+        for (id, group) in self.groups() {
+            bytes = bytes.saturating_add(group.bytes(id));
+            if group.generation > Generation::MAX || group.protocol_type.len() > PROTOCOL_TYPE_BYTES_MAX {
+                return broken(NAME, format!("group {id} of generation {}", group.generation));
+            }
+            for (key, committed) in &group.offsets {
+                *by_topic.entry((key.topic, id.clone())).or_insert(0_u32) += 1;
+                let fits = committed.metadata.len() <= OFFSET_METADATA_BYTES_MAX;
+                if self.partition(*key).is_none() || !fits || committed.offset.get() > i64::MAX as u64 {
+                    return broken(NAME, format!("group {id} committed {} in {key}", committed.offset));
+                }
+            }
+        }
+        if bytes != self.groups.bytes || bytes > GROUPS_BYTES_MAX || !self.groups.by_topic.iter().eq(by_topic.iter()) {
+            return broken(NAME, format!("{} bytes are counted, {bytes} are there", self.groups.bytes));
+        }
+        Ok(())
     }
 
     /// Remembered flushes and the feature level are within their bounds, and nothing is remembered of the future.

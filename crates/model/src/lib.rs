@@ -10,6 +10,7 @@
 
 pub mod commit;
 pub mod draft;
+pub mod group;
 pub mod hash;
 pub mod ids;
 pub mod invariants;
@@ -24,10 +25,11 @@ pub use commit::{
     Takeover, TimestampRange,
 };
 pub use draft::{Change, Changed, Draft, FlushProposal, ProposedRun};
+pub use group::{CommitOffsets, CommittedOffset, DeleteOffsets, Group, GroupId, GroupKind, StartGeneration};
 pub use hash::RowsHash;
 pub use ids::{
-    Cell, CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Nonce, Offset, PartitionIndex, PartitionKey, Place,
-    ProducerEpoch, ProducerId, SegmentId, Sequence, TopicId,
+    Cell, CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex,
+    PartitionKey, Place, ProducerEpoch, ProducerId, SegmentId, Sequence, TopicId,
 };
 pub use mint::Mint;
 pub use snapshot::Snapshot;

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::group::{Group, GroupId};
 use crate::ids::{
-    CommitNumber, Directory, FeatureLevel, FlushId, Nonce, Offset, PartitionKey, Place, ProducerId, SegmentId, TopicId,
+    CommitNumber, Directory, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionKey, Place, ProducerId,
+    SegmentId, TopicId,
 };
 use crate::invariants::Violation;
 use crate::producer::Producer;
+use crate::state::groups::Groups;
 use crate::state::{FlushOutcome, Object, ObjectId, Partition, Run, RunOutcomes, State};
 use crate::topic::Topic;
 
@@ -38,6 +41,10 @@ pub struct Snapshot {
     pub flushes: Vec<(FlushId, CommitNumber, Vec<RunOutcomes>)>,
     /// Partitions by key.
     pub partitions: Vec<PartitionSnapshot>,
+    /// The highest generation of any group that was deleted.
+    pub generation_gone: Generation,
+    /// Groups by id.
+    pub groups: Vec<(GroupId, Group)>,
 }
 
 /// One partition of a snapshot.
@@ -77,6 +84,8 @@ impl State {
             topics: self.topics().map(|(id, topic)| (id, topic.clone())).collect(),
             flushes: self.flushes().map(|(id, outcome)| (id, outcome.number, outcome.runs.clone())).collect(),
             partitions: partitions.collect(),
+            generation_gone: self.generation_gone(),
+            groups: self.groups().map(|(id, group)| (id.clone(), group.clone())).collect(),
         }
     }
 
@@ -104,6 +113,7 @@ impl State {
             producer_ids: snapshot.producer_ids,
             flushes: OrdMap::new(),
             outcomes: 0,
+            groups: Groups::new(),
         };
         for (id, topic) in snapshot.topics {
             state.names.insert(topic.name.clone(), id);
@@ -127,6 +137,10 @@ impl State {
                 state.runs.insert((key, base), run);
             }
             state.restore_producers(key, partition.producers);
+        }
+        state.groups.gone = snapshot.generation_gone;
+        for (id, group) in snapshot.groups {
+            state.groups.restore(id, group);
         }
         state.objects = objects.into_iter().collect();
         state.check_invariants()?;

@@ -9,15 +9,17 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::commit::{BatchFacts, Commit, Entry, Flush, FlushBody, Outcome, Takeover, TimestampRange};
+use crate::group::GroupId;
 use crate::hash::RowsHash;
 use crate::ids::{
-    CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Nonce, Offset, PartitionIndex, PartitionKey, Place,
-    ProducerId, SegmentId, TopicId,
+    CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex, PartitionKey,
+    Place, ProducerId, SegmentId, TopicId,
 };
 use crate::producer::Producer;
 use crate::topic::{PARTITIONS_MAX, Topic, TopicName};
 
 mod append;
+pub(crate) mod groups;
 mod merge;
 mod producers;
 #[cfg(test)]
@@ -214,6 +216,34 @@ pub enum Refusal {
         /// Where the merged run begins.
         base_offset: Offset,
     },
+    /// No such group.
+    #[error("group {group} does not exist")]
+    UnknownGroup {
+        /// The id that was named.
+        group: GroupId,
+    },
+    /// The generation is not the one in force, or not above all before it.
+    #[error("generation {named} of group {group} is not the one that may come: {current} is in force")]
+    StaleGeneration {
+        /// The group.
+        group: GroupId,
+        /// What was named.
+        named: Generation,
+        /// What is in force.
+        current: Generation,
+    },
+    /// The group has members, so nothing of it expires.
+    #[error("group {group} has members")]
+    GroupHasMembers {
+        /// The group.
+        group: GroupId,
+    },
+    /// The groups of the cell and what they have committed take all the room that there is for them.
+    #[error("groups and their committed offsets take more than {bytes_max} bytes")]
+    GroupsFull {
+        /// The room.
+        bytes_max: u64,
+    },
     /// The entry contradicts itself (empty, rows that overlap, two inline bodies).
     #[error("malformed entry: {what}")]
     Malformed {
@@ -324,6 +354,7 @@ pub struct State {
     pub(crate) flushes: OrdMap<FlushId, Arc<FlushOutcome>>,
     /// What the remembered flushes count together.
     pub(crate) outcomes: usize,
+    pub(crate) groups: groups::Groups,
 }
 
 impl State {
@@ -348,6 +379,7 @@ impl State {
             producer_ids: 0,
             flushes: OrdMap::new(),
             outcomes: 0,
+            groups: groups::Groups::new(),
         }
     }
 
@@ -421,6 +453,13 @@ impl State {
             Entry::Flush(_) => Err(Refusal::Malformed { what: "a flush is appended, not performed" }),
             Entry::Merge(merge) => self.merge(merge),
             Entry::MoveLogStart { partition, offset } => self.move_log_start(*partition, *offset),
+            Entry::StartGeneration(start) => self.start_generation(start),
+            Entry::CommitOffsets(commit) => self.commit_offsets(commit),
+            Entry::DeleteOffsets(delete) => self.delete_offsets(delete),
+            Entry::ExpireOffsets { group, generation, before_ms } => {
+                self.expire_offsets(group, *generation, *before_ms)
+            }
+            Entry::DeleteGroup { group, generation } => self.delete_group(group, *generation),
             Entry::MoveReclaimBoundary(id) => self.move_reclaim_boundary(*id),
             Entry::AllotProducerIds { first, count } => self.allot_producer_ids(*first, *count),
             Entry::ExpireProducers { before_ms, forgotten } => self.expire_producers(*before_ms, *forgotten),
@@ -506,6 +545,7 @@ impl State {
         let topic = self.topics.remove(&id).ok_or(Refusal::UnknownTopic { id })?;
         self.names.remove(&topic.name);
         self.tables.remove(&topic.name.table_name());
+        self.drop_offsets_of(id);
         for index in 0..topic.partitions {
             let key = PartitionKey::new(id, PartitionIndex::new(index));
             self.partitions.remove(&key);

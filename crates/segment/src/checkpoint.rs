@@ -1,7 +1,7 @@
 //! Checkpoints: a [`Snapshot`] in parts, of which those that did not change are not written again.
 //!
-//! One *base* part has everything but the partitions, which are dealt into a power-of-two number of *bucket* parts by a hash of their
-//! keys. The *manifest* names the parts and is written last: a checkpoint without a manifest is none. Invariants:
+//! One *base* part has everything but the partitions and the groups, which are dealt into a power-of-two number of *bucket* parts by a hash
+//! of their keys, and of *groups* parts (none if there are no groups) by a hash of their ids. The *manifest* names the parts and is written last: a checkpoint without a manifest is none. Invariants:
 //!
 //! 1. A part's name holds a hash of its bytes (UUID v5), so a part of that name is that part, whichever checkpoint wrote it.
 //! 2. The manifest has each part's size and CRC-32C, and ends with its own.
@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use lakebed_model::snapshot::PartitionSnapshot;
-use lakebed_model::{Cell, CommitNumber, PartitionKey, Snapshot};
+use lakebed_model::{Cell, CommitNumber, Group, GroupId, PartitionKey, Snapshot};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ mod v1;
 
 /// About how large a bucket should be: small enough that most stay unchanged, large enough that parts are few.
 const BUCKET_BYTES: usize = 1 << 20;
+/// What the name of a part with groups begins with.
+const GROUPS: &str = "groups";
 /// Most buckets.
 const BUCKETS_MAX: usize = 4096;
 /// Larger manifests and parts are not read: nothing that is written comes near.
@@ -44,7 +46,7 @@ pub struct Manifest {
     pub identity: Identity,
     /// How many commits it folds.
     pub number: CommitNumber,
-    /// The base part first, then the buckets in order.
+    /// The base part first, then the buckets in order, then the groups in order.
     pub parts: Vec<Part>,
 }
 
@@ -84,6 +86,10 @@ impl Part {
     /// The key of the part.
     pub fn key(&self, cell: Cell) -> String {
         crate::layout::checkpoint_key(cell, self.number, &self.name)
+    }
+
+    fn holds_groups(&self) -> bool {
+        self.name.strip_prefix(GROUPS).is_some_and(|rest| rest.starts_with('-'))
     }
 
     fn check(&self, bytes: &[u8]) -> Result<(), FormatError> {
@@ -150,6 +156,9 @@ pub fn encode(identity: &Identity, snapshot: &Snapshot, previous: Option<&Manife
     for bucket in v1::encode_buckets(&deal(&snapshot.partitions, previous)) {
         writer.add("bucket", bucket);
     }
+    for groups in deal_groups(&snapshot.groups, previous) {
+        writer.add(GROUPS, v1::encode_groups(&groups));
+    }
     let manifest = Manifest { identity: *identity, number: snapshot.number, parts: writer.parts };
     Checkpoint { parts: writer.new, manifest: manifest.encode() }
 }
@@ -162,6 +171,7 @@ pub struct Piece(PieceKind);
 enum PieceKind {
     Base(Box<Snapshot>),
     Bucket(Vec<PartitionSnapshot>),
+    Groups(Vec<(GroupId, Group)>),
 }
 
 /// Decodes one part, the `index`-th of [`Manifest::parts`].
@@ -176,6 +186,9 @@ pub fn decode_part(manifest: &Manifest, index: usize, bytes: &[u8]) -> Result<Pi
     part.check(bytes)?;
     if index == 0 {
         return Ok(Piece(PieceKind::Base(Box::new(v1::decode_base(bytes)?))));
+    }
+    if part.holds_groups() {
+        return Ok(Piece(PieceKind::Groups(v1::decode_groups(bytes)?)));
     }
     let mut partitions = Vec::new();
     v1::decode_bucket(bytes, &mut partitions)?;
@@ -197,12 +210,17 @@ pub fn assemble(manifest: &Manifest, pieces: Vec<Piece>) -> Result<Snapshot, For
     for piece in pieces {
         match piece.0 {
             PieceKind::Bucket(partitions) => snapshot.partitions.extend(partitions),
+            PieceKind::Groups(groups) => snapshot.groups.extend(groups),
             PieceKind::Base(_) => return Err(malformed("a checkpoint with two base parts")),
         }
     }
     snapshot.partitions.sort_unstable_by_key(|partition| partition.key);
     if snapshot.partitions.windows(2).any(|pair| pair[0].key == pair[1].key) {
         return Err(malformed("a partition stands twice in a checkpoint"));
+    }
+    snapshot.groups.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    if snapshot.groups.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        return Err(malformed("a group stands twice in a checkpoint"));
     }
     if snapshot.number != manifest.number {
         return Err(malformed(format!("state as of {} in a checkpoint of {}", snapshot.number, manifest.number)));
@@ -250,15 +268,34 @@ impl PartWriter<'_> {
 /// because every part changes with it.
 fn deal<'a>(partitions: &'a [PartitionSnapshot], previous: Option<&Manifest>) -> Vec<Vec<&'a PartitionSnapshot>> {
     let bytes: usize = partitions.iter().map(v1::estimate_bytes).sum();
-    let wanted = bytes.div_ceil(BUCKET_BYTES).next_power_of_two().clamp(1, BUCKETS_MAX);
-    let kept = previous.map(|manifest| manifest.parts.len() - 1);
-    let count =
-        kept.filter(|kept| kept.is_power_of_two() && *kept <= wanted * 4 && wanted <= *kept * 2).unwrap_or(wanted);
+    let kept = previous.map(|manifest| manifest.parts.iter().skip(1).filter(|part| !part.holds_groups()).count());
+    let count = bucket_count(bytes, kept);
     let mut buckets = vec![Vec::new(); count];
     for partition in partitions {
         buckets[bucket_of(partition.key) as usize & (count - 1)].push(partition);
     }
     buckets
+}
+
+/// As [`deal`], of groups: no part at all if there are none.
+fn deal_groups<'a>(groups: &'a [(GroupId, Group)], previous: Option<&Manifest>) -> Vec<Vec<&'a (GroupId, Group)>> {
+    if groups.is_empty() {
+        return Vec::new();
+    }
+    let bytes: u64 = groups.iter().map(|(id, group)| group.bytes(id)).sum();
+    let kept = previous.map(|manifest| manifest.parts.iter().filter(|part| part.holds_groups()).count());
+    let count = bucket_count(usize::try_from(bytes).unwrap_or(usize::MAX), kept);
+    let mut parts = vec![Vec::new(); count];
+    for group in groups {
+        parts[crc_fast::crc64_nvme(group.0.as_str().as_bytes()) as usize & (count - 1)].push(group);
+    }
+    parts
+}
+
+/// How many parts so many bytes are dealt into: as many as before, if that is about right.
+fn bucket_count(bytes: usize, kept: Option<usize>) -> usize {
+    let wanted = bytes.div_ceil(BUCKET_BYTES).next_power_of_two().clamp(1, BUCKETS_MAX);
+    kept.filter(|kept| kept.is_power_of_two() && *kept <= wanted * 4 && wanted <= *kept * 2).unwrap_or(wanted)
 }
 
 /// The low bits choose the bucket: the CRC-64/NVME of the topic's id and the partition in little endian.

@@ -10,6 +10,7 @@ use lakebed_log::Log;
 use lakebed_model::{ObjectId, PartitionIndex, PartitionKey, TopicId};
 use lakebed_segment::layout;
 
+use crate::groups;
 use crate::history::{Fate, History, Row};
 use crate::reader::{Fold, Objects, Partition, Reader, RowCache, takeover_of};
 use crate::trace::Trace;
@@ -67,6 +68,7 @@ pub(crate) async fn check(world: &std::sync::Arc<World>) {
         check_flushes(trace, &written);
         if cell == world.climate.cell {
             check_producer_ids(trace, &world.history(), &written, log);
+            groups::check(trace, &world.history().groups, &written.groups, &log.state());
         }
         judged.rows.extend(rows);
         judged.created.extend(written.created);

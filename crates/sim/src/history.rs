@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lakebed_model::{PartitionKey, TopicId};
 
+use crate::groups::GroupHistory;
 use crate::trace::Trace;
 
 /// A record as its producer made it. Its value is unique in its world.
@@ -79,6 +80,8 @@ pub(crate) struct History {
     pub producer_ids: BTreeSet<u64>,
     /// Producer ids, by partition, of which every batch was sent once and acknowledged, and that are used no more.
     pub retired_producers: BTreeSet<(PartitionKey, i64)>,
+    /// What clients of groups know.
+    pub groups: GroupHistory,
     /// How many partitions topics have at least, by what was acknowledged.
     pub partitions: BTreeMap<TopicId, u32>,
 }
@@ -97,6 +100,7 @@ impl History {
             acked_start: BTreeMap::new(),
             producer_ids: BTreeSet::new(),
             retired_producers: BTreeSet::new(),
+            groups: GroupHistory::default(),
             partitions: BTreeMap::new(),
         }
     }

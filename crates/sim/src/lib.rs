@@ -18,6 +18,7 @@ pub mod climate;
 mod consumer;
 mod faults;
 mod fetcher;
+mod groups;
 mod history;
 pub mod many;
 mod merge;

@@ -10,7 +10,7 @@ use crate::climate::Climate;
 use crate::world::{Report, World};
 
 /// What must have been exercised by any run of many worlds: a run that was too tame proves nothing.
-pub const EXERCISED: [&str; 38] = [
+pub const EXERCISED: [&str; 42] = [
     "answers lost",
     "barriers",
     "batches acknowledged",
@@ -19,6 +19,7 @@ pub const EXERCISED: [&str; 38] = [
     "bodies cut",
     "checkpoints damaged",
     "checkpoints dropped",
+    "commits of old generations refused",
     "commits reclaimed",
     "crashes",
     "duplicates answered",
@@ -30,6 +31,8 @@ pub const EXERCISED: [&str; 38] = [
     "flushes known when sent again",
     "flushes out of order",
     "flushes sent again",
+    "generations begun",
+    "groups deleted",
     "late PUTs",
     "late PUTs declined",
     "late commits reclaimed",
@@ -40,6 +43,7 @@ pub const EXERCISED: [&str; 38] = [
     "merges of stretches",
     "messages doubled",
     "neighbours",
+    "offsets committed",
     "offsets out of range",
     "partitions added",
     "producer ids given",

@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
 
+use crate::groups::FoundGroups;
 use crate::history::Row;
 
 /// Objects by their keys.
@@ -66,6 +67,8 @@ pub(crate) struct Fold {
     pub producer_ids: u64,
     /// How many producers were forgotten since the fold began.
     pub forgotten: u64,
+    /// Generations and committed offsets.
+    pub groups: FoundGroups,
     /// Every topic that was ever created.
     pub created: Vec<String>,
 }
@@ -129,8 +132,13 @@ impl<'a> Reader<'a> {
         for topic in array(&base["topics"])? {
             fold.topics.insert(text(&topic["topic"])?, text(&topic["name"])?);
         }
+        fold.groups.gone = number(&base["generation_gone"])?;
         for bucket in buckets {
             for partition in array(bucket)? {
+                if partition.get("group").is_some() {
+                    fold.groups.restore(partition)?;
+                    continue;
+                }
                 let (start, end) = (number(&partition["log_start"])?, number(&partition["high_watermark"])?);
                 let mut contents = Contents { start, end, runs: BTreeMap::new() };
                 for run in array(&partition["runs"])? {
@@ -202,6 +210,7 @@ impl Fold {
             "delete_topic" => {
                 let topic = text(&entry["topic"])?;
                 self.partitions.retain(|(other, _), _| *other != topic);
+                self.groups.forget_topic(&topic);
                 self.topics.remove(&topic).ok_or("a topic that does not exist is deleted")?;
             }
             "add_partitions" => {
@@ -230,6 +239,9 @@ impl Fold {
                 self.producer_ids += count;
             }
             "expire_producers" => self.forgotten += number(&entry["forgotten"])?,
+            "start_generation" | "commit_offsets" | "expire_offsets" | "delete_group" => {
+                self.groups.apply(kind, entry)?
+            }
             "move_reclaim_boundary" | "raise_feature_level" | "alter_topic" => {}
             other => return Err(format!("an entry {other}, which this world does not make")),
         }
@@ -378,14 +390,14 @@ fn json(bytes: &Bytes) -> Result<Value, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
-fn text(value: &Value) -> Result<String, String> {
+pub(crate) fn text(value: &Value) -> Result<String, String> {
     value.as_str().map(str::to_owned).ok_or(format!("{value} is no text"))
 }
 
-fn number(value: &Value) -> Result<u64, String> {
+pub(crate) fn number(value: &Value) -> Result<u64, String> {
     value.as_u64().ok_or(format!("{value} is no number"))
 }
 
-fn array(value: &Value) -> Result<&Vec<Value>, String> {
+pub(crate) fn array(value: &Value) -> Result<&Vec<Value>, String> {
     value.as_array().ok_or(format!("{value} is no list"))
 }

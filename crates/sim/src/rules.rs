@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use crate::climate::Climate;
 
 /// Every rule that can be left out, with its name.
-pub const RULES: [(&str, Broken); 11] = [
+pub const RULES: [(&str, Broken); 12] = [
     ("reclaim-takeovers", Broken::ReclaimTakeovers),
     ("no-list-after-taking-over", Broken::NoListAfterTakingOver),
     ("no-list-before-following", Broken::NoListBeforeFollowing),
@@ -19,6 +19,7 @@ pub const RULES: [(&str, Broken); 11] = [
     ("reclaim-named-rows", Broken::ReclaimNamedRows),
     ("give-ids-in-flight", Broken::GiveIdsInFlight),
     ("forget-busy-producers", Broken::ForgetBusyProducers),
+    ("commit-under-old-generations", Broken::CommitUnderOldGenerations),
 ];
 
 /// The climate of a seed in which a rule is left out.

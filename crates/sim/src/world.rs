@@ -21,7 +21,7 @@ use crate::climate::{Climate, chance, within};
 use crate::history::History;
 use crate::process::{Gate, GatedBackend};
 use crate::trace::{Listener, Trace};
-use crate::{admin, broker, checker, client, faults, neighbour, producers, uploader};
+use crate::{admin, broker, checker, client, faults, groups, neighbour, producers, uploader};
 
 /// The wall clock when a world begins.
 const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -150,6 +150,9 @@ impl World {
         }
         tokio::spawn(admin::run(Arc::clone(self)));
         tokio::spawn(producers::run(Arc::clone(self)));
+        for rival in 0..groups::RIVALS {
+            tokio::spawn(groups::run(Arc::clone(self), rival));
+        }
         for cell in (0..self.climate.cells).filter(|cell| *cell != self.climate.cell) {
             self.trace.count("neighbours");
             tokio::spawn(neighbour::run(Arc::clone(self), cell));

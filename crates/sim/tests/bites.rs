@@ -72,6 +72,11 @@ fn forgetting_producers_that_are_not_idle_is_noticed() {
 }
 
 #[test]
+fn committing_offsets_under_an_old_generation_is_noticed() {
+    must_be_noticed(Broken::CommitUnderOldGenerations);
+}
+
+#[test]
 fn every_rule_that_can_be_left_out_is_tested_here() {
     let source = include_str!("bites.rs");
     for (name, broken) in rules::RULES {

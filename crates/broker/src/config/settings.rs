@@ -87,6 +87,7 @@ const LISTENERS: &str = "Listeners";
 const TOPICS: &str = "Topics";
 const FLUSHES: &str = "Memory and flushes";
 const CONNECTIONS: &str = "Connections";
+const GROUPS: &str = "Consumer groups";
 const WATCHING: &str = "Watching";
 
 const fn sizes(min: u64, max: u64) -> Kind {
@@ -320,6 +321,61 @@ pub const TABLE: &[Setting] = &[
         set: |config, value| config.cors_origins = value.text(),
     },
     Setting {
+        name: "group_session_timeout_min",
+        group: GROUPS,
+        kind: seconds(0, 86_400),
+        auto: None,
+        what: "Shortest session timeout that a member of a consumer group may ask for",
+        effect: "Less lets the partitions of a member that died be given to others sooner, and takes one that paused for dead",
+        for_tests: false,
+        get: |config| Value::Span(config.group_session_timeout_min),
+        set: |config, value| config.group_session_timeout_min = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "group_session_timeout_max",
+        group: GROUPS,
+        kind: seconds(1, 7 * 86_400),
+        auto: None,
+        what: "Longest session timeout that a member of a consumer group may ask for",
+        effect: "More lets members pause for longer; the partitions of one that died stay unread for as long",
+        for_tests: false,
+        get: |config| Value::Span(config.group_session_timeout_max),
+        set: |config, value| config.group_session_timeout_max = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "group_initial_rebalance_delay",
+        group: GROUPS,
+        kind: seconds(0, 600),
+        auto: None,
+        what: "How long a new consumer group waits for more members, anew with each that joins",
+        effect: "More spares rebalances when many consumers start together; 0s lets a lone consumer begin at once (`lakebed dev` does)",
+        for_tests: false,
+        get: |config| Value::Span(config.group_initial_rebalance_delay),
+        set: |config, value| config.group_initial_rebalance_delay = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "group_members_max",
+        group: GROUPS,
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        auto: None,
+        what: "Most members of a consumer group",
+        effect: "Each costs some KiB of the memory, and every rebalance waits for all of them",
+        for_tests: false,
+        get: |config| Value::Count(config.group_members_max as u64),
+        set: |config, value| config.group_members_max = value.number(),
+    },
+    Setting {
+        name: "offsets_retention",
+        group: GROUPS,
+        kind: Kind::Span { min: Duration::from_secs(1), max: Duration::from_secs(3650 * 86_400) },
+        auto: None,
+        what: "How long the committed offsets of a consumer group are kept after its last member has left",
+        effect: "Less forgets groups sooner, whose consumers then begin where auto.offset.reset says; more keeps them in the state, some 200 bytes each",
+        for_tests: false,
+        get: |config| Value::Span(config.offsets_retention),
+        set: |config, value| config.offsets_retention = value.span().unwrap_or_default(),
+    },
+    Setting {
         name: "tail",
         group: FLUSHES,
         kind: Kind::Switch,
@@ -401,6 +457,11 @@ mod tests {
         ("connection_age_max", "14m"),
         ("connection_age_grace", "15m"),
         ("cors_origins", "https://console.example:8443"),
+        ("group_session_timeout_min", "7s"),
+        ("group_session_timeout_max", "20m"),
+        ("group_initial_rebalance_delay", "17s"),
+        ("group_members_max", "18"),
+        ("offsets_retention", "19m"),
         ("tail", "false"),
         ("log", "debug"),
         ("log_format", "json"),
@@ -445,11 +506,21 @@ mod tests {
             connection_age_max,
             connection_age_grace,
             cors_origins,
+            group_session_timeout_min,
+            group_session_timeout_max,
+            group_initial_rebalance_delay,
+            group_members_max,
+            offsets_retention,
             log,
             log_format,
             otlp_endpoint,
             otlp_one_in,
         } = config;
+        assert_ne!(group_session_timeout_min, default.group_session_timeout_min);
+        assert_ne!(group_session_timeout_max, default.group_session_timeout_max);
+        assert_ne!(group_initial_rebalance_delay, default.group_initial_rebalance_delay);
+        assert_ne!(group_members_max, default.group_members_max);
+        assert_ne!(offsets_retention, default.offsets_retention);
         assert_ne!(log, default.log);
         assert_ne!(log_format, default.log_format);
         assert_ne!(otlp_endpoint, default.otlp_endpoint);

@@ -10,7 +10,6 @@
 //! 3. When the ingest buffer is full, starting a produce waits, and the socket is not read.
 //! 4. After anything malformed nothing more is read; what was started before is answered, and the connection is closed.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -27,11 +26,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::Service;
 use super::frame::{FrameError, FrameReader};
 use super::in_flight::{InFlightBytes, Taken};
 use super::request::{Parsed, Request, RequestError, parse};
 use super::response::{Outgoing, Reply, ReplyTo};
+use super::{Ends, Service};
 use crate::metrics::Metrics;
 use crate::request_memory::RequestMemory;
 
@@ -84,7 +83,7 @@ pub(crate) enum Ended {
 /// [`Ended`], unless the peer closed between requests or the broker shuts down.
 pub(crate) async fn serve(
     mut stream: TcpStream,
-    reached_at: SocketAddr,
+    ends: Ends,
     service: &Arc<Service>,
     shutdown: &CancellationToken,
 ) -> Result<(), Ended> {
@@ -93,7 +92,7 @@ pub(crate) async fn serve(
         FrameReader::new(read_half, service.buffers.clone(), service.request_budgets.clone(), service.frame_limits);
     let (sender, receiver) = mpsc::channel(IN_FLIGHT_MAX);
     let mut writing = pin!(write_answers(write_half, receiver, &service.metrics));
-    let reading = read_requests(frames, reached_at, service, sender, shutdown);
+    let reading = read_requests(frames, ends, service, sender, shutdown);
     let read = tokio::select! {
         biased;
         written = &mut writing => return written,
@@ -109,7 +108,7 @@ pub(crate) async fn serve(
 /// hold, is started or refused all the same, so that it has an answer.
 async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
     mut frames: FrameReader<R>,
-    reached_at: SocketAddr,
+    ends: Ends,
     service: &Arc<Service>,
     started: mpsc::Sender<InFlight>,
     shutdown: &CancellationToken,
@@ -131,7 +130,7 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
             Parsed::Request(request) => {
                 let counted = (service.metrics.request(request.reply_to.api, request.reply_to.version), arrived);
                 let accounted_elsewhere = request.is_produce();
-                let answer = traced(*request, reached_at, service).await;
+                let answer = traced(*request, ends, service).await;
                 // SUBTLE: the ingest buffer counts a produced batch from here on; kept here too, it would count twice.
                 let memory = (!accounted_elsewhere).then_some(frame.memory);
                 slot.send(InFlight { answer, memory, taken, counted });
@@ -145,13 +144,13 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
 }
 
 /// Starts a request, in a span of its own if requests are traced: from its arrival to its answer.
-async fn traced(request: Request, reached_at: SocketAddr, service: &Arc<Service>) -> Started {
+async fn traced(request: Request, ends: Ends, service: &Arc<Service>) -> Started {
     let ReplyTo { api, version, .. } = request.reply_to;
     let span = tracing::debug_span!(target: TRACE_TARGET, "kafka", otel.name = api.name, otel.kind = "server", version);
     if span.is_disabled() {
-        return service.start(request, reached_at).await;
+        return service.start(request, ends).await;
     }
-    let answer = service.start(request, reached_at).instrument(span.clone()).await;
+    let answer = service.start(request, ends).instrument(span.clone()).await;
     answer.instrument(span).boxed()
 }
 

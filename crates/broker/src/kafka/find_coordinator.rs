@@ -1,5 +1,6 @@
-//! FindCoordinator: there are no groups yet. Advertised all the same, because librdkafka takes a broker without it for one that
-//! can't do LZ4, and silently sends uncompressed batches.
+//! FindCoordinator: this broker coordinates all groups. There are no transactions yet.
+
+use std::net::SocketAddr;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -7,26 +8,39 @@ use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinator
 use kafka_protocol::protocol::StrBytes;
 
 use super::response::{Reply, ReplyTo};
+use super::{NODE_ID, Service};
 
-const WHY: &str = "this broker has no consumer groups and no transactions yet; assign partitions by hand";
+/// Kafka's number for groups, among the kinds of keys.
+const GROUP: i8 = 0;
+const WHY: &str = "this broker has no transactions and no share groups yet";
 
-/// Answers that no coordinator is available.
-pub(super) fn answer(reply_to: ReplyTo, request: &FindCoordinatorRequest) -> Reply {
-    let code = ResponseError::CoordinatorNotAvailable.code();
-    let why = Some(StrBytes::from_static_str(WHY));
-    let nobody = BrokerId(-1);
+/// Names this broker for groups, and nobody for anything else.
+pub(super) fn answer(
+    service: &Service,
+    reply_to: ReplyTo,
+    request: &FindCoordinatorRequest,
+    reached_at: SocketAddr,
+) -> Reply {
+    let found = (request.key_type == GROUP).then(|| service.reached_by_clients(reached_at));
+    let why = found.is_none().then(|| StrBytes::from_static_str(WHY));
+    let code = if found.is_some() { 0 } else { ResponseError::CoordinatorNotAvailable.code() };
+    let node = BrokerId(if found.is_some() { NODE_ID } else { -1 });
+    let (host, port) =
+        found.map_or((StrBytes::default(), -1), |(host, port)| (StrBytes::from_string(host), i32::from(port)));
     let response = if reply_to.version >= 4 {
         let coordinator = |key: &StrBytes| {
             Coordinator::default()
                 .with_key(key.clone())
-                .with_node_id(nobody)
-                .with_port(-1)
+                .with_node_id(node)
+                .with_host(host.clone())
+                .with_port(port)
                 .with_error_code(code)
                 .with_error_message(why.clone())
         };
         FindCoordinatorResponse::default().with_coordinators(request.coordinator_keys.iter().map(coordinator).collect())
     } else {
-        let response = FindCoordinatorResponse::default().with_error_code(code).with_node_id(nobody).with_port(-1);
+        let response =
+            FindCoordinatorResponse::default().with_error_code(code).with_node_id(node).with_host(host).with_port(port);
         if reply_to.version >= 1 { response.with_error_message(why) } else { response }
     };
     reply_to.send(&response)

@@ -7,9 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Service;
 use super::connection::{Ended, serve};
 use super::frame::FrameError;
+use super::{Ends, Service};
 use crate::connections::{Accepted, Acceptor};
 
 /// Accepts connections until shutdown. Ends when no more are accepted; `connections` tracks those that are still served.
@@ -39,7 +39,7 @@ async fn connection(
     shutdown: &CancellationToken,
 ) {
     service.metrics.connection_opened();
-    let ended = serve(stream, reached_at, service, shutdown).await;
+    let ended = serve(stream, Ends { reached_at, peer }, service, shutdown).await;
     service.metrics.connection_ended();
     let Err(ended) = ended else { return };
     let cause = cause(&ended);

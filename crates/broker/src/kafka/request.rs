@@ -5,11 +5,13 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListConfigResourcesRequest, ListOffsetsRequest,
-    ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use lakebed_wire::kafka::{self, Api, Support};
@@ -23,6 +25,8 @@ pub(crate) struct Request {
     pub(crate) reply_to: ReplyTo,
     /// What is asked.
     pub(crate) body: Body,
+    /// What its client calls itself; only told with what makes a member of a group.
+    pub(crate) client_id: String,
 }
 
 /// What is asked.
@@ -38,6 +42,7 @@ pub(crate) enum Body {
     DeleteTopics(DeleteTopicsRequest),
     InitProducerId(InitProducerIdRequest),
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+    Group(Box<GroupBody>),
     Admin(Admin),
 }
 
@@ -56,6 +61,21 @@ pub(crate) enum Admin {
     DescribeCluster(DescribeClusterRequest),
     DescribeProducers(DescribeProducersRequest),
     ListConfigResources(ListConfigResourcesRequest),
+}
+
+/// What is asked of a consumer group.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum GroupBody {
+    Join(JoinGroupRequest),
+    Sync(SyncGroupRequest),
+    Heartbeat(HeartbeatRequest),
+    Leave(LeaveGroupRequest),
+    Commit(OffsetCommitRequest),
+    Fetch(OffsetFetchRequest),
+    Describe(DescribeGroupsRequest),
+    List(ListGroupsRequest),
+    Delete(DeleteGroupsRequest),
+    DeleteOffsets(OffsetDeleteRequest),
 }
 
 /// What a frame holds.
@@ -122,7 +142,9 @@ pub(crate) fn parse(frame: &Bytes) -> Result<Parsed, RequestError> {
     let mut rest = frame.slice(header.body_start..).slice(..body_bytes);
     let body =
         decode(api, version, &mut rest).map_err(|what| RequestError::Undecodable { api: api.name, version, what })?;
-    Ok(Parsed::Request(Box::new(Request { reply_to: ReplyTo { api, version, correlation_id }, body })))
+    let named = if api.key == kafka::JOIN_GROUP { header.client_id.unwrap_or_default() } else { "" };
+    let client_id = named.to_owned();
+    Ok(Parsed::Request(Box::new(Request { reply_to: ReplyTo { api, version, correlation_id }, body, client_id })))
 }
 
 fn decode(api: &Api, version: i16, bytes: &mut Bytes) -> Result<Body, String> {
@@ -152,6 +174,16 @@ fn decode(api: &Api, version: i16, bytes: &mut Bytes) -> Result<Body, String> {
         kafka::DESCRIBE_CLUSTER => Body::Admin(Admin::DescribeCluster(message(bytes, version)?)),
         kafka::DESCRIBE_PRODUCERS => Body::Admin(Admin::DescribeProducers(message(bytes, version)?)),
         kafka::LIST_CONFIG_RESOURCES => Body::Admin(Admin::ListConfigResources(message(bytes, version)?)),
+        kafka::JOIN_GROUP => GroupBody::Join(message(bytes, version)?).into(),
+        kafka::SYNC_GROUP => GroupBody::Sync(message(bytes, version)?).into(),
+        kafka::HEARTBEAT => GroupBody::Heartbeat(message(bytes, version)?).into(),
+        kafka::LEAVE_GROUP => GroupBody::Leave(message(bytes, version)?).into(),
+        kafka::OFFSET_COMMIT => GroupBody::Commit(message(bytes, version)?).into(),
+        kafka::OFFSET_FETCH => GroupBody::Fetch(message(bytes, version)?).into(),
+        kafka::DESCRIBE_GROUPS => GroupBody::Describe(message(bytes, version)?).into(),
+        kafka::LIST_GROUPS => GroupBody::List(message(bytes, version)?).into(),
+        kafka::DELETE_GROUPS => GroupBody::Delete(message(bytes, version)?).into(),
+        kafka::OFFSET_DELETE => GroupBody::DeleteOffsets(message(bytes, version)?).into(),
         other => unreachable!("API key {other} is in the table and has a message"),
     })
 }

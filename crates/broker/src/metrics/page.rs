@@ -91,6 +91,7 @@ fn gather(rooms: &Rooms) -> Samples {
     store(&mut samples, rooms);
     caches(&mut samples, rooms);
     merging(&mut samples, rooms);
+    groups(&mut samples, rooms);
     loops(&mut samples, rooms);
     samples
 }
@@ -272,14 +273,30 @@ fn merging(samples: &mut Samples, rooms: &Rooms) {
     samples.level("merge_objects_set_aside", &[], load(&counts.set_aside) as f64);
 }
 
+fn groups(samples: &mut Samples, rooms: &Rooms) {
+    let (state, counts) = (rooms.log.state(), rooms.groups.counts());
+    let (loaded, members, bytes) = rooms.groups.size();
+    samples.level("kafka_consumer_groups", &[], state.group_count().max(loaded) as f64);
+    samples.level("kafka_consumer_group_consumers", &[], members as f64);
+    samples.level("kafka_consumer_group_memory", &[], bytes as f64);
+    samples.level("kafka_consumer_group_memory_limit", &[], rooms.groups.bytes_max() as f64);
+    samples.level("kafka_consumer_group_state", &[], state.groups_bytes() as f64);
+    samples.count("kafka_consumer_group_rebalances", &[], load(&counts.generations));
+    samples.count("kafka_consumer_group_offset_commits", &[], load(&counts.commits));
+    samples.count("kafka_consumer_group_offsets_committed", &[], load(&counts.offsets));
+    samples.count("kafka_consumer_group_log_writes", &[], load(&counts.writes));
+    samples.count("kafka_consumer_group_expiries", &[], load(&counts.expired));
+}
+
 fn loops(samples: &mut Samples, rooms: &Rooms) {
     let (log, metrics) = (rooms.log.counts(), &rooms.metrics);
-    let all: [(&str, &AtomicI64); 5] = [
+    let all: [(&str, &AtomicI64); 6] = [
         ("merge", &rooms.merges.success_at_ms),
         ("checkpoint", &log.checkpoint_at_ms),
         ("reclaim", &log.reclaim_at_ms),
         ("probe", &metrics.probe_at_ms),
         ("publish", &metrics.publish_at_ms),
+        ("offsets_expiry", &rooms.groups.counts().expiry_at_ms),
     ];
     for (name, at_ms) in all {
         let seconds = at_ms.load(Ordering::Relaxed) as f64 / 1e3;

@@ -127,7 +127,17 @@ pub const METRICS: &[Described] = &[
     counter("merge_runs", None, &[], "Runs that merges replaced", "As merge_objects."),
     counter("merge_written", BYTES, &[], "Bytes of the objects that merges wrote", "What merging costs in bandwidth."),
     gauge("merge_objects_set_aside", None, &[], "Objects that merging leaves alone: damaged or unreadable ones", "Above 0: the log names them; restore the object or delete its topic."),
-    gauge("loop_last_success_timestamp", SECONDS, &["loop"], "When a background task last did what it is for, in seconds since 1970; 0 if not yet", "merge also counts when nothing is to be done. checkpoint and reclaim come after a thousand commits, probe when clients are connected and nothing is committed. Hours behind while commits go on: the log says why."),
+    gauge("kafka_consumer_groups", None, &[], "Consumer groups that have members or committed offsets", "Growing without end: clients draw group names at random; offsets_retention forgets them."),
+    gauge("kafka_consumer_group_consumers", None, &[], "Members of consumer groups, of all groups together", "Falling at once: see what the members log."),
+    gauge("kafka_consumer_group_memory", BYTES, &[], "Memory held by members and their subscriptions", "At its limit nobody more is taken in (COORDINATOR_NOT_AVAILABLE): more memory for the broker raises it."),
+    gauge("kafka_consumer_group_memory_limit", BYTES, &[], "The most that kafka_consumer_group_memory may be", "More memory for the broker raises it."),
+    gauge("kafka_consumer_group_state", BYTES, &[], "What groups and their committed offsets count in the state; at most 64 MiB", "Near 64 MiB commits are refused: delete groups, or lower offsets_retention."),
+    counter("kafka_consumer_group_rebalances", None, &[], "Generations of groups that began with members", "A high rate: members come and go, or are taken for gone; raise their session timeouts."),
+    counter("kafka_consumer_group_offset_commits", None, &[], "Commits of offsets that became durable", "Its rate is that of consumers' commits."),
+    counter("kafka_consumer_group_offsets_committed", None, &[], "Offsets in those commits", "Divided by commits: how many partitions consumers have."),
+    counter("kafka_consumer_group_log_writes", None, &[], "Writes to the log by groups, each with all that waited", "At most one a flush interval, and one for each rebalance that could not wait."),
+    counter("kafka_consumer_group_expiries", None, &[], "How often something of a group without members was let expire", "As offsets_retention says."),
+    gauge("loop_last_success_timestamp", SECONDS, &["loop"], "When a background task last did what it is for, in seconds since 1970; 0 if not yet", "merge also counts when nothing is to be done. checkpoint and reclaim come after a thousand commits, offsets_expiry every ten minutes or a tenth of offsets_retention, probe when clients are connected and nothing is committed. Hours behind while commits go on: the log says why."),
 ];
 
 /// The reference page.

@@ -5,6 +5,7 @@
 mod admin;
 mod client;
 mod durability;
+mod group_versions;
 mod hostile;
 mod http;
 mod http_connections;

@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use crate::client::{Client, Running, batch, fetch_of, metadata_of, produce_of, text, topic_name};
+use crate::group_versions;
 
 /// What every version is tried on.
 struct World {
@@ -68,8 +69,15 @@ async fn a_newer_api_versions_is_answered_in_version_0_with_the_whole_table() {
 #[tokio::test]
 async fn what_is_not_advertised_closes_the_connection() {
     let broker = Running::in_memory().await;
-    for (key, version) in [(kafka::FETCH, 3), (kafka::METADATA, 14), (kafka::PRODUCE, 13), (11, 0), (999, 0), (-1, -1)]
-    {
+    for (key, version) in [
+        (kafka::FETCH, 3),
+        (kafka::METADATA, 14),
+        (kafka::PRODUCE, 13),
+        (kafka::JOIN_GROUP, 10),
+        (24, 0),
+        (999, 0),
+        (-1, -1),
+    ] {
         let mut client = broker.client().await;
         let mut bytes = vec![0, 0, 0, 10];
         bytes.extend_from_slice(&i16::to_be_bytes(key));
@@ -98,6 +106,7 @@ impl World {
             kafka::INIT_PRODUCER_ID => self.init_producer_id(version).await,
             kafka::OFFSET_FOR_LEADER_EPOCH => self.leader_epoch(version).await,
             key if crate::admin::try_out(&self.broker, &mut self.client, key, version).await => {}
+            other if group_versions::try_out(&mut self.client, other, version).await => {}
             other => panic!("API key {other} is advertised, but this test does not know it"),
         }
     }
@@ -177,15 +186,25 @@ impl World {
     }
 
     async fn find_coordinator(&mut self, version: i16) {
-        let expected = ResponseError::CoordinatorNotAvailable.code();
+        let transactions = ResponseError::CoordinatorNotAvailable.code();
+        let port = i32::from(self.broker.kafka.port());
         let request = FindCoordinatorRequest::default();
+        if version >= 1 {
+            let keys = request.clone().with_key_type(1);
+            let keys =
+                if version >= 4 { keys.with_coordinator_keys(vec![text("t")]) } else { keys.with_key(text("t")) };
+            let answer = self.client.call(version, &keys).await;
+            let code = answer.coordinators.first().map_or(answer.error_code, |one| one.error_code);
+            assert_eq!(code, transactions, "there are no transactions yet");
+        }
         if version >= 4 {
             let answer = self.client.call(version, &request.with_coordinator_keys(vec![text("a"), text("b")])).await;
-            let codes: Vec<_> = answer.coordinators.iter().map(|one| (one.key.to_string(), one.error_code)).collect();
-            assert_eq!(codes, [("a".to_owned(), expected), ("b".to_owned(), expected)]);
+            let codes: Vec<_> =
+                answer.coordinators.iter().map(|one| (one.key.as_str(), one.error_code, one.port)).collect();
+            assert_eq!(codes, [("a", 0, port), ("b", 0, port)]);
         } else {
             let answer = self.client.call(version, &request.with_key(text("a"))).await;
-            assert_eq!(answer.error_code, expected);
+            assert_eq!((answer.error_code, answer.port), (0, port));
         }
     }
 

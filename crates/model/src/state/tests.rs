@@ -2,6 +2,7 @@
 //! every commit, and named cases for each rule.
 
 mod broken;
+mod groups;
 mod history;
 mod idempotence;
 mod merges;

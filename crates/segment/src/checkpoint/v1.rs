@@ -9,13 +9,15 @@ use lakebed_model::producer::{Producer, RECENT_BATCHES, RecentBatch};
 use lakebed_model::snapshot::PartitionSnapshot;
 use lakebed_model::state::RunOutcomes;
 use lakebed_model::{
-    CommitNumber, Directory, FeatureLevel, FlushId, Nonce, ObjectId, Offset, Partition, PartitionIndex, PartitionKey,
-    Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot, Topic, TopicId, TopicName,
+    CommitNumber, Directory, FeatureLevel, FlushId, Generation, Group, GroupId, Nonce, ObjectId, Offset, Partition,
+    PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot, Topic, TopicId,
+    TopicName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::commit::groups_v1::GroupV1;
 use crate::commit::v1::{OutcomeV1, outcome, outcome_v1, rows_hash, timestamps};
 use crate::error::{FormatError, malformed};
 use crate::text::{Hex, Text};
@@ -35,6 +37,8 @@ struct BaseV1 {
     producer_ids: u64,
     topics: Vec<TopicV1>,
     flushes: Vec<FlushV1>,
+    /// The highest generation of any group that was deleted.
+    generation_gone: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,10 +111,11 @@ pub(super) fn encode_base(snapshot: &Snapshot) -> Vec<u8> {
         producer_ids: snapshot.producer_ids,
         topics: snapshot.topics.iter().map(topic_v1).collect(),
         flushes: snapshot.flushes.iter().map(flush_v1).collect(),
+        generation_gone: snapshot.generation_gone.get(),
     })
 }
 
-/// Reads the base part: a snapshot without partitions.
+/// Reads the base part: a snapshot without partitions and groups.
 pub(super) fn decode_base(bytes: &[u8]) -> Result<Snapshot, FormatError> {
     let base: BaseV1 = json("the base of a checkpoint", bytes)?;
     let directories = base.directories.into_iter().map(|(number, at)| (CommitNumber::new(number), at.0));
@@ -126,6 +131,8 @@ pub(super) fn decode_base(bytes: &[u8]) -> Result<Snapshot, FormatError> {
         topics: base.topics.into_iter().map(topic).collect::<Result<_, _>>()?,
         flushes: base.flushes.into_iter().map(flush).collect::<Result<_, _>>()?,
         partitions: Vec::new(),
+        generation_gone: Generation::new(base.generation_gone),
+        groups: Vec::new(),
     })
 }
 
@@ -172,6 +179,18 @@ pub(super) fn estimate_bytes(partition: &PartitionSnapshot) -> usize {
     const RUN_BYTES: usize = 90;
     const PRODUCER_BYTES: usize = 130;
     PARTITION_BYTES + partition.runs.len() * RUN_BYTES + partition.producers.len() * PRODUCER_BYTES
+}
+
+/// The bytes of a part with groups.
+pub(super) fn encode_groups(groups: &[&(GroupId, Group)]) -> Vec<u8> {
+    let groups: Vec<GroupV1> = groups.iter().map(|(id, group)| GroupV1::from((id, group))).collect();
+    bytes_of(&groups)
+}
+
+/// Reads a part with groups.
+pub(super) fn decode_groups(bytes: &[u8]) -> Result<Vec<(GroupId, Group)>, FormatError> {
+    let groups: Vec<GroupV1> = json("groups of a checkpoint", bytes)?;
+    groups.into_iter().map(TryFrom::try_from).collect()
 }
 
 /// The bytes of each bucket part.

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 
 use lakebed_model::{
     BatchFacts, BatchRefusal, Commit, CommitNumber, Directory, Entry, FeatureLevel, Flush, FlushBody, FlushId,
-    FlushRun, Merge, MergedRun, Nonce, Offset, Outcome, PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId,
-    ProducerStamp, RowsHash, SegmentId, Sequence, Takeover, TimestampRange, TopicId, TopicName,
+    FlushRun, Generation, Merge, MergedRun, Nonce, Offset, Outcome, PartitionIndex, PartitionKey, Place, ProducerEpoch,
+    ProducerId, ProducerStamp, RowsHash, SegmentId, Sequence, Takeover, TimestampRange, TopicId, TopicName,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::groups_v1::{CommitOffsetsV1, DeleteOffsetsV1, StartGenerationV1, group_id};
 use crate::error::{FormatError, malformed};
 use crate::text::{Hex, Text};
 
@@ -38,6 +39,11 @@ enum EntryV1 {
     Flush(FlushV1),
     Merge { segment: Text<SegmentId>, runs: Vec<MergedRunV1> },
     MoveLogStart { topic: Text<Uuid>, partition: u32, offset: u64 },
+    StartGeneration(StartGenerationV1),
+    CommitOffsets(CommitOffsetsV1),
+    DeleteOffsets(DeleteOffsetsV1),
+    ExpireOffsets { group: String, generation: u32, before_ms: i64 },
+    DeleteGroup { group: String, generation: u32 },
     MoveReclaimBoundary { id: Text<SegmentId> },
     AllotProducerIds { first: u64, count: u32 },
     ExpireProducers { before_ms: i64, forgotten: u64 },
@@ -170,6 +176,17 @@ impl From<&Entry> for EntryV1 {
                 partition: partition.partition.get(),
                 offset: offset.get(),
             },
+            Entry::StartGeneration(start) => Self::StartGeneration(start.into()),
+            Entry::CommitOffsets(commit) => Self::CommitOffsets(commit.into()),
+            Entry::DeleteOffsets(delete) => Self::DeleteOffsets(delete.into()),
+            Entry::ExpireOffsets { group, generation, before_ms } => Self::ExpireOffsets {
+                group: group.as_str().to_owned(),
+                generation: generation.get(),
+                before_ms: *before_ms,
+            },
+            Entry::DeleteGroup { group, generation } => {
+                Self::DeleteGroup { group: group.as_str().to_owned(), generation: generation.get() }
+            }
             Entry::MoveReclaimBoundary(id) => Self::MoveReclaimBoundary { id: Text(*id) },
             Entry::AllotProducerIds { first, count } => Self::AllotProducerIds { first: *first, count: *count },
             Entry::ExpireProducers { before_ms, forgotten } => {
@@ -204,6 +221,15 @@ impl TryFrom<EntryV1> for Entry {
             }),
             EntryV1::MoveLogStart { topic, partition, offset } => {
                 Self::MoveLogStart { partition: partition_key(topic.0, partition), offset: Offset::new(offset) }
+            }
+            EntryV1::StartGeneration(start) => Self::StartGeneration(start.try_into()?),
+            EntryV1::CommitOffsets(commit) => Self::CommitOffsets(commit.try_into()?),
+            EntryV1::DeleteOffsets(delete) => Self::DeleteOffsets(delete.try_into()?),
+            EntryV1::ExpireOffsets { group, generation, before_ms } => {
+                Self::ExpireOffsets { group: group_id(&group)?, generation: Generation::new(generation), before_ms }
+            }
+            EntryV1::DeleteGroup { group, generation } => {
+                Self::DeleteGroup { group: group_id(&group)?, generation: Generation::new(generation) }
             }
             EntryV1::MoveReclaimBoundary { id } => Self::MoveReclaimBoundary(id.0),
             EntryV1::AllotProducerIds { first, count } => Self::AllotProducerIds { first, count },

@@ -8,6 +8,7 @@ use lakebed_model::{
     Nonce, Offset, Outcome, PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, ProducerStamp, SegmentId,
     Sequence, State, Takeover, TopicId, TopicName,
 };
+use lakebed_model::{CommitOffsets, CommittedOffset, DeleteOffsets, Generation, GroupId, GroupKind, StartGeneration};
 use lakebed_model::{Draft, FlushProposal, ProposedRun, Snapshot};
 use lakebed_segment::batch::{Codec, Encoder, Fields, Limits, Record, Rows, TimestampType, decode};
 use lakebed_segment::body::{Body, seal};
@@ -184,10 +185,49 @@ pub fn commit_with_rows() -> Commit {
                 runs,
             }),
             Entry::MoveLogStart { partition: partition(1, 0), offset: Offset::new(101) },
+            Entry::StartGeneration(start_generation(4)),
+            Entry::CommitOffsets(commit_offsets(4)),
+            Entry::DeleteOffsets(DeleteOffsets {
+                group: group(),
+                generation: Generation::new(4),
+                partitions: vec![partition(1, 0), partition(1, 2), partition(2, 0)],
+            }),
+            Entry::ExpireOffsets { group: group(), generation: Generation::new(4), before_ms: INGEST_TIME_MS },
+            Entry::DeleteGroup { group: group(), generation: Generation::new(4) },
             Entry::AllotProducerIds { first: 3000, count: 1000 },
             Entry::ExpireProducers { before_ms: INGEST_TIME_MS - 86_400_000, forgotten: 2 },
         ],
     }
+}
+
+pub fn group() -> GroupId {
+    GroupId::new("readers/\u{1f980}").unwrap()
+}
+
+pub fn start_generation(generation: u32) -> StartGeneration {
+    StartGeneration {
+        group: group(),
+        generation: Generation::new(generation),
+        kind: GroupKind::Classic,
+        protocol_type: "consumer".into(),
+        members: 2,
+        time_ms: INGEST_TIME_MS,
+    }
+}
+
+pub fn commit_offsets(generation: u32) -> CommitOffsets {
+    let at = |offset, leader_epoch, metadata: &str| CommittedOffset {
+        offset: Offset::new(offset),
+        leader_epoch,
+        time_ms: INGEST_TIME_MS + 2,
+        metadata: metadata.into(),
+    };
+    let offsets = vec![
+        (partition(1, 0), at(3, Some(0), "")),
+        (partition(1, 2), at(i64::MAX as u64, None, "a \"note\"\n")),
+        (partition(2, 0), at(0, None, "grüße")),
+    ];
+    CommitOffsets { group: group(), generation: Generation::new(generation), offsets }
 }
 
 pub fn takeover() -> Commit {
@@ -203,7 +243,7 @@ pub fn takeover() -> Commit {
     }
 }
 
-/// A state that came about by commits: topics, runs inline and in segments, producers.
+/// A state that came about by commits: topics, runs inline and in segments, producers, a group.
 pub fn state() -> State {
     let writer = Nonce::new(0x5eed);
     let first = State::new(directory(0, 1));
@@ -248,6 +288,10 @@ pub fn state() -> State {
             runs,
         };
         draft.flush(&proposal).unwrap();
+        if round == 5 {
+            draft.change(lakebed_model::Change::StartGeneration(start_generation(1))).unwrap();
+            draft.change(lakebed_model::Change::CommitOffsets(commit_offsets(1))).unwrap();
+        }
         state = draft.seal(writer, 6).1;
     }
     state

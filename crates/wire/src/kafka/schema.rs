@@ -4,6 +4,7 @@
 //! No struct contains itself, so the depth of a walk is the depth of these constants.
 
 pub(super) mod admin;
+pub(super) mod groups;
 
 /// What is encoded in one place.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +113,16 @@ pub(super) const BODIES: &[Body] = &[
     Body { key: super::DESCRIBE_CLUSTER, since: 0, until: 2, fields: admin::DESCRIBE_CLUSTER },
     Body { key: super::DESCRIBE_PRODUCERS, since: 0, until: 0, fields: admin::DESCRIBE_PRODUCERS },
     Body { key: super::LIST_CONFIG_RESOURCES, since: 0, until: 1, fields: admin::LIST_CONFIG_RESOURCES },
+    Body { key: super::OFFSET_COMMIT, since: 2, until: 9, fields: groups::OFFSET_COMMIT },
+    Body { key: super::OFFSET_FETCH, since: 1, until: 9, fields: groups::OFFSET_FETCH },
+    Body { key: super::JOIN_GROUP, since: 0, until: 9, fields: groups::JOIN_GROUP },
+    Body { key: super::HEARTBEAT, since: 0, until: 4, fields: groups::HEARTBEAT },
+    Body { key: super::LEAVE_GROUP, since: 0, until: 5, fields: groups::LEAVE_GROUP },
+    Body { key: super::SYNC_GROUP, since: 0, until: 5, fields: groups::SYNC_GROUP },
+    Body { key: super::DESCRIBE_GROUPS, since: 0, until: 6, fields: groups::DESCRIBE_GROUPS },
+    Body { key: super::LIST_GROUPS, since: 0, until: 5, fields: groups::LIST_GROUPS },
+    Body { key: super::DELETE_GROUPS, since: 0, until: 2, fields: groups::DELETE_GROUPS },
+    Body { key: super::OFFSET_DELETE, since: 0, until: 0, fields: groups::OFFSET_DELETE },
 ];
 
 const PRODUCE: Struct = plain(

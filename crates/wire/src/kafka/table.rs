@@ -42,8 +42,24 @@ pub const FETCH: i16 = 1;
 pub const LIST_OFFSETS: i16 = 2;
 /// Key of Metadata.
 pub const METADATA: i16 = 3;
+/// Key of OffsetCommit.
+pub const OFFSET_COMMIT: i16 = 8;
+/// Key of OffsetFetch.
+pub const OFFSET_FETCH: i16 = 9;
 /// Key of FindCoordinator.
 pub const FIND_COORDINATOR: i16 = 10;
+/// Key of JoinGroup.
+pub const JOIN_GROUP: i16 = 11;
+/// Key of Heartbeat.
+pub const HEARTBEAT: i16 = 12;
+/// Key of LeaveGroup.
+pub const LEAVE_GROUP: i16 = 13;
+/// Key of SyncGroup.
+pub const SYNC_GROUP: i16 = 14;
+/// Key of DescribeGroups.
+pub const DESCRIBE_GROUPS: i16 = 15;
+/// Key of ListGroups.
+pub const LIST_GROUPS: i16 = 16;
 /// Key of ApiVersions.
 pub const API_VERSIONS: i16 = 18;
 /// Key of CreateTopics.
@@ -78,6 +94,13 @@ pub const DESCRIBE_CLUSTER: i16 = 60;
 pub const DESCRIBE_PRODUCERS: i16 = 61;
 /// Key of ListConfigResources.
 pub const LIST_CONFIG_RESOURCES: i16 = 74;
+/// Key of DeleteGroups.
+pub const DELETE_GROUPS: i16 = 42;
+/// Key of OffsetDelete.
+pub const OFFSET_DELETE: i16 = 47;
+
+/// No version is flexible.
+const NEVER: i16 = i16::MAX;
 
 /// Everything that `ApiVersions` shows, in the order of keys.
 pub const API_TABLE: &[Api] = &[
@@ -85,7 +108,15 @@ pub const API_TABLE: &[Api] = &[
     Api { key: FETCH, name: "Fetch", min: 4, max: 17, decoded_from: 4, flexible_from: 12 },
     Api { key: LIST_OFFSETS, name: "ListOffsets", min: 1, max: 10, decoded_from: 1, flexible_from: 6 },
     Api { key: METADATA, name: "Metadata", min: 0, max: 13, decoded_from: 0, flexible_from: 9 },
+    Api { key: OFFSET_COMMIT, name: "OffsetCommit", min: 2, max: 9, decoded_from: 2, flexible_from: 8 },
+    Api { key: OFFSET_FETCH, name: "OffsetFetch", min: 1, max: 9, decoded_from: 1, flexible_from: 6 },
     Api { key: FIND_COORDINATOR, name: "FindCoordinator", min: 0, max: 6, decoded_from: 0, flexible_from: 3 },
+    Api { key: JOIN_GROUP, name: "JoinGroup", min: 0, max: 9, decoded_from: 0, flexible_from: 6 },
+    Api { key: HEARTBEAT, name: "Heartbeat", min: 0, max: 4, decoded_from: 0, flexible_from: 4 },
+    Api { key: LEAVE_GROUP, name: "LeaveGroup", min: 0, max: 5, decoded_from: 0, flexible_from: 4 },
+    Api { key: SYNC_GROUP, name: "SyncGroup", min: 0, max: 5, decoded_from: 0, flexible_from: 4 },
+    Api { key: DESCRIBE_GROUPS, name: "DescribeGroups", min: 0, max: 6, decoded_from: 0, flexible_from: 5 },
+    Api { key: LIST_GROUPS, name: "ListGroups", min: 0, max: 5, decoded_from: 0, flexible_from: 3 },
     Api { key: API_VERSIONS, name: "ApiVersions", min: 0, max: 4, decoded_from: 0, flexible_from: 3 },
     Api { key: CREATE_TOPICS, name: "CreateTopics", min: 2, max: 7, decoded_from: 2, flexible_from: 5 },
     Api { key: DELETE_TOPICS, name: "DeleteTopics", min: 1, max: 6, decoded_from: 1, flexible_from: 4 },
@@ -104,6 +135,7 @@ pub const API_TABLE: &[Api] = &[
     Api { key: ALTER_CONFIGS, name: "AlterConfigs", min: 0, max: 2, decoded_from: 0, flexible_from: 2 },
     Api { key: DESCRIBE_LOG_DIRS, name: "DescribeLogDirs", min: 1, max: 4, decoded_from: 1, flexible_from: 2 },
     Api { key: CREATE_PARTITIONS, name: "CreatePartitions", min: 0, max: 3, decoded_from: 0, flexible_from: 2 },
+    Api { key: DELETE_GROUPS, name: "DeleteGroups", min: 0, max: 2, decoded_from: 0, flexible_from: 2 },
     Api { key: ELECT_LEADERS, name: "ElectLeaders", min: 0, max: 2, decoded_from: 0, flexible_from: 2 },
     Api {
         key: INCREMENTAL_ALTER_CONFIGS,
@@ -121,6 +153,7 @@ pub const API_TABLE: &[Api] = &[
         decoded_from: 0,
         flexible_from: 0,
     },
+    Api { key: OFFSET_DELETE, name: "OffsetDelete", min: 0, max: 0, decoded_from: 0, flexible_from: NEVER },
     Api {
         key: DESCRIBE_CLIENT_QUOTAS,
         name: "DescribeClientQuotas",

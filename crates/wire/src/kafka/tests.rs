@@ -109,6 +109,18 @@ fn shapes_are_counted_for_at_least_what_the_decoder_allocates() {
     check::<list_partition_reassignments_request::ListPartitionReassignmentsTopics>(
         &schema::admin::TOPIC_WITH_PARTITIONS,
     );
+    use schema::groups;
+    check::<offset_commit_request::OffsetCommitRequestTopic>(&groups::OFFSET_COMMIT_TOPIC);
+    check::<offset_commit_request::OffsetCommitRequestPartition>(&groups::OFFSET_COMMIT_PARTITION);
+    check::<offset_fetch_request::OffsetFetchRequestTopic>(&groups::OFFSET_FETCH_TOPIC);
+    check::<offset_fetch_request::OffsetFetchRequestTopics>(&groups::OFFSET_FETCH_TOPIC);
+    check::<offset_fetch_request::OffsetFetchRequestGroup>(&groups::OFFSET_FETCH_GROUP);
+    check::<join_group_request::JoinGroupRequestProtocol>(&groups::JOIN_GROUP_PROTOCOL);
+    check::<sync_group_request::SyncGroupRequestAssignment>(&groups::SYNC_GROUP_ASSIGNMENT);
+    check::<leave_group_request::MemberIdentity>(&groups::LEAVE_GROUP_MEMBER);
+    check::<offset_delete_request::OffsetDeleteRequestTopic>(&groups::OFFSET_DELETE_TOPIC);
+    check::<offset_delete_request::OffsetDeleteRequestPartition>(&groups::OFFSET_DELETE_PARTITION);
+    assert!(size_of::<GroupId>() <= super::guard::DECODED_STRING_BYTES);
     assert!(size_of::<TopicName>() <= super::guard::DECODED_STRING_BYTES);
 }
 

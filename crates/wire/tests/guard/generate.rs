@@ -24,11 +24,12 @@ pub(crate) fn request(random: &mut StdRng, key: i16, version: i16) -> RequestKin
         DELETE_TOPICS => delete_topics(random, version),
         INIT_PRODUCER_ID => init_producer_id(random, version),
         OFFSET_FOR_LEADER_EPOCH => offset_for_leader_epoch(random, version),
+        key if super::groups::is_one(key) => super::groups::request(random, key, version),
         key => admin::request(random, key, version),
     }
 }
 
-fn text(random: &mut StdRng) -> StrBytes {
+pub(crate) fn text(random: &mut StdRng) -> StrBytes {
     let length = if random.random_ratio(1, 8) { random.random_range(100..300) } else { random.random_range(0..12) };
     StrBytes::from_string((0..length).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect())
 }
@@ -37,16 +38,16 @@ fn uuid(random: &mut StdRng) -> Uuid {
     Uuid::from_u128(random.random())
 }
 
-fn maybe<T>(random: &mut StdRng, make: impl FnOnce(&mut StdRng) -> T) -> Option<T> {
+pub(crate) fn maybe<T>(random: &mut StdRng, make: impl FnOnce(&mut StdRng) -> T) -> Option<T> {
     random.random_bool(0.7).then(|| make(random))
 }
 
-fn some<T>(random: &mut StdRng, mut make: impl FnMut(&mut StdRng) -> T) -> Vec<T> {
+pub(crate) fn some<T>(random: &mut StdRng, mut make: impl FnMut(&mut StdRng) -> T) -> Vec<T> {
     let count = random.random_range(0..5);
     (0..count).map(|_| make(random)).collect()
 }
 
-fn payload(random: &mut StdRng) -> Bytes {
+pub(crate) fn payload(random: &mut StdRng) -> Bytes {
     let length = random.random_range(0..400);
     (0..length).map(|_| random.random::<u8>()).collect()
 }

@@ -10,6 +10,7 @@ mod allocation;
 mod corpus;
 mod fuzzed;
 mod generate;
+mod groups;
 #[path = "../../../../fuzz/src/request.rs"]
 mod request;
 

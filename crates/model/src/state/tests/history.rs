@@ -1,17 +1,21 @@
 //! Random valid histories, and a naive account of what each commit must have done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::groups::{Ledger, group_of};
 use super::{batch, create, directory, flush_id, segment, topic_id};
 use crate::commit::{
     BatchFacts, BatchRefusal, Commit, Entry, FlushBody, Merge, MergedRun, Outcome, ProducerStamp, Takeover,
 };
 use crate::draft::{Change, Draft, FlushProposal, ProposedRun};
+use crate::group::{CommitOffsets, CommittedOffset, DeleteOffsets, GroupId, GroupKind, StartGeneration};
 use crate::hash::RowsHash;
-use crate::ids::{Nonce, Offset, PartitionIndex, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId};
+use crate::ids::{
+    Generation, Nonce, Offset, PartitionIndex, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId,
+};
 use crate::state::{ObjectId, State};
 
 /// The names that topics are drawn from; the last two have one table name.
@@ -32,6 +36,11 @@ pub(super) enum Step {
     MoveBoundary { percent: u8 },
     AllotIds { count: u8 },
     Expire { percent: u8 },
+    StartGeneration { group: u8, more: u8, members: u8 },
+    CommitOffsets { group: u8, stale: bool, partitions: Vec<(u8, u8)> },
+    DeleteOffsets { group: u8, stale: bool, partitions: Vec<u8> },
+    ExpireOffsets { group: u8, before: u8 },
+    DeleteGroup { group: u8, stale: bool },
     Seal,
 }
 
@@ -81,6 +90,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..=100_u8).prop_map(|percent| Step::MoveBoundary { percent }),
         2 => (0..4_u8).prop_map(|count| Step::AllotIds { count }),
         3 => (60..=110_u8).prop_map(|percent| Step::Expire { percent }),
+        3 => (pick(), 0..3_u8, 0..3_u8).prop_map(|(group, more, members)| Step::StartGeneration { group, more, members }),
+        5 => (pick(), proptest::bool::weighted(0.2), vec((pick(), pick()), 1..4))
+            .prop_map(|(group, stale, partitions)| Step::CommitOffsets { group, stale, partitions }),
+        1 => (pick(), proptest::bool::weighted(0.2), vec(pick(), 1..4))
+            .prop_map(|(group, stale, partitions)| Step::DeleteOffsets { group, stale, partitions }),
+        1 => (pick(), pick()).prop_map(|(group, before)| Step::ExpireOffsets { group, before }),
+        1 => (pick(), proptest::bool::weighted(0.2)).prop_map(|(group, stale)| Step::DeleteGroup { group, stale }),
         6 => Just(Step::Seal),
     ]
 }
@@ -110,6 +126,8 @@ pub(super) struct History {
     pub(super) records: BTreeMap<PartitionKey, Vec<u64>>,
     /// When each producer of each partition wrote last, of those that were not idle for too long.
     pub(super) wrote: BTreeMap<(PartitionKey, ProducerId), i64>,
+    /// What groups have committed.
+    pub(super) ledger: Ledger,
     draft: Draft,
     proposals: Vec<FlushProposal>,
     next_id: u128,
@@ -126,6 +144,7 @@ impl History {
             commits: Vec::new(),
             records: BTreeMap::new(),
             wrote: BTreeMap::new(),
+            ledger: Ledger::default(),
             proposals: Vec::new(),
             next_id: 1,
             next_hash: 1,
@@ -155,9 +174,10 @@ impl History {
             Step::Seal => self.seal(),
             other => {
                 let Some(change) = self.change_of(other) else { return };
-                let expires = if let Change::ExpireProducers { before_ms, .. } = change { before_ms } else { i64::MIN };
-                if self.draft.change(change).is_ok() {
-                    self.wrote.retain(|_, wrote_ms| *wrote_ms >= expires);
+                let accepted = self.draft.change(change.clone()).is_ok();
+                self.ledger.account(&change, accepted, self.draft.state());
+                if let (true, Change::ExpireProducers { before_ms, .. }) = (accepted, change) {
+                    self.wrote.retain(|_, wrote_ms| *wrote_ms >= before_ms);
                 }
             }
         }
@@ -197,6 +217,44 @@ impl History {
                 let end = self.state().partition(partition)?.high_watermark.get();
                 Some(Change::MoveLogStart { partition, offset: Offset::new(end * u64::from(percent) / 100) })
             }
+            Step::StartGeneration { group, more, members } => {
+                let group = group_of(group);
+                let generation = self.state().latest_generation(&group).get() + u32::from(more);
+                Some(Change::StartGeneration(StartGeneration {
+                    group,
+                    generation: Generation::new(generation),
+                    kind: GroupKind::Classic,
+                    protocol_type: "consumer".into(),
+                    members: members.into(),
+                    time_ms: i64::from(more) * 100,
+                }))
+            }
+            Step::CommitOffsets { group, stale, ref partitions } => {
+                let committed = |offset: u8| CommittedOffset {
+                    offset: Offset::new(offset.into()),
+                    leader_epoch: None,
+                    time_ms: offset.into(),
+                    metadata: "m".repeat(usize::from(offset % 3)).into(),
+                };
+                let offsets: BTreeMap<PartitionKey, CommittedOffset> =
+                    partitions.iter().map(|(key, offset)| (self.partition(*key), committed(*offset))).collect();
+                let (group, generation) = self.named(group, stale);
+                Some(Change::CommitOffsets(CommitOffsets { group, generation, offsets: offsets.into_iter().collect() }))
+            }
+            Step::DeleteOffsets { group, stale, ref partitions } => {
+                let partitions: BTreeSet<PartitionKey> = partitions.iter().map(|key| self.partition(*key)).collect();
+                let (group, generation) = self.named(group, stale);
+                let partitions = partitions.into_iter().collect();
+                Some(Change::DeleteOffsets(DeleteOffsets { group, generation, partitions }))
+            }
+            Step::ExpireOffsets { group, before } => {
+                let (group, generation) = self.named(group, false);
+                Some(Change::ExpireOffsets { group, generation, before_ms: before.into() })
+            }
+            Step::DeleteGroup { group, stale } => {
+                let (group, generation) = self.named(group, stale);
+                Some(Change::DeleteGroup { group, generation })
+            }
             Step::MoveBoundary { percent } => {
                 let highest = self.state().highest_id().ulid().0;
                 Some(Change::MoveReclaimBoundary(segment(highest * u128::from(percent) / 100)))
@@ -211,6 +269,15 @@ impl History {
             }
             _ => None,
         }
+    }
+
+    /// A group with the generation that is in force, or with the one before.
+    fn named(&self, group: u8, stale: bool) -> (GroupId, Generation) {
+        let group = group_of(group);
+        let current = self.state().group(&group).map_or(0, |group| group.generation.get());
+        // Of a group without generations there is none before.
+        let named = if stale { current.checked_sub(1).unwrap_or(1) } else { current };
+        (group, Generation::new(named))
     }
 
     /// A merge of some runs of one partition, hashed from the account and not from the state.
@@ -341,6 +408,7 @@ impl History {
 
     fn push(&mut self, (commit, state): (Commit, State)) {
         state.check_invariants().unwrap();
+        self.ledger.check(&state);
         self.draft = Draft::after(&state);
         self.commits.push(commit);
         self.states.push(state);
@@ -401,6 +469,11 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::Flush(_) => "flush",
         Entry::Merge(_) => "merge",
         Entry::MoveLogStart { .. } => "log start",
+        Entry::StartGeneration(_) => "generation",
+        Entry::CommitOffsets(_) => "offsets",
+        Entry::DeleteOffsets(_) => "delete offsets",
+        Entry::ExpireOffsets { .. } => "expire offsets",
+        Entry::DeleteGroup { .. } => "delete group",
         Entry::MoveReclaimBoundary(_) => "boundary",
         Entry::AllotProducerIds { .. } => "allot ids",
         Entry::ExpireProducers { .. } => "expire",
