@@ -2,6 +2,8 @@
 
 #[path = "generate_admin.rs"]
 mod admin;
+#[path = "generate_groups.rs"]
+mod groups;
 
 use bytes::Bytes;
 use kafka_protocol::messages::*;
@@ -24,7 +26,7 @@ pub(crate) fn request(random: &mut StdRng, key: i16, version: i16) -> RequestKin
         DELETE_TOPICS => delete_topics(random, version),
         INIT_PRODUCER_ID => init_producer_id(random, version),
         OFFSET_FOR_LEADER_EPOCH => offset_for_leader_epoch(random, version),
-        key if super::groups::is_one(key) => super::groups::request(random, key, version),
+        key if groups::is_one(key) => groups::request(random, key, version),
         key => admin::request(random, key, version),
     }
 }

@@ -10,7 +10,6 @@ mod allocation;
 mod corpus;
 mod fuzzed;
 mod generate;
-mod groups;
 #[path = "../../../../fuzz/src/request.rs"]
 mod request;
 

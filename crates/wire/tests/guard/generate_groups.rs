@@ -1,11 +1,11 @@
-//! Random requests of consumer groups; see [`crate::generate`].
+//! Random requests of consumer groups; see `generate`.
 
 use kafka_protocol::messages::*;
 use lakebed_wire::kafka::*;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::generate::{maybe, payload, some, text};
+use super::{maybe, payload, some, text};
 
 /// Whether it is a request of groups.
 pub(crate) fn is_one(key: i16) -> bool {
