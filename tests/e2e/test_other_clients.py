@@ -61,3 +61,25 @@ def test_what_kafkajs_sends_comes_back_to_others(client_broker, earthquakes, cod
     got = [line(message.timestamp()[1], message.key(), message.value(), [(name.encode(), value) for name, value in message.headers() or []])
            for message in messages]
     assert got == sent
+
+
+def in_group(member, broker, topic, values):
+    """Reads half of a topic as a member of a group, then, after a restart of the broker, the other half as another member."""
+    count = len(values)
+    halves = []
+    for part in range(2):
+        lines = member("group", broker.kafka, topic, "readers", count // 2)
+        halves.append([tuple(map(int, record.split(" ")[:2])) for record in lines])
+        if part == 0:
+            broker.restart(kill=True)
+    return halves
+
+
+@pytest.mark.parametrize("member", [go, node], ids=["franz-go", "kafkajs"])
+def test_a_member_goes_on_where_another_has_committed(start_broker, tmp_bucket, earthquakes, member):
+    broker = start_broker(tmp_bucket)
+    create_topic(broker, "grouped", partitions=1)
+    go("produce", broker.kafka, "grouped", "none", stdin="\n".join(records(earthquakes[:997])) + "\n")
+    first, second = in_group(member, broker, "grouped", range(1000))
+    assert first == [(0, offset) for offset in range(500)]
+    assert second == [(0, offset) for offset in range(500, 1000)]

@@ -12,6 +12,8 @@ use super::{NODE_ID, Service};
 
 /// Kafka's number for groups, among the kinds of keys.
 const GROUP: i8 = 0;
+/// And for transactions and share groups.
+const KNOWN: std::ops::RangeInclusive<i8> = 0..=2;
 const WHY: &str = "this broker has no transactions and no share groups yet";
 
 /// Names this broker for groups, and nobody for anything else.
@@ -21,9 +23,13 @@ pub(super) fn answer(
     request: &FindCoordinatorRequest,
     reached_at: SocketAddr,
 ) -> Reply {
-    let found = (request.key_type == GROUP).then(|| service.reached_by_clients(reached_at));
+    let found = (request.key_type == GROUP).then(|| service.told_address(reached_at));
     let why = found.is_none().then(|| StrBytes::from_static_str(WHY));
-    let code = if found.is_some() { 0 } else { ResponseError::CoordinatorNotAvailable.code() };
+    let code = match &found {
+        Some(_) => 0,
+        None if KNOWN.contains(&request.key_type) => ResponseError::CoordinatorNotAvailable.code(),
+        None => ResponseError::InvalidRequest.code(),
+    };
     let node = BrokerId(if found.is_some() { NODE_ID } else { -1 });
     let (host, port) =
         found.map_or((StrBytes::default(), -1), |(host, port)| (StrBytes::from_string(host), i32::from(port)));
