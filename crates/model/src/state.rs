@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::commit::{BatchFacts, Commit, Entry, Flush, FlushBody, Outcome, Takeover, TimestampRange};
+use crate::commit::{Commit, Entry, FlushBody, Outcome, Takeover, TimestampRange};
 use crate::group::GroupId;
 use crate::hash::RowsHash;
 use crate::ids::{
@@ -25,6 +25,7 @@ mod producers;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use append::{FlushFacts, RunFacts};
 pub use producers::{PRODUCER_IDS_AT_ONCE_MAX, PRODUCERS_MAX, PRODUCERS_PER_PARTITION_MAX};
 
 /// The highest feature level whose rules this code knows.
@@ -775,38 +776,5 @@ fn check_partitions(partitions: u32, existing: u32) -> Result<(), Refusal> {
         Ok(())
     } else {
         Err(Refusal::PartitionsOutOfRange { partitions, existing })
-    }
-}
-
-/// A flush without its outcomes: what the rules judge.
-pub(crate) struct FlushFacts<'a> {
-    pub(crate) id: FlushId,
-    pub(crate) previous: Option<FlushId>,
-    pub(crate) body: FlushBody,
-    pub(crate) ingest_time_ms: i64,
-    pub(crate) runs: Vec<RunFacts<'a>>,
-}
-
-/// A run of a flush without its outcomes.
-pub(crate) struct RunFacts<'a> {
-    pub(crate) partition: PartitionKey,
-    pub(crate) first_row: u64,
-    pub(crate) batches: Vec<&'a BatchFacts>,
-}
-
-impl<'a> FlushFacts<'a> {
-    fn of(flush: &'a Flush) -> Self {
-        let runs = flush.runs.iter().map(|run| RunFacts {
-            partition: run.partition,
-            first_row: run.first_row,
-            batches: run.batches.iter().map(|(facts, _)| facts).collect(),
-        });
-        Self {
-            id: flush.id,
-            previous: flush.previous,
-            body: flush.body,
-            ingest_time_ms: flush.ingest_time_ms,
-            runs: runs.collect(),
-        }
     }
 }

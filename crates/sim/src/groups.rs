@@ -3,7 +3,7 @@
 //! A rival begins a generation, commits offsets under it for as long as it is let, and begins another when it is refused. What it commits is a number
 //! that nobody has committed before, so that the checker can tell which commit stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +35,13 @@ const GROUPS: [&str; 2] = ["readers", "writers"];
 pub(crate) struct GroupHistory {
     /// The greatest generation of each group that somebody was told.
     generations: BTreeMap<String, u32>,
-    /// The last number that was acknowledged as committed, until the group was deleted or may have been.
+    /// Every generation that somebody was told it had begun.
+    granted: BTreeSet<(String, u32)>,
+    /// The greatest number that was acknowledged as committed, until the group was deleted or may have been. Answers may come in another
+    /// order than the commits, from a broker that was fenced meanwhile.
     acknowledged: BTreeMap<(String, PartitionKey), u64>,
+    /// Numbers of a group up to this one may have been deleted.
+    deleted: BTreeMap<String, u64>,
     /// How many numbers were committed, or tried to.
     numbers: u64,
 }
@@ -81,16 +86,19 @@ async fn start(world: &World, rng: &mut StdRng, name: &str) -> Option<u32> {
         let start = StartGeneration { group, generation, kind, protocol_type: "consumer".into(), members, time_ms: 1 };
         (generation.get(), Change::StartGeneration(start))
     };
+    let before = world.history().groups.generations.get(name).copied().unwrap_or_default();
     let (generation, fate) = change(world, rng, next).await?;
     if !matches!(fate, Fate::Acked(_)) {
         return None;
     }
     world.trace.count("generations begun");
     let mut history = world.history();
-    let greatest = history.groups.generations.entry(name.to_owned()).or_default();
-    if *greatest >= generation {
-        world.trace.anomaly("generation-twice", format!("{generation} of {name} after {greatest}"));
+    let is_new = history.groups.granted.insert((name.to_owned(), generation));
+    if !is_new || generation <= before {
+        let what = format!("{generation} of {name}, asked for when {before} was known, new: {is_new}");
+        world.trace.anomaly("generation-twice", what);
     }
+    let greatest = history.groups.generations.entry(name.to_owned()).or_default();
     *greatest = generation.max(*greatest);
     Some(generation)
 }
@@ -125,7 +133,11 @@ async fn commit(world: &World, rng: &mut StdRng, name: &str, generation: u32) ->
                 let what = format!("{number} under generation {generation} of {name}, which was over");
                 world.trace.anomaly("zombie-commit", what);
             }
-            world.history().groups.acknowledged.insert((name.to_owned(), key), number);
+            let mut history = world.history();
+            if history.groups.deleted.get(name).is_none_or(|deleted| number > *deleted) {
+                let greatest = history.groups.acknowledged.entry((name.to_owned(), key)).or_default();
+                *greatest = number.max(*greatest);
+            }
             true
         }
         Fate::NotDone => false,
@@ -138,7 +150,10 @@ async fn delete(world: &World, rng: &mut StdRng, name: &str, generation: u32) {
     let Some(((), fate)) = change(world, rng, delete).await else { return };
     if !matches!(fate, Fate::NotDone) {
         world.trace.count("groups deleted");
-        world.history().groups.acknowledged.retain(|(group, _), _| group != name);
+        let mut history = world.history();
+        let numbers = history.groups.numbers;
+        history.groups.deleted.insert(name.to_owned(), numbers);
+        history.groups.acknowledged.retain(|(group, _), _| group != name);
     }
 }
 

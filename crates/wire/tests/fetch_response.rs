@@ -46,15 +46,17 @@ fn answer() -> FetchResponse {
 
 /// What `kafka-protocol` should make of `sent` in `version`.
 fn expected(sent: &FetchResponse, version: i16) -> messages::FetchResponse {
-    let aborted = sent.read_committed.then(Vec::new);
+    let read_committed = sent.read_committed;
     let partition = |sent: &FetchedPartition| {
+        // Kafka's UNKNOWN_TOPIC_OR_PARTITION: it tells everybody that there are none.
+        let aborted = (read_committed || sent.error_code == 3).then(Vec::new);
         PartitionData::default()
             .with_partition_index(sent.index)
             .with_error_code(sent.error_code)
             .with_high_watermark(sent.high_watermark)
             .with_last_stable_offset(sent.last_stable_offset)
             .with_log_start_offset(if version >= 5 { sent.log_start_offset } else { -1 })
-            .with_aborted_transactions(aborted.clone())
+            .with_aborted_transactions(aborted)
             .with_preferred_read_replica((-1).into())
             .with_records(Some(sent.records.concat().into()))
     };

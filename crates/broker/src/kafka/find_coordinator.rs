@@ -23,7 +23,7 @@ pub(super) fn answer(
     request: &FindCoordinatorRequest,
     reached_at: SocketAddr,
 ) -> Reply {
-    let found = (request.key_type == GROUP).then(|| service.told_address(reached_at));
+    let found = (request.key_type == GROUP).then(|| service.reached_by_clients(reached_at));
     let why = found.is_none().then(|| StrBytes::from_static_str(WHY));
     let code = match &found {
         Some(_) => 0,

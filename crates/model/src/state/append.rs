@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{FlushFacts, FlushOutcome, Object, ObjectId, Partition, Refusal, Run, RunFacts, State};
-use crate::commit::{BatchFacts, BatchRefusal, FlushBody, Outcome, TimestampRange};
+use super::{FlushOutcome, Object, ObjectId, Partition, Refusal, Run, State};
+use crate::commit::{BatchFacts, BatchRefusal, Flush, FlushBody, Outcome, TimestampRange};
 use crate::hash::RowsHash;
-use crate::ids::{Offset, PartitionKey, SegmentId};
+use crate::ids::{FlushId, Offset, PartitionKey, SegmentId};
 use crate::producer::{Judgement, RecentBatch, judge, remember};
 
 impl State {
@@ -173,4 +173,37 @@ fn check_rows(flush: &FlushFacts<'_>) -> Result<(), Refusal> {
         }
     }
     if flush.runs.is_empty() { malformed("a flush without runs") } else { Ok(()) }
+}
+
+/// A flush without its outcomes: what the rules judge.
+pub(crate) struct FlushFacts<'a> {
+    pub(crate) id: FlushId,
+    pub(crate) previous: Option<FlushId>,
+    pub(crate) body: FlushBody,
+    pub(crate) ingest_time_ms: i64,
+    pub(crate) runs: Vec<RunFacts<'a>>,
+}
+
+/// A run of a flush without its outcomes.
+pub(crate) struct RunFacts<'a> {
+    pub(crate) partition: PartitionKey,
+    pub(crate) first_row: u64,
+    pub(crate) batches: Vec<&'a BatchFacts>,
+}
+
+impl<'a> FlushFacts<'a> {
+    pub(super) fn of(flush: &'a Flush) -> Self {
+        let runs = flush.runs.iter().map(|run| RunFacts {
+            partition: run.partition,
+            first_row: run.first_row,
+            batches: run.batches.iter().map(|(facts, _)| facts).collect(),
+        });
+        Self {
+            id: flush.id,
+            previous: flush.previous,
+            body: flush.body,
+            ingest_time_ms: flush.ingest_time_ms,
+            runs: runs.collect(),
+        }
+    }
 }

@@ -93,10 +93,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (pick(), 0..3_u8, 0..3_u8).prop_map(|(group, more, members)| Step::StartGeneration { group, more, members }),
         5 => (pick(), proptest::bool::weighted(0.2), vec((pick(), pick()), 1..4))
             .prop_map(|(group, stale, partitions)| Step::CommitOffsets { group, stale, partitions }),
-        1 => (pick(), proptest::bool::weighted(0.2), vec(pick(), 1..4))
+        3 => (pick(), proptest::bool::weighted(0.2), vec(pick(), 1..4))
             .prop_map(|(group, stale, partitions)| Step::DeleteOffsets { group, stale, partitions }),
-        1 => (pick(), pick()).prop_map(|(group, before)| Step::ExpireOffsets { group, before }),
-        1 => (pick(), proptest::bool::weighted(0.2)).prop_map(|(group, stale)| Step::DeleteGroup { group, stale }),
+        5 => (pick(), pick()).prop_map(|(group, before)| Step::ExpireOffsets { group, before }),
+        2 => (pick(), proptest::bool::weighted(0.2)).prop_map(|(group, stale)| Step::DeleteGroup { group, stale }),
         6 => Just(Step::Seal),
     ]
 }
@@ -217,6 +217,24 @@ impl History {
                 let end = self.state().partition(partition)?.high_watermark.get();
                 Some(Change::MoveLogStart { partition, offset: Offset::new(end * u64::from(percent) / 100) })
             }
+            Step::MoveBoundary { percent } => {
+                let highest = self.state().highest_id().ulid().0;
+                Some(Change::MoveReclaimBoundary(segment(highest * u128::from(percent) / 100)))
+            }
+            Step::AllotIds { count } => {
+                Some(Change::AllotProducerIds { first: self.state().producer_ids_allotted(), count: count.into() })
+            }
+            Step::Expire { percent } => {
+                let before_ms = self.next_id as i64 * i64::from(percent) / 100;
+                let forgotten = self.wrote_in(self.state()).filter(|(_, wrote_ms)| **wrote_ms < before_ms).count();
+                Some(Change::ExpireProducers { before_ms, forgotten: forgotten as u64 })
+            }
+            _ => self.group_change_of(step),
+        }
+    }
+
+    fn group_change_of(&mut self, step: &Step) -> Option<Change> {
+        match *step {
             Step::StartGeneration { group, more, members } => {
                 let group = group_of(group);
                 let generation = self.state().latest_generation(&group).get() + u32::from(more);
@@ -254,18 +272,6 @@ impl History {
             Step::DeleteGroup { group, stale } => {
                 let (group, generation) = self.named(group, stale);
                 Some(Change::DeleteGroup { group, generation })
-            }
-            Step::MoveBoundary { percent } => {
-                let highest = self.state().highest_id().ulid().0;
-                Some(Change::MoveReclaimBoundary(segment(highest * u128::from(percent) / 100)))
-            }
-            Step::AllotIds { count } => {
-                Some(Change::AllotProducerIds { first: self.state().producer_ids_allotted(), count: count.into() })
-            }
-            Step::Expire { percent } => {
-                let before_ms = self.next_id as i64 * i64::from(percent) / 100;
-                let forgotten = self.wrote_in(self.state()).filter(|(_, wrote_ms)| **wrote_ms < before_ms).count();
-                Some(Change::ExpireProducers { before_ms, forgotten: forgotten as u64 })
             }
             _ => None,
         }
