@@ -8,6 +8,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from reflected import Server
 
 SECONDS_MAX = 60
 
@@ -54,6 +55,17 @@ def kcat(broker, *arguments, stdin=None):
     result = subprocess.run(["kcat", "-b", broker.kafka, *arguments], input=stdin, capture_output=True, timeout=120)
     assert result.returncode == 0, result.stderr.decode()
     return result.stdout
+
+
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+
+
+def codec_on_the_wire(broker, topic, partition=0):
+    """The codec of the batch at the beginning of a partition, as its producer sent it: by a fetch of the bytes themselves."""
+    with Server(broker) as server:
+        batches = server.call("ConsumeService/Fetch", topic=topic, partition=partition, offset=0, format="FORMAT_KAFKA_BATCHES")
+    # The attributes of a batch of magic 2 stand in its bytes 21 and 22; the lowest three bits are the codec.
+    return CODECS[batches.kafka_batches.data[22] & 7]
 
 
 def word(value):

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT
-from kafka_clients import create_topic, line
+from kafka_clients import codec_on_the_wire, create_topic, line
 
 JARS = ROOT / "tests/.tools/java"
 TOPIC = "java"
@@ -29,5 +29,6 @@ def test_what_java_sends_comes_back_to_java(client_broker, earthquakes, codec):
     sent += [line(TIME_MS + 3 + number, b"%d" % number, value) for number, value in enumerate(earthquakes[:2000])]
     offsets = java("produce", client_broker.kafka, TOPIC, codec, stdin="\n".join(sent) + "\n")
     assert offsets == [str(offset) for offset in range(len(sent))]
+    assert codec_on_the_wire(client_broker, TOPIC) == codec
     client_broker.before_reading()
     assert java("consume", client_broker.kafka, TOPIC) == [f"{offset} {record}" for offset, record in enumerate(sent)]

@@ -1,4 +1,5 @@
-// franz-go at work for test_other_clients.py: client produce BROKER TOPIC CODEC | consume BROKER TOPIC COUNT | group BROKER TOPIC GROUP COUNT | admin BROKER TOPIC
+// franz-go at work for test_other_clients.py and test_members.py: client produce BROKER TOPIC CODEC | consume BROKER TOPIC COUNT |
+// group BROKER TOPIC GROUP COUNT | feed BROKER TOPIC | member BROKER TOPIC GROUP | admin BROKER TOPIC
 //
 // Records go in and out as lines of words: bytes as x and hexadecimal digits, null as -.
 package main
@@ -14,17 +15,19 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const timeMax = 60 * time.Second
+// The whole of what a client does ends within this.
+const timeMax = 120 * time.Second
 
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), timeMax)
 	defer cancel()
 	arguments := os.Args[1:]
-	run := map[string]func(context.Context, []string) error{"produce": produce, "consume": consume, "group": group, "admin": admin}[arguments[0]]
+	run := map[string]func(context.Context, []string) error{
+		"produce": produce, "consume": consume, "group": group, "feed": feed, "member": member, "admin": admin,
+	}[arguments[0]]
 	if err := run(ctx, arguments[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -38,7 +41,7 @@ func produce(ctx context.Context, arguments []string) error {
 		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(arguments[0]), kgo.DefaultProduceTopic(arguments[1]),
-		kgo.ProducerBatchCompression(codecs[arguments[2]]), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		kgo.ProducerBatchCompression(codecs[arguments[2]]), kgo.ProducerBatchMaxBytes(10_000_000), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		return err
 	}
@@ -107,31 +110,6 @@ func read(ctx context.Context, count string, commit func(*kgo.Client, []*kgo.Rec
 		}
 	}
 	return out.Flush()
-}
-
-// admin creates a topic, lists and describes it, adds partitions, and deletes it.
-func admin(ctx context.Context, arguments []string) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(arguments[0]))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	admin, topic := kadm.NewClient(client), arguments[1]
-	created, err := admin.CreateTopic(ctx, 3, 1, nil, topic)
-	if err = errors.Join(err, created.Err); err != nil {
-		return err
-	}
-	topics, err := admin.ListTopics(ctx, topic)
-	if err != nil {
-		return err
-	}
-	ends, err := admin.ListEndOffsets(ctx, topic)
-	if err != nil {
-		return err
-	}
-	fmt.Println(topics[topic].Topic, len(topics[topic].Partitions), len(ends[topic]))
-	deleted, err := admin.DeleteTopic(ctx, topic)
-	return errors.Join(err, deleted.Err)
 }
 
 func recordOf(line string) (*kgo.Record, error) {

@@ -61,6 +61,7 @@ public final class Client {
         settings.put("acks", "all");
         settings.put("linger.ms", "5");
         settings.put("compression.type", codec);
+        settings.put("max.request.size", "10000000");
         List<Future<RecordMetadata>> answers = new ArrayList<>();
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         try (var producer = new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer())) {
