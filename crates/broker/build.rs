@@ -3,8 +3,12 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 3] =
-    ["lakebed/v1/produce_service.proto", "lakebed/v1/consume_service.proto", "lakebed/v1/admin_service.proto"];
+const FILES: [&str; 4] = [
+    "lakebed/v1/produce_service.proto",
+    "lakebed/v1/consume_service.proto",
+    "lakebed/v1/admin_service.proto",
+    "lakebed/v1/group_service.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let proto = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");

@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "lakebed/v1/records.proto",
     "lakebed/v1/errors.proto",
     "lakebed/v1/produce_service.proto",
     "lakebed/v1/consume_service.proto",
     "lakebed/v1/admin_service.proto",
+    "lakebed/v1/group_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

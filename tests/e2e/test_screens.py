@@ -27,6 +27,8 @@ def plain(text, *places):
     text = re.sub(r"[0-9]{10}-[0-9a-z]+/[0-9]{12}\.parquet", "OBJECT", text)
     text = re.sub(r"[0-9]+ +file://", "BYTES  file://", text)
     text = re.sub(r"\b[0-9]+ s$", "N s", text, flags=re.M)
+    text = re.sub(r"\b[0-9]+\.[0-9] s ", "N s ", text)
+    text = re.sub(r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z", "TIME", text)
     text = re.sub(r"lakebed [0-9.]+ \([0-9a-f]{12}|lakebed [0-9.]+ \(unknown", "lakebed VERSION (COMMIT", text)
     return re.sub(r"  +", "  ", text)
 
@@ -53,6 +55,8 @@ def cluster(start_broker, tmp_bucket, lakebed):
 
     assert run("topic", "create", "orders", "--partitions", "2", "--config", "retention.ms=86400000").returncode == 0
     assert run("produce", "orders", "--partition", "1", input="a\nb\n").returncode == 0
+    # A group that has read one of the records.
+    assert run("group", "reset", "billing", "--to", "1", "--topic", "orders:1").returncode == 0
     run.broker = broker
     return run
 
@@ -66,6 +70,14 @@ VERBS = {
     "topic-alter-validate-only": ("topic", "alter", "orders", "--partitions", "3", "--validate-only"),
     "topic-segments": ("topic", "segments", "orders"),
     "topic-delete": ("topic", "delete", "orders"),
+    "group-list": ("group", "list"),
+    "group-describe": ("group", "describe", "billing"),
+    "group-offsets": ("group", "offsets", "billing"),
+    "group-reset": ("group", "reset", "billing", "--to", "end"),
+    "group-reset-validate-only": ("group", "reset", "billing", "--shift-by", "-5", "--validate-only"),
+    "group-delete": ("group", "delete", "billing"),
+    "group-delete-validate-only": ("group", "delete", "billing", "--validate-only"),
+    "group-delete-topic": ("group", "delete", "billing", "--topic", "orders"),
     "cluster-info": ("cluster", "info"),
     "cluster-health": ("cluster", "health", "--exit-code"),
 }
@@ -79,6 +91,14 @@ DOCUMENTS = {
     "topic-alter-validate-only": ("topic", "topic"),
     "topic-segments": ("segment", "segments"),
     "topic-delete": ("deleted_topic", "deleted_topic"),
+    "group-list": ("group", "groups"),
+    "group-describe": ("described_group", "described_group"),
+    "group-offsets": ("committed_offset", "committed_offsets"),
+    "group-reset": ("moved_offset", "moved_offsets"),
+    "group-reset-validate-only": ("moved_offset", "moved_offsets"),
+    "group-delete": ("deleted_group", "deleted_group"),
+    "group-delete-validate-only": ("deleted_group", "deleted_group"),
+    "group-delete-topic": ("deleted_group", "deleted_group"),
     "cluster-info": ("cluster", "cluster"),
     "cluster-health": ("health", "health"),
 }
@@ -100,8 +120,9 @@ def test_a_verb_prints_json_as_the_schema_says(cluster, name):
             assert texts and all(check_json(text, definition) for text in texts)
         else:
             # It was done by the first of the two.
-            assert format == "jsonl" and name in ("topic-create", "topic-delete", "topic-alter"), result.stderr
-            assert check_json(result.stderr, "error")["error"]["code"] in ("TOPIC_ALREADY_EXISTS", "TOPIC_NOT_FOUND", "INVALID_PARTITION_COUNT")
+            assert format == "jsonl" and name in ("topic-create", "topic-delete", "topic-alter", "group-delete"), result.stderr
+            assert check_json(result.stderr, "error")["error"]["code"] in (
+                "TOPIC_ALREADY_EXISTS", "TOPIC_NOT_FOUND", "INVALID_PARTITION_COUNT", "GROUP_NOT_FOUND")
 
 
 def test_a_change_of_a_topic_is_seen_and_one_that_is_only_checked_is_not(cluster):
@@ -142,6 +163,10 @@ FAILURES = {
     "failure-alter-nothing": (("topic", "alter", "orders"), 2),
     "failure-fewer-partitions": (("topic", "alter", "orders", "--partitions", "1"), 2),
     "failure-set-and-unset": (("topic", "alter", "orders", "--config", "retention.ms=1", "--unset", "retention.ms"), 2),
+    "failure-no-group": (("group", "describe", "nobody"), 3),
+    "failure-reset-nowhere": (("group", "reset", "billing"), 2),
+    "failure-reset-outside": (("group", "reset", "billing", "--to", "9"), 4),
+    "failure-reset-file": (("group", "reset", "billing", "--file", "/dev/null"), 2),
     "failure-verb": (("topic", "lst"), 2),
 }
 

@@ -24,6 +24,7 @@ pub(crate) mod expiry;
 pub(crate) mod group;
 pub(crate) mod machine;
 pub(crate) mod member;
+pub(crate) mod overview;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,15 @@ pub(crate) struct Options {
     pub(crate) retention: Duration,
     /// What commits of offsets that are not durable yet may take in memory.
     pub(crate) waiting_bytes: usize,
+}
+
+/// How offsets are forgotten.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Forget {
+    /// Nothing if a member reads one of the topics.
+    pub(crate) all_or_none: bool,
+    /// Only look whether it could be done.
+    pub(crate) validate_only: bool,
 }
 
 /// The groups of a broker. A handle; clones share them.
@@ -224,13 +234,23 @@ impl Groups {
         Ok(durable(answer))
     }
 
+    /// Whether a group may be deleted now.
+    ///
+    /// # Errors
+    /// [`GroupError`] with which [`Groups::delete`] would fail.
+    pub(crate) async fn check_delete(&self, id: &GroupId) -> Result<(), GroupError> {
+        self.inner.log.barrier().await.map_err(|error| GroupError::unseen(&error))?;
+        let stored = self.stored(id);
+        self.step(|machine, _| machine.check_empty(id, &stored)).map(drop)
+    }
+
     /// Deletes a group that has no members.
     ///
     /// # Errors
     /// [`GroupError`]
     pub(crate) async fn delete(&self, id: &GroupId) -> Result<(), GroupError> {
         // What others have done and we don't know of yet would be answered wrongly.
-        self.inner.log.barrier().await.map_err(|error| GroupError::NotAvailable { why: error.to_string() })?;
+        self.inner.log.barrier().await.map_err(|error| GroupError::unseen(&error))?;
         let room = self.inner.queue.room(id.as_str().len() as u64).await.ok_or_else(gone)?;
         let stored = self.stored(id);
         let answer = self.step(|machine, now| {
@@ -242,7 +262,38 @@ impl Groups {
         durable(answer).await
     }
 
-    /// Forgets committed offsets, except of topics that members read; the names of those.
+    /// Whether the offsets of a group may be moved by somebody who is no member: it must have none.
+    ///
+    /// # Errors
+    /// [`GroupError`] with which [`Groups::reset`] would fail.
+    pub(crate) fn check_reset(&self, id: &GroupId) -> Result<(), GroupError> {
+        self.step(|machine, _| machine.check_without_members(id))
+    }
+
+    /// Commits offsets of a group that has no members; returns when they are durable.
+    ///
+    /// # Errors
+    /// [`GroupError`]
+    pub(crate) async fn reset(
+        &self,
+        id: &GroupId,
+        offsets: Vec<(PartitionKey, CommittedOffset)>,
+    ) -> Result<(), GroupError> {
+        let bytes: u64 = offsets.iter().map(|(_, committed)| committed.bytes()).sum();
+        let room = self.inner.queue.room(bytes + id.as_str().len() as u64).await.ok_or_else(gone)?;
+        let stored = self.stored(id);
+        let nobody = MemberRef { group: id.clone(), member_id: String::new(), instance_id: None, generation: -1 };
+        let answer = self.step(|machine, now| {
+            machine.check_without_members(id)?;
+            let generation = machine.check_commit(now, &nobody, &stored)?;
+            let change = Change::CommitOffsets(CommitOffsets { group: id.clone(), generation, offsets });
+            Ok(self.inner.queue.push_change(change, true, room))
+        })?;
+        durable(answer).await
+    }
+
+    /// Forgets committed offsets, except of topics that members read; the names of those. If `all_or_none`, nothing is forgotten if there
+    /// is such a topic; if `validate_only`, nothing is in any case.
     ///
     /// # Errors
     /// [`GroupError`] if it is the same for all.
@@ -250,8 +301,9 @@ impl Groups {
         &self,
         id: &GroupId,
         partitions: Vec<(String, PartitionKey)>,
+        how: Forget,
     ) -> Result<Vec<String>, GroupError> {
-        self.inner.log.barrier().await.map_err(|error| GroupError::NotAvailable { why: error.to_string() })?;
+        self.inner.log.barrier().await.map_err(|error| GroupError::unseen(&error))?;
         let room = self.inner.queue.room(64 * partitions.len() as u64).await.ok_or_else(gone)?;
         let stored = self.stored(id);
         let (read, answer) = self.step(|machine, _| {
@@ -263,7 +315,8 @@ impl Groups {
             keys.sort_unstable();
             keys.dedup();
             let read: Vec<String> = read.into_iter().map(str::to_owned).collect();
-            if keys.is_empty() {
+            let is_refused = how.all_or_none && !read.is_empty();
+            if keys.is_empty() || is_refused || how.validate_only {
                 return Ok((read, None));
             }
             let delete = DeleteOffsets { group: id.clone(), generation, partitions: keys };
@@ -317,17 +370,18 @@ impl Groups {
 }
 
 fn gone() -> GroupError {
-    GroupError::NotAvailable { why: "the broker stops".to_owned() }
+    GroupError::Stopped
 }
 
 /// Waits until something is durable.
 async fn durable(answer: oneshot::Receiver<Result<(), GroupError>>) -> Result<(), GroupError> {
     match tokio::time::timeout(ANSWER_TIME_MAX, answer).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(gone()),
+        // It may have been on its way.
+        Ok(Err(_)) => Err(GroupError::Unanswered { why: "the broker stops".to_owned() }),
         Err(_) => {
             let why = format!("the store has not answered within {} s", ANSWER_TIME_MAX.as_secs());
-            Err(GroupError::NotAvailable { why })
+            Err(GroupError::Unanswered { why })
         }
     }
 }

@@ -7,6 +7,7 @@ mod admin;
 mod batch;
 pub(crate) mod codec;
 mod consume;
+mod groups;
 mod produce;
 mod produce_stream;
 mod segments;
@@ -26,7 +27,12 @@ use crate::http::messages::no_method;
 use crate::rooms::Rooms;
 use crate::services::admin_service_server::AdminServiceServer;
 use crate::services::consume_service_server::ConsumeServiceServer;
+use crate::services::group_service_server::GroupServiceServer;
 use crate::services::produce_service_server::ProduceServiceServer;
+
+/// The services whose health is told.
+const SERVICES: [&str; 4] =
+    ["lakebed.v1.ProduceService", "lakebed.v1.ConsumeService", "lakebed.v1.AdminService", "lakebed.v1.GroupService"];
 
 /// The services of one broker.
 #[derive(Debug, Clone)]
@@ -65,10 +71,13 @@ pub(crate) async fn routes(rooms: Arc<Rooms>, about: About) -> (axum::Router, He
     reporter.set_serving::<ProduceServiceServer<Services>>().await;
     reporter.set_serving::<ConsumeServiceServer<Services>>().await;
     reporter.set_serving::<AdminServiceServer<Services>>().await;
+    reporter.set_serving::<GroupServiceServer<Services>>().await;
     let produce = ProduceServiceServer::new(services.clone()).max_decoding_message_size(message_bytes_max);
     let consume = ConsumeServiceServer::new(services.clone());
-    let admin = AdminServiceServer::new(services);
-    let mut routes = Routes::new(produce).add_service(consume).add_service(admin).add_service(health);
+    let admin = AdminServiceServer::new(services.clone());
+    let groups = GroupServiceServer::new(services);
+    let mut routes = Routes::new(produce).add_service(consume).add_service(admin).add_service(groups);
+    routes = routes.add_service(health);
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(lakebed_wire::DESCRIPTOR_SET)
@@ -96,7 +105,7 @@ async fn not_found(request: axum::extract::Request) -> axum::response::Response 
 
 /// Says to health checks that the services take no more calls.
 pub(crate) async fn stop_serving(reporter: &HealthReporter) {
-    for service in ["lakebed.v1.ProduceService", "lakebed.v1.ConsumeService", "lakebed.v1.AdminService", ""] {
+    for service in SERVICES.into_iter().chain([""]) {
         reporter.set_service_status(service, ServingStatus::NotServing).await;
     }
 }

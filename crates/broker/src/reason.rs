@@ -19,6 +19,8 @@ use lakebed_model::{BatchRefusal, Refusal};
 use lakebed_segment::batch::Kind;
 use tonic::Code;
 
+use crate::groups::member::GroupError;
+
 /// Why something was refused. The names are those of `lakebed.v1.Reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -76,6 +78,30 @@ pub enum Reason {
     InvalidResumeToken,
     /// The next offset of a partition is not the one that was expected.
     OffsetMismatch,
+    /// Not the name of a group.
+    InvalidGroupId,
+    /// No group of that name.
+    GroupNotFound,
+    /// The group has members.
+    GroupNotEmpty,
+    /// The members of the group speak another protocol.
+    GroupKindMismatch,
+    /// A member of the group subscribes to the topic.
+    GroupSubscribed,
+    /// The group has as many members as it may have.
+    GroupFull,
+    /// Not a member, or not any more.
+    MemberFenced,
+    /// Another process has the member's instance id.
+    InstanceFenced,
+    /// Not the generation, or the epoch, that is in force.
+    StaleGeneration,
+    /// The members are joining anew.
+    Rebalancing,
+    /// The member does not have the partition.
+    PartitionNotAssigned,
+    /// No room for more committed offsets.
+    OffsetsFull,
     /// A bug in the broker.
     Internal,
 }
@@ -128,6 +154,18 @@ pub const TABLE: &[Row] = &[
     row(Reason::ConnectionAged, "CONNECTION_AGED", K::NotLeaderOrFollower, Code::Unavailable),
     row(Reason::InvalidResumeToken, "INVALID_RESUME_TOKEN", K::InvalidRequest, Code::InvalidArgument),
     row(Reason::OffsetMismatch, "OFFSET_MISMATCH", K::InvalidRequest, Code::Aborted),
+    row(Reason::InvalidGroupId, "INVALID_GROUP_ID", K::InvalidGroupId, Code::InvalidArgument),
+    row(Reason::GroupNotFound, "GROUP_NOT_FOUND", K::GroupIdNotFound, Code::NotFound),
+    row(Reason::GroupNotEmpty, "GROUP_NOT_EMPTY", K::NonEmptyGroup, Code::FailedPrecondition),
+    row(Reason::GroupKindMismatch, "GROUP_KIND_MISMATCH", K::InconsistentGroupProtocol, Code::FailedPrecondition),
+    row(Reason::GroupSubscribed, "GROUP_SUBSCRIBED", K::GroupSubscribedToTopic, Code::FailedPrecondition),
+    row(Reason::GroupFull, "GROUP_FULL", K::GroupMaxSizeReached, Code::FailedPrecondition),
+    row(Reason::MemberFenced, "MEMBER_FENCED", K::UnknownMemberId, Code::Aborted),
+    row(Reason::InstanceFenced, "INSTANCE_FENCED", K::FencedInstanceId, Code::FailedPrecondition),
+    row(Reason::StaleGeneration, "STALE_GENERATION", K::IllegalGeneration, Code::Aborted),
+    row(Reason::Rebalancing, "REBALANCING", K::RebalanceInProgress, Code::Aborted),
+    row(Reason::PartitionNotAssigned, "PARTITION_NOT_ASSIGNED", K::InvalidRequest, Code::FailedPrecondition),
+    row(Reason::OffsetsFull, "OFFSETS_FULL", K::InvalidCommitOffsetSize, Code::FailedPrecondition),
     row(Reason::Internal, "INTERNAL", K::UnknownServerError, Code::Internal),
 ];
 
@@ -193,6 +231,18 @@ impl Reason {
             Self::Unsupported => "Do without, or use a broker that has it.",
             Self::OutOfOrderSequence => "A batch before this one is missing: begin with a new producer id.",
             Self::InvalidProducerEpoch => "Another producer of this id has begun: stop this one.",
+            Self::InvalidGroupId => "Choose another name.",
+            Self::GroupNotFound => "Look at the name (`ListGroups`).",
+            Self::GroupNotEmpty => "Stop its members first; `DescribeGroup` shows them.",
+            Self::GroupKindMismatch => "Use another group, or stop the members of the other protocol first.",
+            Self::GroupSubscribed => "Stop the members that subscribe to the topic first.",
+            Self::GroupFull => "Use fewer members, or raise `group_members_max` of the broker.",
+            Self::MemberFenced => "Let go of all partitions, and join again as a new member.",
+            Self::InstanceFenced => "Stop this process: another one has taken its place.",
+            Self::StaleGeneration => "Take the generation, or the epoch, of the last assignment.",
+            Self::Rebalancing => "Join again, and commit after that.",
+            Self::PartitionNotAssigned => "Commit before acknowledging that the partition is given up.",
+            Self::OffsetsFull => "Delete groups that are not used any more.",
             Self::Internal => "Read what is there before sending it again, and report what the broker's log says.",
         }
     }
@@ -302,6 +352,31 @@ impl From<&FetchError> for Reason {
             FetchError::OffsetOutOfRange { .. } => Self::OffsetOutOfRange,
             FetchError::Damaged { .. } => Self::DamagedObject,
             FetchError::Unavailable { .. } => Self::StoreUnavailable,
+        }
+    }
+}
+
+impl From<&GroupError> for Reason {
+    fn from(error: &GroupError) -> Self {
+        match error {
+            GroupError::InvalidGroupId => Self::InvalidGroupId,
+            GroupError::InvalidSessionTimeout => Self::InvalidRequest,
+            GroupError::UnknownMember | GroupError::MemberIdRequired { .. } => Self::MemberFenced,
+            GroupError::FencedInstance => Self::InstanceFenced,
+            GroupError::IllegalGeneration => Self::StaleGeneration,
+            GroupError::RebalanceInProgress => Self::Rebalancing,
+            GroupError::InconsistentProtocol => Self::GroupKindMismatch,
+            GroupError::GroupFull => Self::GroupFull,
+            GroupError::Overloaded => Self::Overloaded,
+            GroupError::Stopped => Self::ShuttingDown,
+            GroupError::NotAvailable { .. } => Self::StoreUnavailable,
+            GroupError::Unanswered { .. } => Self::OutcomeUnknown,
+            GroupError::NotCoordinator => Self::Fenced,
+            GroupError::GroupNotFound => Self::GroupNotFound,
+            GroupError::NonEmptyGroup => Self::GroupNotEmpty,
+            GroupError::SubscribedToTopic => Self::GroupSubscribed,
+            GroupError::OffsetsFull => Self::OffsetsFull,
+            GroupError::PartitionGone => Self::PartitionNotFound,
         }
     }
 }

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod cluster;
 mod consume;
+mod group;
 mod place;
 mod produce;
 mod settings;
@@ -22,6 +23,7 @@ pub(crate) use bench::{BenchArgs, BenchTarget, Phase};
 pub(crate) use check::{CheckArgs, CheckVerb, StorageArgs};
 pub(crate) use cluster::{ClusterArgs, ClusterVerb};
 pub(crate) use consume::ConsumeArgs;
+pub(crate) use group::{GroupArgs, GroupVerb};
 pub(crate) use place::Place;
 pub(crate) use produce::{Input, ProduceArgs};
 pub(crate) use settings::{ConfigVerb, DevArgs, SettingArgs};
@@ -76,6 +78,8 @@ pub(crate) enum Verb {
     Profile(ProfileVerb),
     /// Create, list, describe, alter and delete topics, and list the objects that hold their records.
     Topic(TopicArgs),
+    /// List, describe, reset and delete consumer groups.
+    Group(GroupArgs),
     /// Show the cluster, and ask how a broker is.
     Cluster(ClusterArgs),
     /// Write lines as records.

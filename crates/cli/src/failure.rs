@@ -101,6 +101,10 @@ impl Failure {
             (_, "OFFSET_OUT_OF_RANGE") => {
                 failure.remedy("see the offsets with `lakebed topic describe NAME`, or use --from start")
             }
+            (_, "GROUP_NOT_FOUND") => failure.remedy("see what there is with `lakebed group list`"),
+            (_, "GROUP_NOT_EMPTY") => failure.remedy("stop its members, which `lakebed group describe NAME` shows"),
+            (_, "GROUP_SUBSCRIBED") => failure.remedy("stop the members that `lakebed group describe NAME` shows"),
+            (_, "GROUP_KIND_MISMATCH") => failure.remedy("use another group, or stop its members first"),
             (_, "TOPIC_ALREADY_EXISTS") => failure.remedy("choose another name, or use the topic as it is"),
             _ if error.may_have_happened() => {
                 failure.remedy("the request may have taken effect: look before sending it again")

@@ -11,6 +11,7 @@ mod cluster;
 mod config;
 mod consume;
 mod failure;
+mod group;
 mod logging;
 mod output;
 mod pages;
@@ -63,6 +64,7 @@ async fn run(verb: Verb, output: Output) -> Result<(), Failure> {
         Verb::Dev(args) => serve::dev(args, output).await,
         Verb::Serve(args) => serve::serve(args, output).await,
         Verb::Topic(args) => topic::run(args, output).await,
+        Verb::Group(args) => group::run(args, output).await,
         Verb::Cluster(args) => cluster::run(args, output).await,
         Verb::Produce(args) => produce::run(args, output).await,
         Verb::Consume(args) => consume::run(args, output).await,

@@ -4,6 +4,7 @@
 //! to the next address that answers. Producers and consumers have connections of their own.
 
 mod admin;
+mod groups;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -49,6 +49,22 @@ impl Fetch {
         Ok(None)
     }
 
+    /// The first visible record at or after `offset`, with its timestamp (-1 for none); `None` if there is none.
+    ///
+    /// # Errors
+    /// [`FetchError`]
+    /// # Cost One read.
+    pub async fn first_from(&self, key: PartitionKey, offset: Offset) -> Result<Option<Stamped>, FetchError> {
+        let end = existing(&self.shared.log.state(), key)?.high_watermark;
+        let mut first = None;
+        self.scan(key, offset..end, |stamped| {
+            first = Some(stamped);
+            ControlFlow::Break(())
+        })
+        .await?;
+        Ok(first)
+    }
+
     /// The greatest timestamp of a partition, with the first offset that has it; `None` if no record has one.
     ///
     /// # Errors

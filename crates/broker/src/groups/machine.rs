@@ -260,6 +260,15 @@ impl<T> Machine<T> {
         }
     }
 
+    /// Whether nobody is a member of the group, which need not exist.
+    pub(crate) fn check_without_members(&self, id: &GroupId) -> Result<(), GroupError> {
+        if self.stopped {
+            return Err(stopped());
+        }
+        let has_members = self.groups.get(id).is_some_and(|group| group.phase != Phase::Empty);
+        if has_members { Err(GroupError::NonEmptyGroup) } else { Ok(()) }
+    }
+
     /// A group is being deleted: see [`Machine::check_empty`].
     pub(crate) fn deleted(&mut self, now: Millis, id: &GroupId, generation: Generation) {
         self.raise_floor(generation);
@@ -359,6 +368,11 @@ impl<T> Machine<T> {
         })
     }
 
+    /// How many members a group has, and its generation.
+    pub(crate) fn count(&self, id: &GroupId) -> (usize, Generation) {
+        self.groups.get(id).map_or((0, Generation::ZERO), |group| (group.members.len(), group.generation))
+    }
+
     /// The groups in memory with where they stand and what their protocols are for. Those that only gave out ids are left out.
     pub(crate) fn list(&self) -> impl Iterator<Item = (&GroupId, Phase, &str)> {
         let groups = self.groups.iter();
@@ -368,7 +382,7 @@ impl<T> Machine<T> {
 }
 
 fn stopped() -> GroupError {
-    GroupError::NotAvailable { why: "the broker stops".to_owned() }
+    GroupError::Stopped
 }
 
 /// What a generation that begins is called in the log.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lakebed_log::{BarrierError, Closed};
 use lakebed_model::{Generation, GroupId};
 
 use super::timers::Millis;
@@ -48,9 +49,18 @@ pub(crate) enum GroupError {
     /// The broker holds as much of groups as it may.
     #[error("the broker has no memory left for members of groups")]
     Overloaded,
-    /// The broker stops, or could not make it durable.
+    /// The broker stops.
+    #[error("the coordinator is not available: the broker stops")]
+    Stopped,
+    /// What is durable can't be seen, or nothing can be made durable. Nothing happened.
     #[error("the coordinator is not available: {why}")]
     NotAvailable {
+        /// Why.
+        why: String,
+    },
+    /// It may have been done, or may be a little later.
+    #[error("it is unknown whether it was done: {why}")]
+    Unanswered {
         /// Why.
         why: String,
     },
@@ -72,6 +82,17 @@ pub(crate) enum GroupError {
     /// A partition that was committed is gone.
     #[error("a partition does not exist any more")]
     PartitionGone,
+}
+
+impl GroupError {
+    /// What is durable can't be seen.
+    pub(crate) fn unseen(error: &BarrierError) -> Self {
+        match error {
+            BarrierError::Closed { why: Closed::Fenced { .. } } => Self::NotCoordinator,
+            BarrierError::Closed { why: Closed::ShuttingDown } => Self::Stopped,
+            other => Self::NotAvailable { why: other.to_string() },
+        }
+    }
 }
 
 /// Protocols by name, the most wanted first, each with the member's metadata.

@@ -212,6 +212,8 @@ fn refused(refusal: &Refusal) -> GroupError {
 fn failed(error: &ChangeError) -> GroupError {
     match error {
         AppendError::NotDone { why: Closed::Fenced { .. } } => GroupError::NotCoordinator,
+        AppendError::NotDone { why: Closed::ShuttingDown } => GroupError::Stopped,
+        AppendError::Unknown { .. } => GroupError::Unanswered { why: error.to_string() },
         other => GroupError::NotAvailable { why: other.to_string() },
     }
 }

@@ -163,7 +163,7 @@ impl AdminService for Services {
 }
 
 impl Services {
-    async fn barrier(&self) -> Result<State, Status> {
+    pub(super) async fn barrier(&self) -> Result<State, Status> {
         self.rooms.log.barrier().await.map_err(|error| status(Reason::from(&error), &error, []))
     }
 }

@@ -36,6 +36,7 @@ use outbox::MESSAGE_BYTES_MAX;
 use part::{Limits, Part, Shape, Source, take};
 
 pub(super) use outbox::Budget;
+pub(super) use start::resolve;
 
 /// Longest wait of one Fetch.
 const WAIT_MAX: Duration = Duration::from_secs(30);

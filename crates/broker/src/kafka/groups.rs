@@ -7,7 +7,6 @@ use bytes::Bytes;
 use futures::FutureExt;
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
-use lakebed_log::BarrierError;
 use lakebed_model::GroupId;
 
 use super::Service;
@@ -70,7 +69,10 @@ fn code(error: &GroupError) -> i16 {
         GroupError::RebalanceInProgress => K::RebalanceInProgress,
         GroupError::InconsistentProtocol => K::InconsistentGroupProtocol,
         GroupError::GroupFull => K::GroupMaxSizeReached,
-        GroupError::Overloaded | GroupError::NotAvailable { .. } => K::CoordinatorNotAvailable,
+        GroupError::Overloaded
+        | GroupError::Stopped
+        | GroupError::NotAvailable { .. }
+        | GroupError::Unanswered { .. } => K::CoordinatorNotAvailable,
         GroupError::NotCoordinator => K::NotCoordinator,
         GroupError::GroupNotFound => K::GroupIdNotFound,
         GroupError::NonEmptyGroup => K::NonEmptyGroup,
@@ -88,14 +90,6 @@ fn code_of<T>(result: &Result<T, GroupError>) -> i16 {
 /// A group's id as the client names it.
 fn group_id(id: &str) -> Result<GroupId, GroupError> {
     GroupId::new(id).map_err(|_| GroupError::InvalidGroupId)
-}
-
-/// The coordinator can't see what is durable.
-fn unseen(error: &BarrierError) -> GroupError {
-    match error {
-        BarrierError::Closed { why: lakebed_log::Closed::Fenced { .. } } => GroupError::NotCoordinator,
-        other => GroupError::NotAvailable { why: other.to_string() },
-    }
 }
 
 fn text(text: impl Into<String>) -> StrBytes {

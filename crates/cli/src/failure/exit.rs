@@ -68,8 +68,10 @@ mod tests {
     fn every_reason_of_the_broker_has_the_exit_code_that_its_meaning_asks_for() {
         for row in TABLE {
             let expected = match row.name {
-                "TOPIC_NOT_FOUND" | "PARTITION_NOT_FOUND" => Exit::NotFound,
+                "TOPIC_NOT_FOUND" | "PARTITION_NOT_FOUND" | "GROUP_NOT_FOUND" => Exit::NotFound,
                 "TOPIC_ALREADY_EXISTS" | "OFFSET_OUT_OF_RANGE" => Exit::Conflict,
+                "GROUP_NOT_EMPTY" | "GROUP_KIND_MISMATCH" | "GROUP_SUBSCRIBED" | "MEMBER_FENCED" => Exit::Conflict,
+                "INVALID_GROUP_ID" => Exit::Usage,
                 "FENCED" | "SHUTTING_DOWN" | "OVERLOADED" | "STORE_UNAVAILABLE" => Exit::Unavailable,
                 "INVALID_TOPIC_NAME" | "INVALID_CONFIG" | "INVALID_PARTITION_COUNT" => Exit::Usage,
                 "OUTCOME_UNKNOWN" | "DAMAGED_OBJECT" | "INTERNAL" | "CORRUPT_BATCH" | "MESSAGE_TOO_LARGE" => {

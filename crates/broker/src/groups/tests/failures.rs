@@ -167,9 +167,9 @@ fn stopping_answers_everybody_who_waits_and_takes_nobody_in() {
     let c = world.join(member("c"));
     world.machine.stop(world.now);
     world.settle();
-    assert!(matches!(world.join_error(c), GroupError::NotAvailable { .. }));
+    assert!(matches!(world.join_error(c), GroupError::Stopped));
     let d = world.join(member("d"));
-    assert!(matches!(world.join_error(d), GroupError::NotAvailable { .. }));
-    assert!(matches!(world.heartbeat("a"), Err(GroupError::NotAvailable { .. })));
+    assert!(matches!(world.join_error(d), GroupError::Stopped));
+    assert!(matches!(world.heartbeat("a"), Err(GroupError::Stopped)));
     assert_eq!((world.machine.size(), world.machine.next_due()), ((0, 0, 0), None));
 }

@@ -148,7 +148,7 @@ pub(super) fn check_position(position: &Position, field: &str) -> Result<(), Sta
 ///
 /// # Errors
 /// As [`start`].
-pub(super) async fn resolve(
+pub(in crate::grpc) async fn resolve(
     services: &Services,
     state: &State,
     topic: &str,

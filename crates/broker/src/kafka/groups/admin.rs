@@ -15,7 +15,8 @@ use kafka_protocol::messages::{
 };
 use lakebed_model::{PartitionIndex, PartitionKey, State};
 
-use super::{code, code_of, group_id, text, unseen};
+use super::{code, code_of, group_id, text};
+use crate::groups::Forget;
 use crate::groups::group::Phase;
 use crate::groups::member::GroupError;
 use crate::kafka::Service;
@@ -29,7 +30,7 @@ const CLASSIC: &str = "classic";
 const NOT_FOUND_SINCE: i16 = 6;
 
 pub(super) async fn describe(service: Arc<Service>, reply_to: ReplyTo, body: DescribeGroupsRequest) -> Reply {
-    let state = service.rooms.log.barrier().await.map_err(|error| unseen(&error));
+    let state = service.rooms.log.barrier().await.map_err(|error| GroupError::unseen(&error));
     let groups = body.groups.iter().map(|id| {
         let found = state.as_ref().map_err(Clone::clone).and_then(|state| one(&service, state, id, reply_to.version));
         found.unwrap_or_else(|error| dead(id, code(&error), None))
@@ -74,7 +75,9 @@ fn one(service: &Service, state: &State, asked: &KafkaGroupId, version: i16) -> 
 pub(super) async fn list(service: Arc<Service>, reply_to: ReplyTo, body: ListGroupsRequest) -> Reply {
     let state = match service.rooms.log.barrier().await {
         Ok(state) => state,
-        Err(error) => return reply_to.send(&ListGroupsResponse::default().with_error_code(code(&unseen(&error)))),
+        Err(error) => {
+            return reply_to.send(&ListGroupsResponse::default().with_error_code(code(&GroupError::unseen(&error))));
+        }
     };
     let asked_for = |filter: &[kafka_protocol::protocol::StrBytes], name: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
@@ -111,7 +114,7 @@ pub(super) async fn delete_offsets(service: Arc<Service>, reply_to: ReplyTo, bod
     let refused = |error: &GroupError| reply_to.send(&OffsetDeleteResponse::default().with_error_code(code(error)));
     let state = match service.rooms.log.barrier().await {
         Ok(state) => state,
-        Err(error) => return refused(&unseen(&error)),
+        Err(error) => return refused(&GroupError::unseen(&error)),
     };
     let id = match group_id(&body.group_id) {
         Ok(id) => id,
@@ -125,10 +128,11 @@ pub(super) async fn delete_offsets(service: Arc<Service>, reply_to: ReplyTo, bod
         let keys = topic.partitions.iter().filter_map(|partition| key_of(&topic.name, partition.partition_index));
         keys.map(|key| (topic.name.to_string(), key))
     });
-    let read: BTreeSet<String> = match service.rooms.groups.delete_offsets(&id, named.collect()).await {
-        Ok(read) => read.into_iter().collect(),
-        Err(error) => return refused(&error),
-    };
+    let read: BTreeSet<String> =
+        match service.rooms.groups.delete_offsets(&id, named.collect(), Forget::default()).await {
+            Ok(read) => read.into_iter().collect(),
+            Err(error) => return refused(&error),
+        };
     let topics = body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let error_code = match key_of(&topic.name, partition.partition_index) {

@@ -10,7 +10,7 @@ use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponseParti
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use lakebed_model::{CommittedOffset, Offset, PartitionIndex, PartitionKey, State};
 
-use super::{code, group_id, unseen};
+use super::{code, group_id};
 use crate::groups::member::{GroupError, MemberRef};
 use crate::kafka::connection::Started;
 use crate::kafka::response::{Reply, ReplyTo};
@@ -28,7 +28,7 @@ pub(super) async fn start(service: &Arc<Service>, reply_to: ReplyTo, body: Offse
     let named = |state: &State| body.topics.iter().all(|topic| state.topic_id(&topic.name).is_some());
     let state = match service.state_where(named).await {
         Ok(state) => state,
-        Err(error) => return ready(answer(reply_to, &body, |_, _| code(&unseen(&error)))),
+        Err(error) => return ready(answer(reply_to, &body, |_, _| code(&GroupError::unseen(&error)))),
     };
     let time_ms = (service.rooms.seams.wall)();
     // The last one counts if a partition is named twice.

@@ -10,7 +10,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use lakebed_model::{GroupId, PartitionIndex, PartitionKey, State};
 
-use super::{code, group_id, text, unseen};
+use super::{code, group_id, text};
 use crate::groups::member::GroupError;
 use crate::kafka::Service;
 use crate::kafka::response::{Reply, ReplyTo};
@@ -26,7 +26,7 @@ struct Found {
 type Topics = Vec<(TopicName, Vec<Found>)>;
 
 pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, body: OffsetFetchRequest) -> Reply {
-    let state = service.rooms.log.barrier().await.map_err(|error| unseen(&error));
+    let state = service.rooms.log.barrier().await.map_err(|error| GroupError::unseen(&error));
     if reply_to.version >= 8 {
         let groups = body.groups.iter().map(|asked| group(&state, asked));
         return reply_to.send(&OffsetFetchResponse::default().with_groups(groups.collect()));
