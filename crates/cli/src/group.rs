@@ -250,22 +250,24 @@ fn read_offsets(path: &Path) -> Result<Vec<v1::CommittedOffset>, Failure> {
         return Err(Failure::usage(what).remedy("move fewer partitions at a time"));
     }
     parse_offsets(&text).map_err(|(line, cause)| {
-        Failure::new(format!("line {line} of {} (from --file) can't be used", path.display()))
+        let place = line.map_or_else(String::new, |line| format!("line {line} of "));
+        Failure::new(format!("{place}{} (from --file) can't be used", path.display()))
             .cause(cause)
             .remedy("write lines TOPIC,PARTITION,OFFSET, such as orders,0,17")
             .code("OFFSETS_INVALID", Exit::Usage)
     })
 }
 
-/// Lines `TOPIC,PARTITION,OFFSET`; empty ones and those that begin with # are passed over. An error says in which line.
-fn parse_offsets(text: &str) -> Result<Vec<v1::CommittedOffset>, (usize, String)> {
+/// Lines `TOPIC,PARTITION,OFFSET`; empty ones and those that begin with # are passed over. An error says in which line, if it
+/// is in one.
+fn parse_offsets(text: &str) -> Result<Vec<v1::CommittedOffset>, (Option<usize>, String)> {
     let mut offsets = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let fail = |cause: String| (index + 1, cause);
+        let fail = |cause: String| (Some(index + 1), cause);
         let parts: Vec<&str> = line.split(',').map(str::trim).collect();
         let [topic, partition, offset] = parts[..] else {
             return Err(fail(format!("{line:?} has {} parts, not 3", parts.len())));
@@ -276,11 +278,7 @@ fn parse_offsets(text: &str) -> Result<Vec<v1::CommittedOffset>, (usize, String)
         let offset = offset.ok_or_else(|| fail(format!("{line:?} names no offset in its third part")))?;
         offsets.push(v1::CommittedOffset { topic: topic.to_owned(), partition, offset, ..Default::default() });
     }
-    if offsets.is_empty() {
-        Err((text.lines().count().max(1), "no line names an offset".to_owned()))
-    } else {
-        Ok(offsets)
-    }
+    if offsets.is_empty() { Err((None, "no line names an offset".to_owned())) } else { Ok(offsets) }
 }
 
 async fn reset(
@@ -291,8 +289,15 @@ async fn reset(
 ) -> Result<(), Failure> {
     let (group, validate_only) = (request.group.clone(), request.validate_only);
     let moved = client.reset_offsets(request).await;
-    let moved = moved
-        .map_err(|error| Failure::call(format!("the offsets of group {group} are as they were"), server, &error))?;
+    let moved = moved.map_err(|error| {
+        let failure = Failure::call(format!("the offsets of group {group} are as they were"), server, &error);
+        match error.reason() {
+            "OFFSET_OUT_OF_RANGE" => {
+                failure.remedy("see the offsets with `lakebed topic describe NAME`, or use --to start or --to end")
+            }
+            _ => failure,
+        }
+    })?;
     let partitions = if moved.len() == 1 { "partition" } else { "partitions" };
     let what = if validate_only { "would move" } else { "moved" };
     output.notice(format!("{what} group {group} in {} {partitions}", moved.len()));
@@ -390,9 +395,13 @@ mod tests {
         let read = parse_offsets("# a comment\n\norders,0,17\n returns , 3 , 0 \n").unwrap();
         let read: Vec<_> = read.iter().map(|one| (one.topic.as_str(), one.partition, one.offset)).collect();
         assert_eq!(read, [("orders", 0, 17), ("returns", 3, 0)]);
-        for (wrong, line) in
-            [("", 1), ("orders,0", 1), ("orders,0,1\norders,x,1", 2), ("orders,0,-1", 1), ("a,-1,1", 1)]
-        {
+        for (wrong, line) in [
+            ("#", None),
+            ("orders,0", Some(1)),
+            ("orders,0,1\norders,x,1", Some(2)),
+            ("a,0,-1", Some(1)),
+            ("a,-1,1", Some(1)),
+        ] {
             assert_eq!(parse_offsets(wrong).map_err(|(line, _)| line).map(drop), Err(line), "{wrong}");
         }
     }
