@@ -142,6 +142,11 @@ impl Backend for Bucket {
         outcome
     }
 
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        self.trace.note(format_args!("  overwrote {key} ({} bytes)", payload.size_bytes()));
+        self.objects.overwrite(key, payload).await
+    }
+
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         let outcome = self.objects.get(key, span).await;
         if outcome.is_ok() && key.as_str().ends_with("manifest.json") {

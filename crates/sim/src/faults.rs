@@ -36,7 +36,7 @@ pub(crate) fn plan(
 
 fn outcome(climate: &Climate, rng: &mut StdRng, operation: &Operation<'_>) -> Outcome {
     let creates = matches!(operation, Operation::Create { .. });
-    let writes = creates || matches!(operation, Operation::Delete { .. });
+    let writes = creates || matches!(operation, Operation::Overwrite { .. } | Operation::Delete { .. });
     if chance(rng, climate.lost) {
         let symptoms = [
             Symptom::NotSent,

@@ -185,6 +185,10 @@ impl Backend for GatedBackend {
         self.through(self.inner.create(key, payload)).await
     }
 
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        self.through(self.inner.overwrite(key, payload)).await
+    }
+
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         let own = self.tried.lock().expect("no code panics while it holds the keys").contains(key);
         if own && key.as_str().contains("/log/") && matches!(span, Span::Last(_)) {

@@ -26,6 +26,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Stores `payload` at `key` if nothing stands there.
     async fn create(&self, key: &Key, payload: &Payload) -> Result<(), Failure>;
 
+    /// Stores `payload` at `key`, whatever stands there. Readers see the one or the other, whole.
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure>;
+
     /// Reads a part of the object at `key`.
     ///
     /// The body may be shorter than asked for: at the end of the object, or because the connection was cut. It

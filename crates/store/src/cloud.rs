@@ -72,6 +72,12 @@ impl Backend for CloudBackend {
         put.map(|_| ()).map_err(classify)
     }
 
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        let body: PutPayload = payload.parts().iter().cloned().collect();
+        let put = self.bucket.put_opts(&self.path(key.as_str()), body, PutMode::Overwrite.into()).await;
+        put.map(|_| ()).map_err(classify)
+    }
+
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         let path = self.path(key.as_str());
         let range = match span {

@@ -28,6 +28,13 @@ pub enum Operation<'a> {
         /// What.
         payload: &'a Payload,
     },
+    /// PUT over what stands there.
+    Overwrite {
+        /// Where.
+        key: &'a Key,
+        /// What.
+        payload: &'a Payload,
+    },
     /// GET of a part; a read-back too.
     Get {
         /// Of which object.
@@ -147,6 +154,7 @@ struct Counters {
 #[derive(Clone, Debug)]
 enum Change {
     Create(Key, Payload),
+    Overwrite(Key, Payload),
     Delete(Vec<Key>),
 }
 
@@ -272,6 +280,11 @@ impl Backend for FaultBackend {
         self.change(Change::Create(key.clone(), payload.clone()), fault).await
     }
 
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        let fault = self.decide(Operation::Overwrite { key, payload });
+        self.change(Change::Overwrite(key.clone(), payload.clone()), fault).await
+    }
+
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         let fault = self.decide(Operation::Get { key, span });
         let mut body = self.read(fault, self.inner.get(key, span)).await?;
@@ -335,6 +348,7 @@ impl fmt::Debug for FaultBackend {
 async fn apply(inner: &dyn Backend, change: &Change) -> Result<(), Failure> {
     match change {
         Change::Create(key, payload) => inner.create(key, payload).await,
+        Change::Overwrite(key, payload) => inner.overwrite(key, payload).await,
         Change::Delete(keys) => inner.delete(keys).await,
     }
 }

@@ -1,8 +1,8 @@
 //! The one door to the bucket: *did the write happen?*
 //!
 //! A [`Store`] is a root (`memory://`, a local directory, or a bucket) under which objects are created, read, listed and
-//! deleted. Objects never change: the only way to write is [`Store::create`], a PUT-if-absent whose outcome is one of
-//! *done*, *not done* and *unknown*. What a store must give for that is create-if-absent and listings that show what
+//! deleted. Objects never change: the way to write is [`Store::create`], a PUT-if-absent whose outcome is one of
+//! *done*, *not done* and *unknown*. Only a hint, which may be wrong without harm, is written by [`Store::overwrite`]. What a store must give for that is create-if-absent and listings that show what
 //! was created before.
 //!
 //! 1. What a create reports as done is durable: on a local directory file and directory are synced.
@@ -28,6 +28,7 @@ mod health;
 mod local;
 mod memory;
 mod open;
+mod overwrite;
 mod payload;
 mod read;
 mod redact;
@@ -45,6 +46,7 @@ pub use histogram::Histogram;
 pub use key::{Directory, Key, KeyError};
 pub use memory::MemoryBackend;
 pub use open::OpenError;
+pub use overwrite::OverwriteError;
 pub use payload::Payload;
 pub use read::{DeleteError, ListError, Listing, ReadError, Suffix};
 pub use redact::redact_url;

@@ -98,6 +98,11 @@ impl Backend for LocalBackend {
         self.off_thread(move |files| files.create(&key, &payload)).await
     }
 
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        let (key, payload) = (key.clone(), payload.clone());
+        self.off_thread(move |files| files.overwrite(&key, &payload)).await
+    }
+
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         let (key, span) = (key.clone(), span.clone());
         self.off_thread(move |files| files.get(&key, &span)).await
@@ -140,6 +145,42 @@ impl Files {
         // What stays behind costs space until the next start, and is seen by nobody.
         let _ = fs::remove_file(&staged);
         linked
+    }
+
+    fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        self.check_disk()?;
+        let path = self.path(key)?;
+        self.clear_staging().map_err(refused)?;
+        let staged = self.staging.join(self.staged.fetch_add(1, Ordering::Relaxed).to_string());
+        let written = self.stages.write_synced(&staged, payload);
+        let renamed = written.map_err(refused).and_then(|()| self.rename(&staged, &path));
+        if renamed.is_err() {
+            let _ = fs::remove_file(&staged);
+        }
+        renamed
+    }
+
+    /// Puts the staged file in the place of what has that name.
+    fn rename(&self, staged: &Path, path: &Path) -> Result<(), Failure> {
+        let directory = path.parent().expect("a key's path is below the root");
+        for _ in 0..DIRECTORY_ATTEMPTS_MAX {
+            self.durable.enter(directory, true).map_err(refused)?;
+            let mark = self.durable.mark_linking(path);
+            match fs::rename(staged, path) {
+                // A delete removed the directory after we had entered it.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(refused(error)),
+                Ok(()) => {
+                    let entered = self.durable.enter(directory, true).map_err(|error| self.give_up_disk(error));
+                    let settled = entered.and_then(|()| self.settle(directory));
+                    if settled.is_err() {
+                        mark.keep();
+                    }
+                    return settled;
+                }
+            }
+        }
+        Err(Failure::new(FailureKind::NotSent, "its directory is removed as often as it is made"))
     }
 
     /// Makes the place for files that are being written, once, without what an earlier process left there.

@@ -36,6 +36,11 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        self.objects().insert(key.clone(), payload.clone());
+        Ok(())
+    }
+
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         let object = self.objects().get(key).cloned().ok_or_else(absent)?;
         let size_bytes = object.size_bytes();

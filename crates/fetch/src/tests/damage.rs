@@ -115,6 +115,10 @@ impl Backend for Corrupting {
         self.inner.create(key, payload).await
     }
 
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        self.inner.overwrite(key, payload).await
+    }
+
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         let body = self.inner.get(key, span).await?;
         if self.answers.load(Ordering::Relaxed) == 0 {

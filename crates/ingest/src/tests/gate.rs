@@ -53,6 +53,10 @@ impl Backend for Gated {
         self.inner.create(key, payload).await
     }
 
+    async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+        self.inner.overwrite(key, payload).await
+    }
+
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
         self.inner.get(key, span).await
     }

@@ -200,6 +200,9 @@ async fn a_disk_that_failed_is_unknown_at_once_and_not_read_back() {
             self.0.create(key, payload).await?;
             Err(Failure::new(FailureKind::Broken, "fsync: input/output error"))
         }
+        async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
+            self.0.overwrite(key, payload).await
+        }
         async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
             self.0.get(key, span).await
         }

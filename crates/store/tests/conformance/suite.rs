@@ -7,6 +7,7 @@ use lakebed_store::{Created, Directory, Key, Payload, ReadError, Store};
 pub(crate) async fn run(store: &Store, big_pieces: u8) {
     of_sixteen_rivals_one_creates(store).await;
     a_create_that_is_repeated_finds_its_own_object(store).await;
+    an_overwrite_leaves_the_last_payload_whole(store).await;
     reads_give_exactly_what_was_asked_for(store).await;
     an_empty_object_is_an_object(store).await;
     what_was_created_is_listed_in_order(store).await;
@@ -67,6 +68,31 @@ async fn a_create_that_is_repeated_finds_its_own_object(store: &Store) {
         store.create(&small, Payload::from(vec![Bytes::from("o"), Bytes::from("ne")])).await.unwrap(),
         Created::Mine
     );
+}
+
+async fn an_overwrite_leaves_the_last_payload_whole(store: &Store) {
+    let target = key("overwrite/deep/hint");
+    for payload in ["7", "a longer one", "", "8"] {
+        store.overwrite(&target, payload).await.unwrap();
+        assert_eq!(store.get(&target).await.unwrap(), payload);
+    }
+    assert_eq!(listed(store, "overwrite", None, 10).await.0, ["overwrite/deep/hint"]);
+    let created = key("overwrite/created");
+    store.create(&created, "first").await.unwrap();
+    store.overwrite(&created, "second").await.unwrap();
+    assert_eq!(store.get(&created).await.unwrap(), "second");
+    assert_eq!(store.create(&created, "first").await.unwrap(), Created::Other);
+    let rivals = (0..8).map(|rival: u8| {
+        let (store, target) = (store.clone(), target.clone());
+        tokio::spawn(async move { store.overwrite(&target, vec![b'a' + rival; 5000]).await.unwrap() })
+    });
+    for rival in rivals.collect::<Vec<_>>() {
+        rival.await.unwrap();
+    }
+    let left = store.get(&target).await.unwrap();
+    assert!(left.len() == 5000 && left.iter().all(|byte| *byte == left[0]), "two payloads were mixed");
+    store.delete(&[target.clone(), created]).await.unwrap();
+    assert!(!store.exists(&target).await.unwrap());
 }
 
 async fn reads_give_exactly_what_was_asked_for(store: &Store) {
