@@ -1,0 +1,143 @@
+//! What of a table's metadata no reader needs any more, found from what stands in the bucket alone.
+//!
+//! A reader may use what it found for the time that superseded versions are kept. So an object is due only if
+//!
+//! 1. the newest version does not lead to it, by its snapshots or by its log of earlier metadata; and
+//! 2. every version that leads to it was superseded longer ago than that. The names of manifest lists say when each version began.
+//!
+//! What belongs to a version above the newest may be of a publication that is running, and is left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use lakebed_store::{Key, ListError, ReadError, Store};
+
+use crate::avro::AvroError;
+use crate::history::READS_MAX;
+use crate::layout::{self, Avro};
+use crate::manifest_list;
+use crate::metadata::TableMetadata;
+use crate::shown::{TableName, TableVersion};
+
+/// Objects of one listing.
+const LISTED_MAX: usize = 10_000;
+
+/// Why it is not known what is due. Nothing was deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The metadata could not be listed now.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// An object could not be read now.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The newest version's metadata is damaged.
+    #[error("the metadata '{key}' can't be read")]
+    Metadata {
+        /// Its key.
+        key: Key,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A manifest list is damaged.
+    #[error("the manifest list '{key}' can't be read")]
+    ManifestList {
+        /// Its key.
+        key: Key,
+        /// Why.
+        source: AvroError,
+    },
+}
+
+/// What stands in the directory of a table's metadata.
+#[derive(Default)]
+struct Standing {
+    versions: BTreeMap<TableVersion, Key>,
+    lists: Vec<(TableVersion, Key)>,
+    manifests: Vec<(TableVersion, Key)>,
+    /// When each version began. Of two lists of one version the later counts: nothing is due too early.
+    begun_ms: BTreeMap<TableVersion, i64>,
+}
+
+/// The objects of a table's metadata that no reader needs any more, if versions are kept for `age_ms` after they were superseded.
+///
+/// # Cost
+/// One LIST, one GET of the newest metadata, and one GET for each version that is kept.
+/// # Errors
+/// [`SweepError`]
+pub async fn due(store: &Store, name: &TableName, now_ms: i64, age_ms: i64) -> Result<Vec<Key>, SweepError> {
+    let standing = Standing::of(store, name).await?;
+    let Some((newest, key)) = standing.versions.last_key_value() else { return Ok(Vec::new()) };
+    let metadata = serde_json::from_slice::<TableMetadata>(&store.get(key).await?);
+    let metadata = metadata.map_err(|source| SweepError::Metadata { key: key.clone(), source })?;
+    let leads_to: BTreeSet<&str> = metadata
+        .snapshots
+        .iter()
+        .map(|snapshot| name_of(&snapshot.manifest_list))
+        .chain(metadata.metadata_log.iter().map(|logged| name_of(&logged.metadata_file)))
+        .collect();
+    let is_past =
+        |version: &TableVersion| version < newest && standing.is_past(*version, now_ms.saturating_sub(age_ms));
+    let is_due = |(version, key): &(&TableVersion, &Key)| is_past(version) && !leads_to.contains(key.name());
+    let mut due: Vec<Key> = standing.versions.iter().filter(is_due).map(|(_, key)| key.clone()).collect();
+    let (past, kept): (Vec<_>, Vec<_>) = standing.lists.iter().partition(|(version, key)| is_due(&(version, key)));
+    due.extend(past.into_iter().map(|(_, key)| key.clone()));
+    let needed = manifests_of(store, kept.into_iter().map(|(_, key)| key)).await?;
+    let unneeded = standing.manifests.iter().filter(|(version, key)| version <= newest && !needed.contains(key.name()));
+    due.extend(unneeded.map(|(_, key)| key.clone()));
+    Ok(due)
+}
+
+impl Standing {
+    async fn of(store: &Store, name: &TableName) -> Result<Self, ListError> {
+        let directory = layout::metadata_directory(name);
+        let mut standing = Self::default();
+        let mut after: Option<Key> = None;
+        loop {
+            let listing = store.list(&directory, after.as_ref(), LISTED_MAX).await?;
+            for listed in &listing.objects {
+                standing.take(name, &listed.key);
+            }
+            after = listing.objects.last().map(|last| last.key.clone());
+            if !listing.more {
+                return Ok(standing);
+            }
+        }
+    }
+
+    fn take(&mut self, name: &TableName, key: &Key) {
+        if let Some(version) = layout::parse_metadata_key(name, key) {
+            self.versions.insert(version, key.clone());
+        }
+        match layout::parse_avro_key(key) {
+            Some(Avro::Manifest(version)) => self.manifests.push((version, key.clone())),
+            Some(Avro::List(version, time_ms)) => {
+                let begun_ms = self.begun_ms.entry(version).or_insert(time_ms);
+                *begun_ms = time_ms.max(*begun_ms);
+                self.lists.push((version, key.clone()));
+            }
+            None => {}
+        }
+    }
+
+    /// Whether the version was superseded before `until_ms`, by a version that stands.
+    fn is_past(&self, version: TableVersion, until_ms: i64) -> bool {
+        let mut later =
+            self.begun_ms.iter().filter(|(later, _)| **later > version && self.versions.contains_key(later));
+        later.any(|(_, begun_ms)| *begun_ms < until_ms)
+    }
+}
+
+/// The names of the manifests of some lists.
+async fn manifests_of(store: &Store, lists: impl Iterator<Item = &Key>) -> Result<BTreeSet<String>, SweepError> {
+    let reads = lists.map(async |key| {
+        let bytes = store.get(key).await?;
+        manifest_list::decode(&bytes).map_err(|source| SweepError::ManifestList { key: key.clone(), source })
+    });
+    let read: Vec<Vec<manifest_list::ManifestFile>> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
+    Ok(read.into_iter().flatten().map(|manifest| name_of(&manifest.path).to_owned()).collect())
+}
+
+fn name_of(uri: &str) -> &str {
+    uri.rsplit_once('/').map_or(uri, |(_, name)| name)
+}
