@@ -13,18 +13,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lakebed_log::Log;
-use lakebed_model::{Change, CommitOffsets, CommittedOffset, DeleteOffsets, GroupId, PartitionKey, State};
+use lakebed_model::{
+    Change, CommitOffsets, CommittedOffset, DeleteOffsets, GroupId, GroupKind, PartitionKey, State, TopicsAt,
+};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
+#[allow(dead_code, reason = "its listeners come next")]
+mod assigned;
 pub(crate) mod expiry;
 pub(crate) mod group;
+#[allow(dead_code, reason = "its listeners come next")]
 pub(crate) mod machine;
+#[allow(dead_code, reason = "its listeners come next")]
 pub(crate) mod member;
 pub(crate) mod overview;
+#[allow(dead_code, reason = "its listeners come next")]
+pub(crate) mod reconcile;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -34,6 +42,7 @@ pub(crate) mod writer;
 use group::Phase;
 use machine::{Described, Limits, Machine, Stored};
 use member::{Effect, GroupError, Join, Joined, MemberRef, Sync, Synced};
+use reconcile::member::Beaten;
 use timers::Millis;
 use writer::{Queue, Write};
 
@@ -45,6 +54,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 pub(crate) enum Answer {
     Join(Result<Joined, GroupError>),
     Sync(Result<Synced, GroupError>),
+    #[allow(dead_code, reason = "its listeners come next")]
+    Beat(Result<Beaten, GroupError>),
 }
 
 /// Where it is answered.
@@ -86,6 +97,9 @@ struct Inner {
     machine: Mutex<Machine<Waiter>>,
     queue: Queue,
     ids: Mutex<StdRng>,
+    /// The topics that the machine knows.
+    topics: Mutex<TopicsAt>,
+    nudges: assigned::Nudges,
     /// The next timer may be another one.
     retimed: Notify,
 }
@@ -97,7 +111,9 @@ impl Groups {
         let ids = Mutex::new(StdRng::seed_from_u64(log.seams().seed ^ 0x6772_6f75_7073_0000));
         let machine = Mutex::new(Machine::new(options.limits, log.state().generation_gone()));
         let queue = Queue::new(options.waiting_bytes);
-        let inner = Inner { log, options, began: Instant::now(), machine, queue, ids, retimed: Notify::new() };
+        let (topics, nudges) = (Mutex::default(), assigned::Nudges::default());
+        let began = Instant::now();
+        let inner = Inner { log, options, began, machine, queue, ids, topics, nudges, retimed: Notify::new() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -109,6 +125,7 @@ impl Groups {
             _ = log.closed() => {}
             () = writer::write(&self) => {}
             () = self.keep_time() => {}
+            () = self.keep_topics() => {}
             () = expiry::expire(&self) => {}
         }
         self.stop();
@@ -141,6 +158,8 @@ impl Groups {
                 // Whoever hung up wants no answer.
                 Effect::Join { to, answer } => drop(to.send(Answer::Join(answer))),
                 Effect::Sync { to, answer } => drop(to.send(Answer::Sync(answer))),
+                Effect::Beat { to, answer } => drop(to.send(Answer::Beat(answer))),
+                Effect::Nudge { group, member } => self.inner.nudges.nudge(group, member),
                 Effect::Start(start) => self.inner.queue.push(Write::Start(start)),
             }
         }
@@ -176,7 +195,7 @@ impl Groups {
         async move {
             match answer.await {
                 Ok(Answer::Join(answer)) => answer,
-                Ok(Answer::Sync(_)) | Err(_) => Err(gone()),
+                Ok(Answer::Sync(_) | Answer::Beat(_)) | Err(_) => Err(gone()),
             }
         }
     }
@@ -188,7 +207,7 @@ impl Groups {
         async move {
             match answer.await {
                 Ok(Answer::Sync(answer)) => answer,
-                Ok(Answer::Join(_)) | Err(_) => Err(gone()),
+                Ok(Answer::Join(_) | Answer::Beat(_)) | Err(_) => Err(gone()),
             }
         }
     }
@@ -328,29 +347,21 @@ impl Groups {
         Ok(read)
     }
 
-    /// A group: its members if it has some, else what `state` knows of it.
+    /// A group of the classic protocol: its members if it has some, else what `state` knows of it.
     pub(crate) fn describe(&self, id: &GroupId, state: &State) -> Option<Described> {
-        let known = state.group(id);
-        let live = self.machine().describe(id).filter(|live| live.phase != Phase::Empty);
-        live.or_else(|| {
-            known.map(|group| Described {
-                phase: Phase::Empty,
-                protocol_type: group.protocol_type.as_ref().to_owned(),
-                protocol: String::new(),
-                members: Vec::new(),
-            })
-        })
-    }
-
-    /// All groups with where they stand and what their protocols are for.
-    pub(crate) fn list(&self, state: &State) -> Vec<(GroupId, Phase, String)> {
-        let stored =
-            state.groups().map(|(id, group)| (id.clone(), (Phase::Empty, group.protocol_type.as_ref().to_owned())));
-        let mut all: std::collections::BTreeMap<GroupId, (Phase, String)> = stored.collect();
-        for (id, phase, protocol_type) in self.machine().list().filter(|(_, phase, _)| *phase != Phase::Empty) {
-            all.insert(id.clone(), (phase, protocol_type.to_owned()));
+        let machine = self.machine();
+        if machine.describe_assigned(id).is_some() {
+            return None;
         }
-        all.into_iter().map(|(id, (phase, protocol_type))| (id, phase, protocol_type)).collect()
+        if let Some(live) = machine.describe(id).filter(|live| live.phase != Phase::Empty) {
+            return Some(live);
+        }
+        state.group(id).filter(|group| group.kind == GroupKind::Classic).map(|group| Described {
+            phase: Phase::Empty,
+            protocol_type: group.protocol_type.as_ref().to_owned(),
+            protocol: String::new(),
+            members: Vec::new(),
+        })
     }
 
     /// How many groups and members are in memory, and the bytes that they take.

@@ -376,6 +376,11 @@ impl From<&GroupError> for Reason {
             GroupError::NonEmptyGroup => Self::GroupNotEmpty,
             GroupError::SubscribedToTopic => Self::GroupSubscribed,
             GroupError::OffsetsFull => Self::OffsetsFull,
+            GroupError::FencedEpoch => Self::MemberFenced,
+            GroupError::StaleEpoch => Self::StaleGeneration,
+            GroupError::UnreleasedInstance => Self::InstanceFenced,
+            GroupError::InvalidPattern { .. } | GroupError::TooOld => Self::InvalidRequest,
+            GroupError::OtherKind => Self::GroupKindMismatch,
             GroupError::PartitionGone => Self::PartitionNotFound,
         }
     }

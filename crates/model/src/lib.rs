@@ -34,5 +34,5 @@ pub use ids::{
 pub use mint::Mint;
 pub use snapshot::Snapshot;
 pub use state::PRODUCER_IDS_AT_ONCE_MAX;
-pub use state::{ApplyError, FlushOutcome, ObjectId, Partition, Refusal, Run, State};
+pub use state::{ApplyError, FlushOutcome, ObjectId, Partition, Refusal, Run, State, TopicsAt};
 pub use topic::{Topic, TopicName};

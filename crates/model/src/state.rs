@@ -24,9 +24,11 @@ mod merge;
 mod producers;
 #[cfg(test)]
 mod tests;
+mod topics_at;
 
 pub(crate) use append::{FlushFacts, RunFacts};
 pub use producers::{PRODUCER_IDS_AT_ONCE_MAX, PRODUCERS_MAX, PRODUCERS_PER_PARTITION_MAX};
+pub use topics_at::TopicsAt;
 
 /// The highest feature level whose rules this code knows.
 pub const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel::new(1);

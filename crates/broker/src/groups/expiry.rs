@@ -41,7 +41,7 @@ async fn pass(groups: &Groups, retention: Duration) {
     for (id, group) in state.groups() {
         if group.members > 0 && are_lost {
             groups.step(|machine, now| {
-                if machine.describe(id).is_none() {
+                if !machine.is_loaded(id) {
                     machine.mark_empty(now, id, &Stored::of(&state, id));
                 }
             });
@@ -57,7 +57,7 @@ async fn propose(groups: &Groups, id: &GroupId, before_ms: i64) -> bool {
     let Some(room) = groups.inner.queue.room(id.as_str().len() as u64).await else { return false };
     let stored = groups.stored(id);
     groups.step(|machine, _| {
-        if stored.kind.is_some() && machine.describe(id).is_none() {
+        if stored.kind.is_some() && !machine.is_loaded(id) {
             let generation = stored.generation;
             machine.raise_floor(generation);
             let change = Change::ExpireOffsets { group: id.clone(), generation, before_ms };

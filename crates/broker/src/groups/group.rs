@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lakebed_model::{Generation, GroupId};
+use lakebed_model::{Generation, GroupId, GroupKind};
 
 use super::member::{
     Effect, GroupError, Join, Joined, JoinedMember, Member, MemberRef, PENDING_BYTES, Start, Sync, Synced,
 };
+use super::reconcile::topics::Topics;
 use super::timers::{Millis, Timer, Timers};
 
 /// A member that has joined and does not know its id yet can't send heartbeats: so long it is taken to be there (Kafka's number).
@@ -77,6 +78,7 @@ pub(crate) struct Context<'a, T> {
     pub(crate) members_max: usize,
     /// Generations begin above this one.
     pub(crate) floor: Generation,
+    pub(crate) topics: &'a Topics,
     pub(crate) timers: &'a mut Timers,
     pub(crate) effects: &'a mut Vec<Effect<T>>,
 }
@@ -367,7 +369,7 @@ impl<T> Group<T> {
         if self.members.is_empty() {
             self.phase = Phase::Empty;
             self.protocol = String::new();
-            return self.start(cx, Vec::new());
+            return self.start(cx, GroupKind::Classic, Vec::new());
         }
         self.phase = Phase::Completing;
         self.protocol = self.select_protocol();
@@ -382,24 +384,26 @@ impl<T> Group<T> {
             self.pending_sync.insert(id);
         }
         cx.timers.set(cx.id, Timer::Sync, cx.now.saturating_add(self.rebalance_time()));
-        self.start(cx, answers);
+        self.start(cx, GroupKind::Classic, answers);
     }
 
-    fn start(&self, cx: &mut Context<'_, T>, answers: Vec<(T, Joined)>) {
+    fn start(&self, cx: &mut Context<'_, T>, kind: GroupKind, answers: Vec<(T, Joined)>) {
         cx.effects.push(Effect::Start(Start {
             group: cx.id.clone(),
             generation: self.generation,
+            kind,
             protocol_type: self.protocol_type.as_str().into(),
             members: u32::try_from(self.members.len()).unwrap_or(u32::MAX),
+            is_awaited: !answers.is_empty(),
             answers,
         }));
     }
 
-    /// Begins a generation without members, unless there are some.
-    pub(crate) fn mark_empty(&mut self, cx: &mut Context<'_, T>) {
+    /// Begins a generation without members, unless there are some. Those that the log has were of that kind.
+    pub(crate) fn mark_empty(&mut self, cx: &mut Context<'_, T>, kind: GroupKind) {
         if self.phase == Phase::Empty {
             self.generation = self.generation.max(cx.floor).next();
-            self.start(cx, Vec::new());
+            self.start(cx, kind, Vec::new());
         }
     }
 

@@ -8,8 +8,16 @@ use lakebed_model::{Generation, GroupId, GroupKind, State};
 
 use super::group::{Context, Group, Phase};
 use super::member::{Effect, GroupError, Join, MemberRef, Start, Sync};
+use super::overview::Listed;
+use super::reconcile;
+use super::reconcile::topics::Topics;
 use super::subscription;
 use super::timers::{Millis, Timer, Timers};
+
+mod beats;
+mod seat;
+
+use seat::Seat;
 
 /// What a group counts beside its members.
 const GROUP_BYTES: usize = 768;
@@ -78,7 +86,8 @@ pub(crate) struct DescribedMember {
 #[derive(Debug)]
 pub(crate) struct Machine<T> {
     limits: Limits,
-    groups: BTreeMap<GroupId, Group<T>>,
+    groups: BTreeMap<GroupId, Seat<T>>,
+    topics: Topics,
     timers: Timers,
     effects: Vec<Effect<T>>,
     /// What the groups take in memory.
@@ -93,7 +102,7 @@ impl<T> Machine<T> {
     /// A machine without groups in memory. `floor`: see [`State::generation_gone`].
     pub(crate) fn new(limits: Limits, floor: Generation) -> Self {
         let (groups, timers, effects) = (BTreeMap::new(), Timers::default(), Vec::new());
-        Self { limits, groups, timers, effects, bytes: 0, floor, stopped: false }
+        Self { limits, groups, topics: Topics::default(), timers, effects, bytes: 0, floor, stopped: false }
     }
 
     /// What is to be done because of the steps since it was asked last.
@@ -108,10 +117,11 @@ impl<T> Machine<T> {
 
     /// How many groups are in memory, how many members they have, and what they take.
     pub(crate) fn size(&self) -> (usize, usize, usize) {
-        (self.groups.len(), self.groups.values().map(|group| group.members.len()).sum(), self.bytes)
+        (self.groups.len(), self.groups.values().map(Seat::member_count).sum(), self.bytes)
     }
 
-    /// Does a step of one group, loading it first and dropping it from memory afterwards if nothing of it needs to be kept.
+    /// Does a step of a group of the classic protocol, loading it first and dropping it from memory afterwards if nothing of it needs to be
+    /// kept. One of another protocol must have no members.
     fn with<R>(
         &mut self,
         now: Millis,
@@ -119,38 +129,75 @@ impl<T> Machine<T> {
         stored: &Stored,
         step: impl FnOnce(&mut Group<T>, &mut Context<'_, T>) -> R,
     ) -> R {
+        self.seat(now, id, stored, None);
+        let stepped = self.with_seat(now, id, |seat, cx| match seat {
+            Seat::Classic(group) => Some(step(group, cx)),
+            Seat::Assigned(_) => None,
+        });
+        stepped.flatten().expect("it was seated as one of the classic protocol")
+    }
+
+    /// Loads a group, as one of the classic protocol or as one whose partitions are assigned here. One that has no members becomes another
+    /// kind at once.
+    fn seat(&mut self, now: Millis, id: &GroupId, stored: &Stored, kind: Option<GroupKind>) {
         if !self.groups.contains_key(id) {
             let group = Group::new(stored.generation, stored.protocol_type.clone());
             self.bytes += GROUP_BYTES + id.as_str().len();
-            self.groups.insert(id.clone(), group);
+            self.groups.insert(id.clone(), Seat::Classic(group));
         }
-        self.with_loaded(now, id, step).expect("it was loaded")
+        // It is stepped right afterwards, so it stays loaded.
+        self.with_loaded_seat(now, id, |seat, cx| seat.become_kind(cx, kind));
     }
 
-    fn with_loaded<R>(
+    fn with_seat<R>(
         &mut self,
         now: Millis,
         id: &GroupId,
-        step: impl FnOnce(&mut Group<T>, &mut Context<'_, T>) -> R,
+        step: impl FnOnce(&mut Seat<T>, &mut Context<'_, T>) -> R,
     ) -> Option<R> {
-        let group = self.groups.get_mut(id)?;
+        let result = self.with_loaded_seat(now, id, step)?;
+        if self.groups.get(id).is_some_and(Seat::is_idle) {
+            self.groups.remove(id);
+            self.bytes -= GROUP_BYTES + id.as_str().len();
+        }
+        Some(result)
+    }
+
+    fn with_loaded_seat<R>(
+        &mut self,
+        now: Millis,
+        id: &GroupId,
+        step: impl FnOnce(&mut Seat<T>, &mut Context<'_, T>) -> R,
+    ) -> Option<R> {
+        let seat = self.groups.get_mut(id)?;
         let mut context = Context {
             id,
             now,
             initial_delay: self.limits.initial_delay,
             members_max: self.limits.members_max,
             floor: self.floor,
+            topics: &self.topics,
             timers: &mut self.timers,
             effects: &mut self.effects,
         };
-        let before = group.bytes;
-        let result = step(group, &mut context);
-        self.bytes = self.bytes + group.bytes - before;
-        if group.is_idle() {
-            self.groups.remove(id);
-            self.bytes -= GROUP_BYTES + id.as_str().len();
-        }
+        let before = seat.bytes();
+        let result = step(seat, &mut context);
+        self.bytes = self.bytes + seat.bytes() - before;
         Some(result)
+    }
+
+    /// As [`Machine::with`], of a group that is loaded; `None` if it is not, or is of another protocol.
+    fn with_loaded<R>(
+        &mut self,
+        now: Millis,
+        id: &GroupId,
+        step: impl FnOnce(&mut Group<T>, &mut Context<'_, T>) -> R,
+    ) -> Option<R> {
+        let stepped = self.with_seat(now, id, |seat, cx| match seat {
+            Seat::Classic(group) => Some(step(group, cx)),
+            Seat::Assigned(_) => None,
+        });
+        stepped.flatten()
     }
 
     /// A member joins; the answer comes as an effect, now or later.
@@ -174,6 +221,9 @@ impl<T> Machine<T> {
         if !(self.limits.session_min..=self.limits.session_max).contains(&join.session) {
             return Err(GroupError::InvalidSessionTimeout);
         }
+        if self.assigned(&join.group).is_some_and(|group| !group.members.is_empty()) {
+            return Err(GroupError::InconsistentProtocol);
+        }
         let known = self.groups.contains_key(&join.group) || stored.kind.is_some();
         if !join.member_id.is_empty() && !known {
             return Err(GroupError::UnknownMember);
@@ -196,7 +246,7 @@ impl<T> Machine<T> {
         if self.bytes + assigned > self.limits.bytes_max {
             return self.effects.push(Effect::Sync { to, answer: Err(GroupError::Overloaded) });
         }
-        if !self.groups.contains_key(&id) {
+        if self.classic(&id).is_none() {
             return self.effects.push(Effect::Sync { to, answer: Err(GroupError::UnknownMember) });
         }
         self.with_loaded(now, &id, |group, cx| group.sync(cx, sync, to));
@@ -243,6 +293,9 @@ impl<T> Machine<T> {
         if stored.kind.is_none() && from.generation >= 0 && !self.groups.contains_key(&from.group) {
             return Err(GroupError::IllegalGeneration);
         }
+        if let Some(group) = self.assigned(&from.group) {
+            return group.check_commit(&from.member_id, from.generation).map(|()| group.epoch);
+        }
         self.with(now, &from.group, stored, |group, cx| group.check_commit(cx, from).map(|()| group.generation))
     }
 
@@ -252,9 +305,9 @@ impl<T> Machine<T> {
             return Err(stopped());
         }
         match self.groups.get(id) {
-            Some(group) if group.phase != Phase::Empty => Err(GroupError::NonEmptyGroup),
+            Some(seat) if !seat.is_empty() => Err(GroupError::NonEmptyGroup),
             // Ids that are given out make no group; its clients will join a new one.
-            Some(group) if stored.kind.is_some() || group.generation > Generation::ZERO => Ok(group.generation),
+            Some(seat) if stored.kind.is_some() || seat.generation() > Generation::ZERO => Ok(seat.generation()),
             None if stored.kind.is_some() => Ok(stored.generation),
             _ => Err(GroupError::GroupNotFound),
         }
@@ -265,17 +318,14 @@ impl<T> Machine<T> {
         if self.stopped {
             return Err(stopped());
         }
-        let has_members = self.groups.get(id).is_some_and(|group| group.phase != Phase::Empty);
+        let has_members = self.groups.get(id).is_some_and(|seat| !seat.is_empty());
         if has_members { Err(GroupError::NonEmptyGroup) } else { Ok(()) }
     }
 
     /// A group is being deleted: see [`Machine::check_empty`].
     pub(crate) fn deleted(&mut self, now: Millis, id: &GroupId, generation: Generation) {
         self.raise_floor(generation);
-        self.with_loaded(now, id, |group, _| {
-            group.generation = Generation::ZERO;
-            group.durable = Generation::ZERO;
-        });
+        self.with_seat(now, id, |seat, _| seat.forget_generation());
     }
 
     /// A group of this generation may be forgotten: new ones begin above it.
@@ -285,7 +335,8 @@ impl<T> Machine<T> {
 
     /// Begins a generation without members, if there are none: those that the log has of a group did not come back.
     pub(crate) fn mark_empty(&mut self, now: Millis, id: &GroupId, stored: &Stored) {
-        self.with(now, id, stored, Group::mark_empty);
+        let kind = stored.kind.unwrap_or(GroupKind::Classic);
+        self.with(now, id, stored, |group, cx| group.mark_empty(cx, kind));
     }
 
     /// The generation under which offsets of some topics may be deleted, and which of the topics are read by members.
@@ -295,7 +346,10 @@ impl<T> Machine<T> {
         stored: &Stored,
         topics: &[&'a str],
     ) -> Result<(Generation, Vec<&'a str>), GroupError> {
-        let Some(group) = self.groups.get(id).filter(|group| group.phase != Phase::Empty) else {
+        if let Some(group) = self.assigned(id).filter(|group| !group.members.is_empty()) {
+            return Ok((group.epoch, group.wanted(topics)));
+        }
+        let Some(group) = self.classic(id).filter(|group| group.phase != Phase::Empty) else {
             return self.check_empty(id, stored).map(|generation| (generation, Vec::new()));
         };
         if group.protocol_type != subscription::PROTOCOL_TYPE {
@@ -317,24 +371,24 @@ impl<T> Machine<T> {
     /// A generation is durable: memory need not hold it for its number.
     pub(crate) fn durable(&mut self, now: Millis, start: &(GroupId, Generation)) {
         let (id, generation) = start;
-        self.with_loaded(now, id, |group, _| group.durable = group.durable.max(*generation));
+        self.with_seat(now, id, |seat, cx| seat.set_durable(cx, *generation));
     }
 
     /// A generation could not be made durable: everybody has to begin anew.
     pub(crate) fn not_durable(&mut self, now: Millis, id: &GroupId, why: &GroupError) {
-        self.with_loaded(now, id, |group, cx| {
-            group.dissolve(cx, why);
-            group.durable = group.generation;
-        });
+        self.with_seat(now, id, |seat, cx| seat.dissolve(cx, why));
     }
 
     /// Does what is due.
     pub(crate) fn run_due(&mut self, now: Millis) {
         while let Some((id, timer)) = self.timers.pop(now) {
-            self.with_loaded(now, &id, |group, cx| match timer {
-                Timer::Join => group.join_due(cx),
-                Timer::Sync => group.sync_due(cx),
-                Timer::Member(member) => group.member_due(cx, &member),
+            self.with_seat(now, &id, |seat, cx| match (seat, timer) {
+                (Seat::Classic(group), Timer::Join) => group.join_due(cx),
+                (Seat::Classic(group), Timer::Sync) => group.sync_due(cx),
+                (Seat::Classic(group), Timer::Member(member)) => group.member_due(cx, &member),
+                (Seat::Assigned(group), Timer::Member(member)) => group.member_due(cx, &member),
+                (Seat::Assigned(group), Timer::Revoke(member)) => group.revoke_due(cx, &member),
+                (Seat::Classic(_), Timer::Revoke(_)) | (Seat::Assigned(_), Timer::Join | Timer::Sync) => {}
             });
         }
     }
@@ -348,9 +402,14 @@ impl<T> Machine<T> {
         }
     }
 
-    /// A group as it is in memory.
+    /// Whether something of a group is kept in memory.
+    pub(crate) fn is_loaded(&self, id: &GroupId) -> bool {
+        self.groups.contains_key(id)
+    }
+
+    /// A group of the classic protocol as it is in memory.
     pub(crate) fn describe(&self, id: &GroupId) -> Option<Described> {
-        let group = self.groups.get(id)?;
+        let group = self.classic(id)?;
         let stable = group.phase == Phase::Stable;
         let members = group.members.iter().map(|(id, member)| DescribedMember {
             member_id: id.as_ref().to_owned(),
@@ -368,16 +427,16 @@ impl<T> Machine<T> {
         })
     }
 
-    /// How many members a group has, and its generation.
-    pub(crate) fn count(&self, id: &GroupId) -> (usize, Generation) {
-        self.groups.get(id).map_or((0, Generation::ZERO), |group| (group.members.len(), group.generation))
+    /// A group in memory.
+    pub(crate) fn listed(&self, id: &GroupId) -> Option<Listed> {
+        self.groups.get(id).map(Seat::listed)
     }
 
-    /// The groups in memory with where they stand and what their protocols are for. Those that only gave out ids are left out.
-    pub(crate) fn list(&self) -> impl Iterator<Item = (&GroupId, Phase, &str)> {
+    /// The groups in memory. Those that only gave out ids are left out.
+    pub(crate) fn list(&self) -> impl Iterator<Item = (&GroupId, Listed)> {
         let groups = self.groups.iter();
-        let real = groups.filter(|(_, group)| group.phase != Phase::Empty || group.generation > Generation::ZERO);
-        real.map(|(id, group)| (id, group.phase, group.protocol_type.as_str()))
+        let real = groups.filter(|(_, seat)| !seat.is_empty() || seat.generation() > Generation::ZERO);
+        real.map(|(id, seat)| (id, seat.listed()))
     }
 }
 
@@ -390,7 +449,7 @@ pub(crate) fn start_entry<T>(start: &Start<T>, time_ms: i64) -> lakebed_model::S
     lakebed_model::StartGeneration {
         group: start.group.clone(),
         generation: start.generation,
-        kind: GroupKind::Classic,
+        kind: start.kind,
         protocol_type: start.protocol_type.clone(),
         members: start.members,
         time_ms,

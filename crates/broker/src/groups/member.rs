@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lakebed_log::{BarrierError, Closed};
-use lakebed_model::{Generation, GroupId};
+use lakebed_model::{Generation, GroupId, GroupKind};
 
+use super::reconcile::member::Beaten;
 use super::timers::Millis;
 
 /// What a member, a pending member and a group count beside their texts: about what they take in memory.
@@ -79,6 +80,27 @@ pub(crate) enum GroupError {
     /// There is no room for more offsets.
     #[error("there is no room for more committed offsets")]
     OffsetsFull,
+    /// The epoch is not one that the member can have been told last: it gives up what it has and begins anew.
+    #[error("the member epoch is not that of the member: it gives up its partitions and joins again")]
+    FencedEpoch,
+    /// The epoch is not that of the member: it asks again with the one that it is told next.
+    #[error("the member epoch is not that of the member")]
+    StaleEpoch,
+    /// Another member has the instance id, and has not left.
+    #[error("another member has the instance id, and has not left")]
+    UnreleasedInstance,
+    /// A pattern of topics is not one.
+    #[error("the pattern of topics can't be used: {why}")]
+    InvalidPattern {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The group has members that speak another protocol.
+    #[error("the group has members of another protocol")]
+    OtherKind,
+    /// The request is of a version that does not know what its member needs to be told.
+    #[error("the member has to use a later version of the request")]
+    TooOld,
     /// A partition that was committed is gone.
     #[error("a partition does not exist any more")]
     PartitionGone,
@@ -191,6 +213,10 @@ pub(crate) struct Synced {
 /// What is to be done because of what happened. `T` is where an answer goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect<T> {
+    /// A member that is assigned its partitions here is answered.
+    Beat { to: T, answer: Result<Beaten, GroupError> },
+    /// A member would be told something new if it asked.
+    Nudge { group: GroupId, member: Arc<str> },
     /// A member that waited to join is answered.
     Join { to: T, answer: Result<Joined, GroupError> },
     /// A member that waited for its assignment is answered.
@@ -204,9 +230,13 @@ pub(crate) enum Effect<T> {
 pub(crate) struct Start<T> {
     pub(crate) group: GroupId,
     pub(crate) generation: Generation,
+    /// Whose protocol its members speak.
+    pub(crate) kind: GroupKind,
     pub(crate) protocol_type: Arc<str>,
     /// How many members; 0: the last has left.
     pub(crate) members: u32,
+    /// Somebody waits for it, whether for an answer in it or for one that the group keeps.
+    pub(crate) is_awaited: bool,
     pub(crate) answers: Vec<(T, Joined)>,
 }
 

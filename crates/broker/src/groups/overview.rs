@@ -6,6 +6,7 @@ use lakebed_model::{Generation, GroupId, GroupKind, State};
 
 use super::group::Phase;
 use super::machine::Described;
+use super::reconcile::describe::{DescribedAssigned, Progress};
 use super::{Groups, subscription};
 
 /// Where a group stands.
@@ -19,6 +20,35 @@ pub(crate) enum Standing {
     Preparing,
     /// Members wait for what their leader assigns.
     Completing,
+    /// It is being worked out who is to have what.
+    Assigning,
+    /// Partitions are on their way from one member to another.
+    Reconciling,
+}
+
+impl Standing {
+    /// Kafka's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Empty => Phase::Empty.name(),
+            Self::Stable => Phase::Stable.name(),
+            Self::Preparing => Phase::Preparing.name(),
+            Self::Completing => Phase::Completing.name(),
+            Self::Assigning => Progress::Assigning.name(),
+            Self::Reconciling => Progress::Reconciling.name(),
+        }
+    }
+}
+
+impl From<Progress> for Standing {
+    fn from(progress: Progress) -> Self {
+        match progress {
+            Progress::Empty => Self::Empty,
+            Progress::Assigning => Self::Assigning,
+            Progress::Reconciling => Self::Reconciling,
+            Progress::Stable => Self::Stable,
+        }
+    }
 }
 
 impl From<Phase> for Standing {
@@ -43,6 +73,8 @@ pub(crate) struct Listed {
     pub(crate) members: usize,
     /// Its generation or epoch.
     pub(crate) generation: Generation,
+    /// What its members' protocols are for.
+    pub(crate) protocol_type: String,
 }
 
 /// A group with its members.
@@ -73,12 +105,8 @@ impl Groups {
         let mut all: BTreeMap<GroupId, Listed> =
             state.groups().map(|(id, group)| (id.clone(), stored(group))).collect();
         let machine = self.machine();
-        for (id, phase, _) in machine.list().filter(|(_, phase, _)| *phase != Phase::Empty) {
-            let (members, generation) = machine.count(id);
-            all.insert(
-                id.clone(),
-                Listed { kind: Some(GroupKind::Classic), standing: phase.into(), members, generation },
-            );
+        for (id, listed) in machine.list().filter(|(_, listed)| listed.standing != Standing::Empty) {
+            all.insert(id.clone(), listed);
         }
         all
     }
@@ -86,13 +114,14 @@ impl Groups {
     /// One group, if it exists.
     pub(crate) fn overview(&self, id: &GroupId, state: &State) -> Option<Overview> {
         let machine = self.machine();
-        let live = machine.describe(id).filter(|live| live.phase != Phase::Empty);
-        let Some(Described { phase, protocol, members, .. }) = live else {
+        if let Some(group) = machine.describe_assigned(id) {
+            return machine.listed(id).map(|listed| assigned(listed, group, state));
+        }
+        let live = machine.describe(id).filter(|live| live.phase != Phase::Empty).zip(machine.listed(id));
+        let Some((Described { protocol, members, .. }, listed)) = live else {
             let listed = stored(state.group(id)?);
             return Some(Overview { listed, assignor: String::new(), members: BTreeMap::new() });
         };
-        let (count, generation) = machine.count(id);
-        let listed = Listed { kind: Some(GroupKind::Classic), standing: phase.into(), members: count, generation };
         let members = members.into_iter().map(|member| {
             let seen = Seen {
                 instance_id: member.instance_id,
@@ -107,9 +136,31 @@ impl Groups {
     }
 }
 
+/// A group whose partitions are assigned here.
+fn assigned(listed: Listed, group: DescribedAssigned, state: &State) -> Overview {
+    let members = group.members.into_iter().map(|member| {
+        let mut topics: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        for key in &member.assigned {
+            if let Some(topic) = state.topic(key.topic) {
+                topics.entry(topic.name.as_str()).or_default().push(key.partition.get());
+            }
+        }
+        let seen = Seen {
+            instance_id: member.instance_id,
+            client_id: member.client_id,
+            client_host: member.client_host,
+            assignment: topics.into_iter().map(|(name, partitions)| (name.to_owned(), partitions)).collect(),
+            epoch: member.epoch.map_or(0, |epoch| i32::try_from(epoch.get()).unwrap_or(i32::MAX)),
+        };
+        (member.member_id, seen)
+    });
+    Overview { listed, assignor: group.assignor.name().to_owned(), members: members.collect() }
+}
+
 /// A group that nobody is a member of now.
 fn stored(group: &lakebed_model::Group) -> Listed {
     let had_members = group.generation > Generation::ZERO;
     let kind = had_members.then_some(group.kind);
-    Listed { kind, standing: Standing::Empty, members: 0, generation: group.generation }
+    let protocol_type = group.protocol_type.as_ref().to_owned();
+    Listed { kind, standing: Standing::Empty, members: 0, generation: group.generation, protocol_type }
 }

@@ -92,6 +92,7 @@ impl World {
             match effect {
                 Effect::Join { to, answer } => assert!(self.joined.insert(to, answer).is_none(), "answered twice"),
                 Effect::Sync { to, answer } => assert!(self.synced.insert(to, answer).is_none(), "answered twice"),
+                Effect::Beat { .. } | Effect::Nudge { .. } => panic!("nobody beats here"),
                 Effect::Start(start) => {
                     let last = self.started.last().map_or(Generation::ZERO, |(generation, _)| *generation);
                     assert!(start.generation > last, "generation {} after {last}", start.generation);

@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Sync,
     /// A member, or one that was only given its id, was not heard of for its session.
     Member(Arc<str>),
+    /// A member has had its time to let go of partitions.
+    Revoke(Arc<str>),
 }
 
 /// Which timer of which group.

@@ -33,7 +33,7 @@ pub(crate) enum Write {
 impl Write {
     fn is_urgent(&self) -> bool {
         match self {
-            Self::Start(start) => !start.answers.is_empty(),
+            Self::Start(start) => start.is_awaited,
             Self::Change { urgent, .. } => *urgent,
         }
     }

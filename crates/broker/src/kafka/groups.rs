@@ -78,6 +78,12 @@ fn code(error: &GroupError) -> i16 {
         GroupError::NonEmptyGroup => K::NonEmptyGroup,
         GroupError::SubscribedToTopic => K::GroupSubscribedToTopic,
         GroupError::OffsetsFull => K::InvalidCommitOffsetSize,
+        GroupError::FencedEpoch => K::FencedMemberEpoch,
+        GroupError::StaleEpoch => K::StaleMemberEpoch,
+        GroupError::UnreleasedInstance => K::UnreleasedInstanceId,
+        GroupError::InvalidPattern { .. } => K::InvalidRegularExpression,
+        GroupError::OtherKind => K::GroupIdNotFound,
+        GroupError::TooOld => K::UnsupportedVersion,
         GroupError::PartitionGone => K::UnknownTopicOrPartition,
     };
     code.code()

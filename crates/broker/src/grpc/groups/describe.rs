@@ -229,6 +229,8 @@ fn wire_group(id: &GroupId, listed: &Listed) -> v1::Group {
         Standing::Stable => v1::GroupState::Stable,
         Standing::Preparing => v1::GroupState::PreparingRebalance,
         Standing::Completing => v1::GroupState::CompletingRebalance,
+        Standing::Assigning => v1::GroupState::Assigning,
+        Standing::Reconciling => v1::GroupState::Reconciling,
     };
     v1::Group {
         name: id.to_string(),

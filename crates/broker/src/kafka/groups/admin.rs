@@ -13,19 +13,17 @@ use kafka_protocol::messages::{
     DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, GroupId as KafkaGroupId,
     ListGroupsRequest, ListGroupsResponse, OffsetDeleteRequest, OffsetDeleteResponse,
 };
-use lakebed_model::{PartitionIndex, PartitionKey, State};
+use lakebed_model::{GroupKind, PartitionIndex, PartitionKey, State};
 
 use super::{code, code_of, group_id, text};
 use crate::groups::Forget;
-use crate::groups::group::Phase;
 use crate::groups::member::GroupError;
+use crate::groups::overview::Listed;
 use crate::kafka::Service;
 use crate::kafka::response::{Reply, ReplyTo};
 
 /// Groups of one request that are deleted at once; they share commits.
 const AT_ONCE: usize = 64;
-/// Kafka's type of a group of the classic protocol.
-const CLASSIC: &str = "classic";
 /// From this version on a group that does not exist is said not to.
 const NOT_FOUND_SINCE: i16 = 6;
 
@@ -72,6 +70,22 @@ fn one(service: &Service, state: &State, asked: &KafkaGroupId, version: i16) -> 
         .with_members(members.collect()))
 }
 
+/// Kafka's type of a group. Groups of our gRPC service are shown as consumers' groups: tools that know no others can tell how far they have
+/// come, and reset them.
+fn type_of(kind: Option<GroupKind>) -> &'static str {
+    match kind.unwrap_or(GroupKind::Classic) {
+        GroupKind::Classic => GroupKind::Classic.name(),
+        GroupKind::Consumer | GroupKind::Grpc => GroupKind::Consumer.name(),
+    }
+}
+
+fn protocol_type_of(listed: &Listed) -> &str {
+    match listed.kind {
+        None | Some(GroupKind::Classic) => &listed.protocol_type,
+        Some(GroupKind::Consumer | GroupKind::Grpc) => "consumer",
+    }
+}
+
 pub(super) async fn list(service: Arc<Service>, reply_to: ReplyTo, body: ListGroupsRequest) -> Reply {
     let state = match service.rooms.log.barrier().await {
         Ok(state) => state,
@@ -82,15 +96,16 @@ pub(super) async fn list(service: Arc<Service>, reply_to: ReplyTo, body: ListGro
     let asked_for = |filter: &[kafka_protocol::protocol::StrBytes], name: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
     };
-    let groups = service.rooms.groups.list(&state).into_iter();
-    let groups = groups
-        .filter(|(_, phase, _)| asked_for(&body.states_filter, phase.name()) && asked_for(&body.types_filter, CLASSIC));
-    let groups = groups.map(|(id, phase, protocol_type): (_, Phase, _)| {
+    let groups = service.rooms.groups.listed(&state).into_iter();
+    let groups = groups.filter(|(_, listed)| {
+        asked_for(&body.states_filter, listed.standing.name()) && asked_for(&body.types_filter, type_of(listed.kind))
+    });
+    let groups = groups.map(|(id, listed)| {
         let group = ListedGroup::default()
             .with_group_id(KafkaGroupId(text(id.as_str())))
-            .with_protocol_type(text(protocol_type));
-        let group = if reply_to.version >= 4 { group.with_group_state(text(phase.name())) } else { group };
-        if reply_to.version >= 5 { group.with_group_type(text(CLASSIC)) } else { group }
+            .with_protocol_type(text(protocol_type_of(&listed)));
+        let group = if reply_to.version >= 4 { group.with_group_state(text(listed.standing.name())) } else { group };
+        if reply_to.version >= 5 { group.with_group_type(text(type_of(listed.kind))) } else { group }
     });
     reply_to.send(&ListGroupsResponse::default().with_groups(groups.collect()))
 }
