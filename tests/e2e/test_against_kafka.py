@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from kafka.protocol.admin import (
     AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, IncrementalAlterConfigsRequest, ListGroupsRequest)
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest, IncrementalAlterConfigsRequest, ListGroupsRequest)
 from kafka.protocol.consumer import (
     FetchRequest, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, OffsetCommitRequest, OffsetDeleteRequest,
     OffsetFetchRequest, OffsetForLeaderEpochRequest, SyncGroupRequest)
@@ -291,6 +291,24 @@ def topics(wire, steps):
     steps.note("deleted", wire.call(DeleteTopicsRequest, 5, topic_names=["made"], timeout_ms=30_000))
 
 
+def pages(wire, steps):
+    create(wire, "paged", partitions=5)
+    create(wire, "paged.too", partitions=2)
+
+    def told(*names, limit=2000, cursor=None):
+        at = None if cursor is None else {"topic_name": cursor[0], "partition_index": cursor[1]}
+        return wire.call(DescribeTopicPartitionsRequest, 0, topics=[{"name": name} for name in names], response_partition_limit=limit, cursor=at)
+
+    steps.note("both", told("paged.too", "paged"))
+    steps.note("twice", told("paged", "paged"))
+    steps.note("wrong names", told("paged", "nowhere", "no where"))
+    for limit in (-1, 0, 1, 5, 6, 7, 8):
+        steps.note(f"at most {limit}", told("paged", "paged.too", limit=limit))
+    for cursor in (("paged", 3), ("paged", 5), ("paged", 9), ("paged.", 1), ("paged.too", 1), ("z", 0), ("paged", -1)):
+        steps.note(f"from {cursor}", told("paged", "paged.too", cursor=cursor))
+    steps.note("from the middle, at most 2", told("paged", "paged.too", cursor=("paged", 3), limit=2))
+
+
 def trimming(wire, steps):
     create(wire, "trimmed")
     produce(wire, "trimmed", batch([b"a", b"b", b"c", b"d"]))
@@ -513,7 +531,7 @@ def versions(wire, steps):
     steps.note("a bad topic name", metadata(wire, "no/where"))
 
 
-SCENARIOS = [producing, idempotent, offsets, fetching, topics, trimming, configs, coordinators, members, static_members, two_members,
+SCENARIOS = [producing, idempotent, offsets, fetching, topics, pages, trimming, configs, coordinators, members, static_members, two_members,
              committing, versions]
 
 

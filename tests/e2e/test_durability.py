@@ -7,7 +7,10 @@ import random
 import threading
 
 from confluent_kafka import Producer
+from kafka.protocol.consumer import FetchRequest
+from kafka.protocol.producer import ProduceRequest
 from kafka_clients import SECONDS_MAX, create_topic, read
+from wire_kafka import Wire, batch
 
 TOPIC = "kept"
 PARTITIONS = 4
@@ -106,3 +109,19 @@ def test_no_kill_loses_or_repeats_what_was_acknowledged(broker):
     broker.restart()
     check(broker, writers, progress)
     assert all(writer.failed for writer in writers), "no kill found a record on its way"
+
+
+def test_who_was_answered_can_read_it_at_once(start_broker, tmp_bucket):
+    broker = start_broker(tmp_bucket)
+    create_topic(broker, TOPIC)
+    writer, reader = Wire(broker.kafka), Wire(broker.kafka)
+    for count in range(1, 1001):
+        part = {"index": 0, "records": batch([b"%d" % count])}
+        writer.call(ProduceRequest, 9, acks=-1, timeout_ms=30_000, topic_data=[{"name": TOPIC, "partition_data": [part]}])
+        # It waits for nothing, and asks for what was there before besides, so that only the last one can be missing.
+        part = {"partition": 0, "fetch_offset": max(count - 2, 0), "partition_max_bytes": 1 << 20}
+        told = reader.call(FetchRequest, 11, max_wait_ms=0, min_bytes=0, max_bytes=1 << 20, session_epoch=-1,
+                           topics=[{"topic": TOPIC, "partitions": [part]}], forgotten_topics_data=[])
+        assert told["responses"][0]["partitions"][0]["high_watermark"] == count
+    writer.close()
+    reader.close()

@@ -1,12 +1,13 @@
 //! The handle of the read path: plan, then read, then wait if there is too little.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::join_all;
 use lakebed_log::Log;
 use lakebed_model::{Offset, Partition, PartitionKey, State};
 use lakebed_store::Store;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::cold::{Cold, Rebuilt};
 use crate::counts::CacheCounts;
@@ -21,6 +22,9 @@ use crate::waiters::{Waiters, Waiting};
 const PLANS_MAX: usize = 8;
 /// The tail forgets deleted partitions when it remembers more than twice as many as there are, and more than this.
 const PARTITIONS_SPARE: usize = 1024;
+
+/// What is durable is published at once; who publishes and does not within this is not waited for any longer.
+const PUBLICATION_MAX: Duration = Duration::from_secs(1);
 
 /// The read path of one cell. A handle; clones share the caches.
 #[derive(Clone)]
@@ -135,11 +139,13 @@ impl Fetch {
     /// Reads partitions; the answers are in the order of the request.
     ///
     /// Waits until there are `bytes_min` bytes or an error, at most `wait_max`, and not after [`Fetch::stop_waiting`]. An offset that is durable but not visible yet waits.
+    /// What was durable before the call is seen, whatever the call waits for: its producer may know of it.
     ///
     /// # Cancel Nothing is left behind.
     /// # Cost   Nothing but a clone of handles for what is in the tail; otherwise requests for what is in no cache.
     pub async fn fetch(&self, request: FetchRequest) -> Vec<Result<Fetched, FetchError>> {
         let deadline = Instant::now() + request.wait_max;
+        self.see_durable(&request).await;
         let answer = self.shared.read(&request).await;
         if is_enough(&answer, &request) || request.wait_max.is_zero() {
             return answer;
@@ -156,6 +162,22 @@ impl Fetch {
                 () = waiting.woken() => {}
                 () = sleep_until(deadline) => {}
             }
+        }
+    }
+
+    /// Waits until what is durable of the partitions can be read. Between a commit and its publication lie microseconds, in which its
+    /// producer may be answered and ask.
+    async fn see_durable(&self, request: &FetchRequest) {
+        let state = self.shared.log.state();
+        let unseen: Vec<(PartitionKey, Offset)> = {
+            let tail = self.shared.tail();
+            let keys = request.partitions.iter().map(|partition| partition.key);
+            let durable = keys.filter_map(|key| Some((key, state.partition(key)?.high_watermark)));
+            durable.filter(|(key, durable)| tail.visible(*key) < *durable).collect()
+        };
+        if !unseen.is_empty() {
+            let all = join_all(unseen.into_iter().map(|(key, durable)| self.wait_visible(key, durable)));
+            drop(timeout(PUBLICATION_MAX, all).await);
         }
     }
 

@@ -23,6 +23,7 @@ use crate::topics::{TopicReference, find};
 
 mod configs;
 mod partitions;
+mod topic_partitions;
 
 /// Kafka's word for the endpoint of a broker, as opposed to a controller.
 const BROKER_ENDPOINT: i8 = 1;
@@ -38,6 +39,7 @@ pub(super) async fn answer(service: &Service, reply_to: ReplyTo, request: Admin,
         Admin::AlterConfigs(request) => configs::replace(service, reply_to, request).await,
         Admin::IncrementalAlterConfigs(request) => configs::alter(service, reply_to, request).await,
         Admin::ListConfigResources(request) => configs::list_resources(service, reply_to, &request).await,
+        Admin::DescribeTopicPartitions(request) => topic_partitions::describe(service, reply_to, request).await,
         Admin::DescribeCluster(request) => describe_cluster(service, reply_to, &request, reached_at),
         Admin::DescribeLogDirs(request) => describe_log_dirs(service, reply_to, &request).await,
         Admin::DescribeProducers(request) => describe_producers(service, reply_to, request).await,

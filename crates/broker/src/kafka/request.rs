@@ -8,10 +8,11 @@ use kafka_protocol::messages::{
     AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
     DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
-    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use lakebed_wire::kafka::{self, Api, Support};
@@ -61,6 +62,7 @@ pub(crate) enum Admin {
     DescribeCluster(DescribeClusterRequest),
     DescribeProducers(DescribeProducersRequest),
     ListConfigResources(ListConfigResourcesRequest),
+    DescribeTopicPartitions(DescribeTopicPartitionsRequest),
 }
 
 /// What is asked of a consumer group.
@@ -174,6 +176,7 @@ fn decode(api: &Api, version: i16, bytes: &mut Bytes) -> Result<Body, String> {
         kafka::DESCRIBE_CLUSTER => Body::Admin(Admin::DescribeCluster(message(bytes, version)?)),
         kafka::DESCRIBE_PRODUCERS => Body::Admin(Admin::DescribeProducers(message(bytes, version)?)),
         kafka::LIST_CONFIG_RESOURCES => Body::Admin(Admin::ListConfigResources(message(bytes, version)?)),
+        kafka::DESCRIBE_TOPIC_PARTITIONS => Body::Admin(Admin::DescribeTopicPartitions(message(bytes, version)?)),
         kafka::JOIN_GROUP => GroupBody::Join(message(bytes, version)?).into(),
         kafka::SYNC_GROUP => GroupBody::Sync(message(bytes, version)?).into(),
         kafka::HEARTBEAT => GroupBody::Heartbeat(message(bytes, version)?).into(),

@@ -33,6 +33,7 @@ pub(crate) async fn try_out(broker: &Running, client: &mut Client, key: i16, ver
         kafka::ALTER_CONFIGS => alter_configs(client, version, &topic).await,
         kafka::INCREMENTAL_ALTER_CONFIGS => incremental_alter_configs(client, version, &topic).await,
         kafka::LIST_CONFIG_RESOURCES => list_config_resources(client, version, &topic).await,
+        kafka::DESCRIBE_TOPIC_PARTITIONS => describe_topic_partitions(client, version, &topic).await,
         kafka::DESCRIBE_CLUSTER => describe_cluster(broker, client, version).await,
         kafka::DESCRIBE_LOG_DIRS => describe_log_dirs(client, version, &topic).await,
         kafka::DESCRIBE_PRODUCERS => describe_producers(client, version, &topic).await,
@@ -213,6 +214,35 @@ async fn list_config_resources(client: &mut Client, version: i16, topic: &str) {
     assert_eq!(client.call(version, &brokers).await.config_resources.len(), 1);
     let unknown = ListConfigResourcesRequest::default().with_resource_types(vec![99]);
     assert_eq!(client.call(version, &unknown).await.error_code, ResponseError::UnsupportedVersion.code());
+}
+
+async fn describe_topic_partitions(client: &mut Client, version: i16, topic: &str) {
+    use describe_topic_partitions_request::{Cursor, TopicRequest};
+    let more = CreatePartitionsTopic::default().with_name(topic_name(topic)).with_count(5).with_assignments(None);
+    let more = CreatePartitionsRequest::default().with_topics(vec![more]).with_timeout_ms(1000);
+    assert_eq!(client.call(3, &more).await.results[0].error_code, 0);
+    let names = [topic, "nobody", "no name"].map(|name| TopicRequest::default().with_name(topic_name(name)));
+    let asked = DescribeTopicPartitionsRequest::default().with_topics(names.to_vec());
+    let pages = [(0, 2, Some(2)), (2, 2, Some(4)), (4, 2, None)];
+    for (at, limit, next) in pages {
+        let cursor = Cursor::default().with_topic_name(topic_name(topic)).with_partition_index(at);
+        let asked = asked.clone().with_response_partition_limit(limit).with_cursor((at > 0).then_some(cursor));
+        let answer = client.call(version, &asked).await;
+        let indexes: Vec<i32> = answer.topics[0].partitions.iter().map(|partition| partition.partition_index).collect();
+        assert_eq!(indexes, (at..(at + limit).min(5)).collect::<Vec<_>>());
+        let found = answer.next_cursor.map(|cursor| (cursor.topic_name, cursor.partition_index));
+        assert_eq!(found, next.map(|next| (topic_name(topic), next)));
+    }
+    // In the order of their names.
+    let answer = client.call(version, &asked).await;
+    let told: Vec<(&str, i16)> =
+        answer.topics.iter().map(|topic| (topic.name.as_ref().unwrap().as_str(), topic.error_code)).collect();
+    let (unknown, invalid) =
+        (ResponseError::UnknownTopicOrPartition.code(), ResponseError::InvalidTopicException.code());
+    assert_eq!(told, [(topic, 0), ("no name", invalid), ("nobody", unknown)]);
+    assert!(answer.topics[1].topic_id.is_nil() && !answer.topics[0].topic_id.is_nil());
+    let all = client.call(version, &DescribeTopicPartitionsRequest::default()).await;
+    assert!(all.topics.iter().any(|found| found.name == Some(topic_name(topic))), "no names are all");
 }
 
 async fn describe_cluster(broker: &Running, client: &mut Client, version: i16) {

@@ -101,3 +101,18 @@ async fn a_watch_sees_every_publication_of_its_partitions_until_it_is_dropped() 
     drop(watch);
     assert_eq!(fetch.waiting(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_durable_before_is_seen_even_by_who_waits_for_nothing() {
+    let mut world = World::new(Options::default()).await;
+    world.produce(&[(0, encode(Codec::None, 0..1), None)]).await;
+    let published = world.commit(&[(0, encode(Codec::None, 1..2), None)]).await;
+    let fetch = world.fetch.clone();
+    let at_once = FetchRequest { bytes_min: 0, wait_max: Duration::ZERO, ..poll(&[(0, 0)], 0) };
+    let mut reading = Box::pin(fetch.fetch(at_once));
+    assert!(futures::poll!(reading.as_mut()).is_pending(), "its producer may have been answered");
+    world.fetch.publish(&published);
+    let answers = reading.await;
+    let fetched = answers[0].as_ref().unwrap();
+    assert_eq!((fetched.batches.len(), fetched.high_watermark), (2, Offset::new(2)));
+}

@@ -143,7 +143,7 @@ impl Shape {
     /// Bytes that the shortest value of `kind` takes.
     fn least_size(self, kind: Kind) -> usize {
         match kind {
-            Kind::Bool | Kind::Int8 => 1,
+            Kind::Bool | Kind::Int8 | Kind::NullableStruct(_) => 1,
             Kind::Int16 => 2,
             Kind::Int32 => 4,
             Kind::Int64 => 8,
@@ -173,7 +173,7 @@ fn decoded_size(kind: Kind) -> usize {
         Kind::Int32 => 4,
         Kind::Int64 => 8,
         Kind::Uuid => 16,
-        Kind::Struct(fields) => fields.decoded_bytes,
+        Kind::Struct(fields) | Kind::NullableStruct(fields) => fields.decoded_bytes,
         Kind::String | Kind::NullableString | Kind::NullableBytes | Kind::Array(_) | Kind::NullableArray(_) => {
             DECODED_STRING_BYTES
         }
@@ -219,6 +219,11 @@ impl Walk<'_> {
             Kind::Array(element) => self.array(field, *element, false),
             Kind::NullableArray(element) => self.array(field, *element, true),
             Kind::Struct(fields) => self.fields_of(fields),
+            Kind::NullableStruct(fields) => {
+                let present = self.bytes.get(self.at).copied();
+                self.skip(field, 1)?;
+                if present == Some(u8::MAX) { Ok(()) } else { self.fields_of(fields) }
+            }
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Array(&'static Kind),
     NullableArray(&'static Kind),
     Struct(&'static Struct),
+    /// A byte, -1 for null, then the fields.
+    NullableStruct(&'static Struct),
 }
 
 /// Fields in their order.
@@ -113,6 +115,7 @@ pub(super) const BODIES: &[Body] = &[
     Body { key: super::DESCRIBE_CLUSTER, since: 0, until: 2, fields: admin::DESCRIBE_CLUSTER },
     Body { key: super::DESCRIBE_PRODUCERS, since: 0, until: 0, fields: admin::DESCRIBE_PRODUCERS },
     Body { key: super::LIST_CONFIG_RESOURCES, since: 0, until: 1, fields: admin::LIST_CONFIG_RESOURCES },
+    Body { key: super::DESCRIBE_TOPIC_PARTITIONS, since: 0, until: 0, fields: admin::DESCRIBE_TOPIC_PARTITIONS },
     Body { key: super::OFFSET_COMMIT, since: 2, until: 9, fields: groups::OFFSET_COMMIT },
     Body { key: super::OFFSET_FETCH, since: 1, until: 9, fields: groups::OFFSET_FETCH },
     Body { key: super::JOIN_GROUP, since: 0, until: 9, fields: groups::JOIN_GROUP },

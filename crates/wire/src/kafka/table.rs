@@ -94,6 +94,8 @@ pub const DESCRIBE_CLUSTER: i16 = 60;
 pub const DESCRIBE_PRODUCERS: i16 = 61;
 /// Key of ListConfigResources.
 pub const LIST_CONFIG_RESOURCES: i16 = 74;
+/// Key of DescribeTopicPartitions.
+pub const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 /// Key of DeleteGroups.
 pub const DELETE_GROUPS: i16 = 42;
 /// Key of OffsetDelete.
@@ -165,6 +167,14 @@ pub const API_TABLE: &[Api] = &[
     Api { key: DESCRIBE_CLUSTER, name: "DescribeCluster", min: 0, max: 2, decoded_from: 0, flexible_from: 0 },
     Api { key: DESCRIBE_PRODUCERS, name: "DescribeProducers", min: 0, max: 0, decoded_from: 0, flexible_from: 0 },
     Api { key: LIST_CONFIG_RESOURCES, name: "ListConfigResources", min: 0, max: 1, decoded_from: 0, flexible_from: 0 },
+    Api {
+        key: DESCRIBE_TOPIC_PARTITIONS,
+        name: "DescribeTopicPartitions",
+        min: 0,
+        max: 0,
+        decoded_from: 0,
+        flexible_from: 0,
+    },
 ];
 
 impl Api {

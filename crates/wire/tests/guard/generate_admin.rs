@@ -66,6 +66,15 @@ pub(super) fn request(random: &mut StdRng, key: i16, version: i16) -> RequestKin
             let types = if version >= 1 { some(random, |random| random.random()) } else { Vec::new() };
             RequestKind::ListConfigResources(ListConfigResourcesRequest::default().with_resource_types(types))
         }
+        DESCRIBE_TOPIC_PARTITIONS => {
+            use describe_topic_partitions_request::{Cursor, TopicRequest};
+            let topics = some(random, |random| TopicRequest::default().with_name(text(random).into()));
+            let cursor = maybe(random, |random| {
+                Cursor::default().with_topic_name(text(random).into()).with_partition_index(random.random())
+            });
+            let request = DescribeTopicPartitionsRequest::default().with_topics(topics).with_cursor(cursor);
+            RequestKind::DescribeTopicPartitions(request.with_response_partition_limit(random.random()))
+        }
         _ => panic!("no generator for API {key}: write one"),
     }
 }

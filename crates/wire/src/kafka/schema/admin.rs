@@ -1,6 +1,6 @@
 //! The shapes of administration: partitions, records, settings, and what tools look at.
 
-use super::Kind::{Array, Bool, Int8, Int32, Int64, NullableArray, NullableString, String};
+use super::Kind::{Array, Bool, Int8, Int32, Int64, NullableArray, NullableString, NullableStruct, String};
 use super::{Kind, Struct, always, plain, since};
 
 pub(in super::super) const DELETE_RECORDS: Struct =
@@ -118,3 +118,15 @@ pub(in super::super) const DESCRIBE_PRODUCERS: Struct =
     plain(56, &[always("topics", Array(&Kind::Struct(&TOPIC_WITH_PARTITIONS)))]);
 
 pub(in super::super) const LIST_CONFIG_RESOURCES: Struct = plain(56, &[since(1, "resource_types", Array(&Int8))]);
+
+pub(in super::super) const DESCRIBE_TOPIC_PARTITIONS: Struct = plain(
+    112,
+    &[
+        always("topics", Array(&Kind::Struct(&DESCRIBE_TOPIC_PARTITIONS_TOPIC))),
+        always("response_partition_limit", Int32),
+        always("cursor", NullableStruct(&DESCRIBE_TOPIC_PARTITIONS_CURSOR)),
+    ],
+);
+pub(in super::super) const DESCRIBE_TOPIC_PARTITIONS_TOPIC: Struct = plain(64, &[always("topic.name", String)]);
+pub(in super::super) const DESCRIBE_TOPIC_PARTITIONS_CURSOR: Struct =
+    plain(72, &[always("cursor.topic_name", String), always("cursor.partition_index", Int32)]);
