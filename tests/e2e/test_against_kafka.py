@@ -11,6 +11,7 @@ import struct
 import subprocess
 import time
 
+import assigned_scenarios
 import pytest
 from conftest import ROOT
 from kafka.protocol.admin import (
@@ -533,6 +534,18 @@ def versions(wire, steps):
 
 SCENARIOS = [producing, idempotent, offsets, fetching, topics, pages, trimming, configs, coordinators, members, static_members, two_members,
              committing, versions]
+
+
+def of_assigned_groups(scenario):
+    """A scenario of `assigned_scenarios` like those here."""
+    def run(wire, steps):
+        scenario(wire, steps, create)
+
+    run.__name__ = scenario.__name__
+    return run
+
+
+SCENARIOS += [of_assigned_groups(scenario) for scenario in assigned_scenarios.SCENARIOS]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)

@@ -65,6 +65,10 @@ pub struct Config {
     /// How long the first rebalance of a group waits for more members after each that joins. More spares rebalances when many consumers
     /// start together; less lets the first of them begin sooner.
     pub group_initial_rebalance_delay: Duration,
+    /// A member of a group whose partitions the broker assigns is taken for gone when it has not been heard of for this long.
+    pub group_consumer_session_timeout: Duration,
+    /// How often such a member is told to say that it is there.
+    pub group_consumer_heartbeat_interval: Duration,
     /// Most members of a group.
     pub group_members_max: usize,
     /// How long committed offsets are kept once their group has no members.
@@ -142,6 +146,8 @@ impl Default for Config {
             group_session_timeout_min: Duration::from_secs(6),
             group_session_timeout_max: Duration::from_secs(1800),
             group_initial_rebalance_delay: Duration::ZERO,
+            group_consumer_session_timeout: Duration::from_secs(45),
+            group_consumer_heartbeat_interval: Duration::from_secs(5),
             group_members_max: 10_000,
             offsets_retention: Duration::from_secs(7 * 86_400),
             log: "info".to_owned(),
@@ -189,6 +195,10 @@ impl Config {
         if self.group_session_timeout_min > self.group_session_timeout_max {
             let what = "must not be above group_session_timeout_max".to_owned();
             problems.push(Wrong { setting: "group_session_timeout_min", what });
+        }
+        if self.group_consumer_heartbeat_interval >= self.group_consumer_session_timeout {
+            let what = "must be below group_consumer_session_timeout".to_owned();
+            problems.push(Wrong { setting: "group_consumer_heartbeat_interval", what });
         }
         problems
     }

@@ -22,16 +22,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-#[allow(dead_code, reason = "its listeners come next")]
 mod assigned;
 pub(crate) mod expiry;
 pub(crate) mod group;
-#[allow(dead_code, reason = "its listeners come next")]
 pub(crate) mod machine;
-#[allow(dead_code, reason = "its listeners come next")]
 pub(crate) mod member;
 pub(crate) mod overview;
-#[allow(dead_code, reason = "its listeners come next")]
 pub(crate) mod reconcile;
 mod subscription;
 #[cfg(test)]
@@ -54,7 +50,6 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 pub(crate) enum Answer {
     Join(Result<Joined, GroupError>),
     Sync(Result<Synced, GroupError>),
-    #[allow(dead_code, reason = "its listeners come next")]
     Beat(Result<Beaten, GroupError>),
 }
 

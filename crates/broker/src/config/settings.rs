@@ -354,6 +354,28 @@ pub const TABLE: &[Setting] = &[
         set: |config, value| config.group_initial_rebalance_delay = value.span().unwrap_or_default(),
     },
     Setting {
+        name: "group_consumer_session_timeout",
+        group: GROUPS,
+        kind: seconds(1, 86_400),
+        auto: None,
+        what: "How long a consumer that the broker assigns its partitions may be silent before it is taken for gone (Kafka's group.consumer.session.timeout.ms)",
+        effect: "Less lets the partitions of one that died be given to others sooner, and takes one that paused for dead",
+        for_tests: false,
+        get: |config| Value::Span(config.group_consumer_session_timeout),
+        set: |config, value| config.group_consumer_session_timeout = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "group_consumer_heartbeat_interval",
+        group: GROUPS,
+        kind: Kind::Span { min: Duration::from_millis(50), max: Duration::from_secs(3600) },
+        auto: None,
+        what: "How often such a consumer is told to say that it is there (Kafka's group.consumer.heartbeat.interval.ms)",
+        effect: "Less moves partitions sooner from one consumer to another, and costs a small request each time; nothing is written for it",
+        for_tests: false,
+        get: |config| Value::Span(config.group_consumer_heartbeat_interval),
+        set: |config, value| config.group_consumer_heartbeat_interval = value.span().unwrap_or_default(),
+    },
+    Setting {
         name: "group_members_max",
         group: GROUPS,
         kind: Kind::Count { min: 1, max: 1_000_000 },
@@ -460,6 +482,8 @@ mod tests {
         ("group_session_timeout_min", "7s"),
         ("group_session_timeout_max", "20m"),
         ("group_initial_rebalance_delay", "17s"),
+        ("group_consumer_session_timeout", "31s"),
+        ("group_consumer_heartbeat_interval", "700ms"),
         ("group_members_max", "18"),
         ("offsets_retention", "19m"),
         ("tail", "false"),
@@ -517,6 +541,8 @@ mod tests {
             group_session_timeout_min,
             group_session_timeout_max,
             group_initial_rebalance_delay,
+            group_consumer_session_timeout,
+            group_consumer_heartbeat_interval,
             group_members_max,
             offsets_retention,
             log,
@@ -527,6 +553,8 @@ mod tests {
         assert_ne!(group_session_timeout_min, default.group_session_timeout_min);
         assert_ne!(group_session_timeout_max, default.group_session_timeout_max);
         assert_ne!(group_initial_rebalance_delay, default.group_initial_rebalance_delay);
+        assert_ne!(group_consumer_session_timeout, default.group_consumer_session_timeout);
+        assert_ne!(group_consumer_heartbeat_interval, default.group_consumer_heartbeat_interval);
         assert_ne!(group_members_max, default.group_members_max);
         assert_ne!(offsets_retention, default.offsets_retention);
         assert_ne!(log, default.log);

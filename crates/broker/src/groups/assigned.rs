@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lakebed_model::{GroupId, GroupKind, State};
+use lakebed_model::{Generation, GroupId, GroupKind, State};
 use tokio::sync::{Notify, oneshot};
 
 use super::member::GroupError;
@@ -30,12 +30,14 @@ impl Nudges {
 
 /// The ear of one member; it listens no longer when this is dropped.
 #[derive(Debug)]
+#[allow(dead_code, reason = "streams of the gRPC service listen")]
 pub(crate) struct Nudged {
     groups: Groups,
     key: (GroupId, Arc<str>),
     heard: Arc<Notify>,
 }
 
+#[allow(dead_code, reason = "streams of the gRPC service listen")]
 impl Nudged {
     /// Waits until asking would tell the member something new: another epoch or assignment, or that it is no member any more. What came
     /// since it was awaited last is not missed; the member is nudged once until it has asked.
@@ -107,11 +109,17 @@ impl Groups {
     }
 
     /// An ear for a member of our gRPC service. A second one of the same member takes the place of the first.
+    #[allow(dead_code, reason = "streams of the gRPC service listen")]
     pub(crate) fn listen(&self, group: &GroupId, member_id: &str) -> Nudged {
         let (key, heard) = ((group.clone(), Arc::from(member_id)), Arc::new(Notify::new()));
         let mut listeners = self.inner.nudges.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.insert(key.clone(), Arc::clone(&heard));
         Nudged { groups: self.clone(), key, heard }
+    }
+
+    /// Whether it is a member that is told its epoch by beats.
+    pub(crate) fn beats(&self, id: &GroupId, member_id: &str) -> bool {
+        self.machine().beats(id, member_id)
     }
 
     /// Whether a member may ask for committed offsets with this epoch; below 0: as none.
@@ -135,7 +143,11 @@ impl Groups {
             kind: group.kind,
             progress: Progress::Empty,
             epoch: group.generation,
-            target_epoch: group.generation,
+            // The last that left began an epoch for which no target was made.
+            target_epoch: match group.members {
+                0 => Generation::new(group.generation.get().saturating_sub(1)),
+                _ => group.generation,
+            },
             assignor: Assignor::ALL[0],
             members: Vec::new(),
         })

@@ -18,6 +18,8 @@ use super::member::{
 use super::reconcile::topics::Topics;
 use super::timers::{Millis, Timer, Timers};
 
+mod migrating;
+
 /// A member that has joined and does not know its id yet can't send heartbeats: so long it is taken to be there (Kafka's number).
 const NEW_MEMBER_JOIN: Millis = 5 * 60 * 1000;
 

@@ -182,27 +182,17 @@ impl<T> Machine<T> {
         };
         let before = seat.bytes();
         let result = step(seat, &mut context);
+        seat.settle(&mut context);
         self.bytes = self.bytes + seat.bytes() - before;
         Some(result)
-    }
-
-    /// As [`Machine::with`], of a group that is loaded; `None` if it is not, or is of another protocol.
-    fn with_loaded<R>(
-        &mut self,
-        now: Millis,
-        id: &GroupId,
-        step: impl FnOnce(&mut Group<T>, &mut Context<'_, T>) -> R,
-    ) -> Option<R> {
-        let stepped = self.with_seat(now, id, |seat, cx| match seat {
-            Seat::Classic(group) => Some(step(group, cx)),
-            Seat::Assigned(_) => None,
-        });
-        stepped.flatten()
     }
 
     /// A member joins; the answer comes as an effect, now or later.
     pub(crate) fn join(&mut self, now: Millis, join: Join, stored: &Stored, to: T) {
         match self.check_join(&join, stored) {
+            Ok(()) if self.assigned(&join.group).is_some_and(|group| !group.members.is_empty()) => {
+                self.join_assigned(now, join, to);
+            }
             Ok(()) => {
                 let id = join.group.clone();
                 self.with(now, &id, stored, |group, cx| group.join(cx, join, to));
@@ -221,7 +211,8 @@ impl<T> Machine<T> {
         if !(self.limits.session_min..=self.limits.session_max).contains(&join.session) {
             return Err(GroupError::InvalidSessionTimeout);
         }
-        if self.assigned(&join.group).is_some_and(|group| !group.members.is_empty()) {
+        let is_other = |group: &reconcile::Group<T>| !group.members.is_empty() && group.kind != GroupKind::Consumer;
+        if self.assigned(&join.group).is_some_and(is_other) {
             return Err(GroupError::InconsistentProtocol);
         }
         let known = self.groups.contains_key(&join.group) || stored.kind.is_some();
@@ -246,10 +237,13 @@ impl<T> Machine<T> {
         if self.bytes + assigned > self.limits.bytes_max {
             return self.effects.push(Effect::Sync { to, answer: Err(GroupError::Overloaded) });
         }
-        if self.classic(&id).is_none() {
+        if !self.groups.contains_key(&id) {
             return self.effects.push(Effect::Sync { to, answer: Err(GroupError::UnknownMember) });
         }
-        self.with_loaded(now, &id, |group, cx| group.sync(cx, sync, to));
+        self.with_seat(now, &id, |seat, cx| match seat {
+            Seat::Classic(group) => group.sync(cx, sync, to),
+            Seat::Assigned(group) => group.sync(cx, sync, to),
+        });
     }
 
     fn check_named(&self, group: &GroupId) -> Result<(), GroupError> {
@@ -262,8 +256,11 @@ impl<T> Machine<T> {
     /// A member is there.
     pub(crate) fn heartbeat(&mut self, now: Millis, from: &MemberRef) -> Result<(), GroupError> {
         self.check_named(&from.group)?;
-        self.with_loaded(now, &from.group, |group, cx| group.heartbeat(cx, from))
-            .unwrap_or(Err(GroupError::UnknownMember))
+        let beaten = self.with_seat(now, &from.group, |seat, cx| match seat {
+            Seat::Classic(group) => group.heartbeat(cx, from),
+            Seat::Assigned(group) => group.heartbeat(cx, from),
+        });
+        beaten.unwrap_or(Err(GroupError::UnknownMember))
     }
 
     /// Members leave, each by its id or its instance id; what came of each.
@@ -277,7 +274,11 @@ impl<T> Machine<T> {
         members: &[(String, Option<String>)],
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         self.check_named(id)?;
-        self.with_loaded(now, id, |group, cx| group.leave(cx, members)).ok_or(GroupError::UnknownMember)
+        let left = self.with_seat(now, id, |seat, cx| match seat {
+            Seat::Classic(group) => group.leave(cx, members),
+            Seat::Assigned(group) => group.leave(cx, members),
+        });
+        left.ok_or(GroupError::UnknownMember)
     }
 
     /// The generation that offsets are to be committed under, if they may be.
@@ -388,7 +389,11 @@ impl<T> Machine<T> {
                 (Seat::Classic(group), Timer::Member(member)) => group.member_due(cx, &member),
                 (Seat::Assigned(group), Timer::Member(member)) => group.member_due(cx, &member),
                 (Seat::Assigned(group), Timer::Revoke(member)) => group.revoke_due(cx, &member),
-                (Seat::Classic(_), Timer::Revoke(_)) | (Seat::Assigned(_), Timer::Join | Timer::Sync) => {}
+                (Seat::Assigned(group), Timer::MustJoin(member) | Timer::MustSync(member)) => {
+                    group.member_due(cx, &member);
+                }
+                (Seat::Classic(_), Timer::Revoke(_) | Timer::MustJoin(_) | Timer::MustSync(_))
+                | (Seat::Assigned(_), Timer::Join | Timer::Sync) => {}
             });
         }
     }

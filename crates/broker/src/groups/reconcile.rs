@@ -22,6 +22,7 @@ use super::timers::Timer;
 
 pub(crate) mod assign;
 pub(crate) mod describe;
+pub(crate) mod joining;
 pub(crate) mod member;
 pub(crate) mod pattern;
 mod seats;
@@ -115,7 +116,8 @@ impl<T> Group<T> {
         let wants_all = beat.wants_all();
         let (id, is_new) = self.seat(cx, &beat)?;
         let owned = beat.owned.clone();
-        let changed = self.update(&id, beat) || is_new;
+        // One that wants nothing changes nothing for the others; but a group without members is none that the log lets live.
+        let changed = self.update(&id, beat) || (is_new && self.members.len() == 1);
         let assigned = self.advance(cx, &id, changed, owned.as_ref());
         let member = &self.members[&id];
         cx.timers.set(cx.id, Timer::Member(Arc::clone(&id)), cx.now.saturating_add(member.session));
@@ -227,7 +229,8 @@ impl<T> Group<T> {
         member.nudged = false;
         let step = member.reconcile(self.target_epoch, owned, |key| holders.get(key).is_none_or(|holder| holder == id));
         self.bytes += member.bytes();
-        if step.began_to_revoke {
+        // One that joins and asks has its time to join again instead.
+        if step.began_to_revoke && member.joins.is_none() {
             let due = cx.now.saturating_add(member.rebalance);
             cx.timers.set(cx.id, Timer::Revoke(Arc::clone(id)), due);
         } else if member.stage != Stage::Revoking {
@@ -334,9 +337,7 @@ impl<T> Group<T> {
         if let Some(instance) = &member.instance_id {
             self.instances.remove(instance);
         }
-        for timer in [Timer::Member(Arc::clone(id)), Timer::Revoke(Arc::clone(id))] {
-            cx.timers.cancel(cx.id, timer);
-        }
+        cancel_timers(cx, id);
         let released: Vec<PartitionKey> = member.held().copied().collect();
         self.hand_over(cx, id, &released, &[]);
         self.subscribed.are_outdated();
@@ -344,6 +345,33 @@ impl<T> Group<T> {
             let waiting = self.waiting.swap_remove(at);
             cx.effects.push(effect(waiting, Err(GroupError::UnknownMember)));
         }
+    }
+
+    /// Takes in a member of another protocol with what it has.
+    pub(crate) fn take_in(&mut self, id: &Arc<str>, mut member: Member) {
+        // What two were given by mistake is the first one's.
+        member.assigned.retain(|key| !self.holders.contains_key(key));
+        self.holders.extend(member.assigned.iter().map(|key| (*key, Arc::clone(id))));
+        if let Some(instance) = &member.instance_id {
+            self.instances.insert(instance.clone(), Arc::clone(id));
+        }
+        self.bytes += member.bytes() + id.len();
+        self.members.insert(Arc::clone(id), member);
+        self.subscribed.are_outdated();
+    }
+
+    /// Whether all its members join and ask: they could do without partitions being assigned here.
+    pub(crate) fn all_join(&self) -> bool {
+        !self.members.is_empty() && self.members.values().all(|member| member.joins.is_some())
+    }
+
+    /// Its members, without whatever waits for them.
+    pub(crate) fn into_members(mut self, cx: &mut Context<'_, T>) -> BTreeMap<Arc<str>, Member> {
+        for waiting in std::mem::take(&mut self.waiting) {
+            cx.effects.push(effect(waiting, Err(GroupError::RebalanceInProgress)));
+        }
+        self.members.keys().for_each(|id| cancel_timers(cx, id));
+        self.members
     }
 
     /// Takes everybody out and answers who waits.
@@ -383,6 +411,12 @@ impl<T> Group<T> {
         if self.can_be_nudged() && self.subscribed.is_concerned(cx.topics) {
             self.nudge_all(cx, None);
         }
+    }
+}
+
+fn cancel_timers<T>(cx: &mut Context<'_, T>, id: &Arc<str>) {
+    for timer in [Timer::Member, Timer::Revoke, Timer::MustJoin, Timer::MustSync] {
+        cx.timers.cancel(cx.id, timer(Arc::clone(id)));
     }
 }
 

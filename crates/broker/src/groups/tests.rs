@@ -8,9 +8,11 @@ use lakebed_model::{Generation, GroupId, GroupKind};
 use super::group::Phase;
 use super::machine::{Limits, Machine, Stored};
 use super::member::{Effect, GroupError, Join, Joined, MemberRef, Sync, Synced};
+use super::reconcile::member::Beaten;
 
 mod failures;
 mod flow;
+mod mixed;
 mod random;
 mod statics;
 mod writing;
@@ -23,6 +25,7 @@ struct World {
     now: u64,
     joined: BTreeMap<u32, Result<Joined, GroupError>>,
     synced: BTreeMap<u32, Result<Synced, GroupError>>,
+    told: BTreeMap<u32, Result<Beaten, GroupError>>,
     /// Generations that began, each with its members.
     started: Vec<(Generation, u32)>,
     stored: Stored,
@@ -75,6 +78,7 @@ impl World {
             now: 0,
             joined: BTreeMap::new(),
             synced: BTreeMap::new(),
+            told: BTreeMap::new(),
             started: Vec::new(),
             stored: nothing_stored(),
             tickets: 0,
@@ -88,17 +92,29 @@ impl World {
 
     /// Takes what the machine wants done; a generation is durable at once.
     fn settle(&mut self) {
-        for effect in self.machine.take_effects() {
+        // What becomes durable has answers of its own.
+        loop {
+            let effects = self.machine.take_effects();
+            if effects.is_empty() {
+                return;
+            }
+            self.take(effects);
+        }
+    }
+
+    fn take(&mut self, effects: Vec<Effect<u32>>) {
+        for effect in effects {
             match effect {
                 Effect::Join { to, answer } => assert!(self.joined.insert(to, answer).is_none(), "answered twice"),
                 Effect::Sync { to, answer } => assert!(self.synced.insert(to, answer).is_none(), "answered twice"),
-                Effect::Beat { .. } | Effect::Nudge { .. } => panic!("nobody beats here"),
+                Effect::Beat { to, answer } => assert!(self.told.insert(to, answer).is_none(), "answered twice"),
+                Effect::Nudge { .. } => panic!("nobody can be nudged here"),
                 Effect::Start(start) => {
                     let last = self.started.last().map_or(Generation::ZERO, |(generation, _)| *generation);
                     assert!(start.generation > last, "generation {} after {last}", start.generation);
                     self.started.push((start.generation, start.members));
                     self.stored = Stored {
-                        kind: Some(GroupKind::Classic),
+                        kind: Some(start.kind),
                         generation: start.generation,
                         protocol_type: start.protocol_type.as_ref().to_owned(),
                     };

@@ -19,6 +19,10 @@ pub(crate) enum Timer {
     Member(Arc<str>),
     /// A member has had its time to let go of partitions.
     Revoke(Arc<str>),
+    /// A member that joins and asks was told to join again, and has had its time to.
+    MustJoin(Arc<str>),
+    /// It has joined, and has had its time to ask for its assignment.
+    MustSync(Arc<str>),
 }
 
 /// Which timer of which group.
@@ -39,6 +43,13 @@ impl Timers {
             self.order.remove(&(old, key.clone()));
         }
         self.order.insert((due, key));
+    }
+
+    /// Sets a timer, unless it is set.
+    pub(crate) fn set_if_absent(&mut self, group: &GroupId, timer: Timer, due: Millis) {
+        if !self.due.contains_key(&(group.clone(), timer.clone())) {
+            self.set(group, timer, due);
+        }
     }
 
     /// Takes a timer back, if it is set.

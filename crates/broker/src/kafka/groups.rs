@@ -16,6 +16,7 @@ use super::response::ReplyTo;
 use crate::groups::member::GroupError;
 
 mod admin;
+mod beats;
 mod commit;
 mod fetch;
 mod members;
@@ -44,6 +45,8 @@ pub(super) async fn start(
         GroupBody::Commit(body) => commit::start(service, reply_to, body).await,
         GroupBody::Fetch(body) => fetch::answer(std::sync::Arc::clone(service), reply_to, body).boxed(),
         GroupBody::Describe(body) => admin::describe(std::sync::Arc::clone(service), reply_to, body).boxed(),
+        GroupBody::Beat(body) => beats::start(service, reply_to, body, sender),
+        GroupBody::DescribeAssigned(body) => beats::describe(std::sync::Arc::clone(service), reply_to, body).boxed(),
         GroupBody::List(body) => admin::list(std::sync::Arc::clone(service), reply_to, body).boxed(),
         GroupBody::Delete(body) => admin::delete(std::sync::Arc::clone(service), reply_to, body).boxed(),
         GroupBody::DeleteOffsets(body) => admin::delete_offsets(std::sync::Arc::clone(service), reply_to, body).boxed(),

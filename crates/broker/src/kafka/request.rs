@@ -5,14 +5,14 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
-    DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, SyncGroupRequest,
+    AlterConfigsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use lakebed_wire::kafka::{self, Api, Support};
@@ -78,6 +78,8 @@ pub(crate) enum GroupBody {
     List(ListGroupsRequest),
     Delete(DeleteGroupsRequest),
     DeleteOffsets(OffsetDeleteRequest),
+    Beat(ConsumerGroupHeartbeatRequest),
+    DescribeAssigned(ConsumerGroupDescribeRequest),
 }
 
 /// What a frame holds.
@@ -144,7 +146,8 @@ pub(crate) fn parse(frame: &Bytes) -> Result<Parsed, RequestError> {
     let mut rest = frame.slice(header.body_start..).slice(..body_bytes);
     let body =
         decode(api, version, &mut rest).map_err(|what| RequestError::Undecodable { api: api.name, version, what })?;
-    let named = if api.key == kafka::JOIN_GROUP { header.client_id.unwrap_or_default() } else { "" };
+    let makes_members = matches!(api.key, kafka::JOIN_GROUP | kafka::CONSUMER_GROUP_HEARTBEAT);
+    let named = if makes_members { header.client_id.unwrap_or_default() } else { "" };
     let client_id = named.to_owned();
     Ok(Parsed::Request(Box::new(Request { reply_to: ReplyTo { api, version, correlation_id }, body, client_id })))
 }
@@ -177,6 +180,8 @@ fn decode(api: &Api, version: i16, bytes: &mut Bytes) -> Result<Body, String> {
         kafka::DESCRIBE_PRODUCERS => Body::Admin(Admin::DescribeProducers(message(bytes, version)?)),
         kafka::LIST_CONFIG_RESOURCES => Body::Admin(Admin::ListConfigResources(message(bytes, version)?)),
         kafka::DESCRIBE_TOPIC_PARTITIONS => Body::Admin(Admin::DescribeTopicPartitions(message(bytes, version)?)),
+        kafka::CONSUMER_GROUP_HEARTBEAT => GroupBody::Beat(message(bytes, version)?).into(),
+        kafka::CONSUMER_GROUP_DESCRIBE => GroupBody::DescribeAssigned(message(bytes, version)?).into(),
         kafka::JOIN_GROUP => GroupBody::Join(message(bytes, version)?).into(),
         kafka::SYNC_GROUP => GroupBody::Sync(message(bytes, version)?).into(),
         kafka::HEARTBEAT => GroupBody::Heartbeat(message(bytes, version)?).into(),

@@ -219,11 +219,9 @@ impl Walk<'_> {
             Kind::Array(element) => self.array(field, *element, false),
             Kind::NullableArray(element) => self.array(field, *element, true),
             Kind::Struct(fields) => self.fields_of(fields),
-            Kind::NullableStruct(fields) => {
-                let present = self.bytes.get(self.at).copied();
-                self.skip(field, 1)?;
-                if present == Some(u8::MAX) { Ok(()) } else { self.fields_of(fields) }
-            }
+            // SUBTLE: only 1 says that it is there; for every other byte the decoder reads no further.
+            Kind::NullableStruct(fields) if self.take::<1>(field)? == [1] => self.fields_of(fields),
+            Kind::NullableStruct(_) => Ok(()),
         }
     }
 

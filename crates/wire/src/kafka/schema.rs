@@ -22,7 +22,7 @@ pub(super) enum Kind {
     Array(&'static Kind),
     NullableArray(&'static Kind),
     Struct(&'static Struct),
-    /// A byte, -1 for null, then the fields.
+    /// A struct behind a byte that says whether it is there.
     NullableStruct(&'static Struct),
 }
 
@@ -115,7 +115,6 @@ pub(super) const BODIES: &[Body] = &[
     Body { key: super::DESCRIBE_CLUSTER, since: 0, until: 2, fields: admin::DESCRIBE_CLUSTER },
     Body { key: super::DESCRIBE_PRODUCERS, since: 0, until: 0, fields: admin::DESCRIBE_PRODUCERS },
     Body { key: super::LIST_CONFIG_RESOURCES, since: 0, until: 1, fields: admin::LIST_CONFIG_RESOURCES },
-    Body { key: super::DESCRIBE_TOPIC_PARTITIONS, since: 0, until: 0, fields: admin::DESCRIBE_TOPIC_PARTITIONS },
     Body { key: super::OFFSET_COMMIT, since: 2, until: 9, fields: groups::OFFSET_COMMIT },
     Body { key: super::OFFSET_FETCH, since: 1, until: 9, fields: groups::OFFSET_FETCH },
     Body { key: super::JOIN_GROUP, since: 0, until: 9, fields: groups::JOIN_GROUP },
@@ -125,6 +124,9 @@ pub(super) const BODIES: &[Body] = &[
     Body { key: super::DESCRIBE_GROUPS, since: 0, until: 6, fields: groups::DESCRIBE_GROUPS },
     Body { key: super::LIST_GROUPS, since: 0, until: 5, fields: groups::LIST_GROUPS },
     Body { key: super::DELETE_GROUPS, since: 0, until: 2, fields: groups::DELETE_GROUPS },
+    Body { key: super::CONSUMER_GROUP_HEARTBEAT, since: 0, until: 1, fields: groups::CONSUMER_GROUP_HEARTBEAT },
+    Body { key: super::CONSUMER_GROUP_DESCRIBE, since: 0, until: 1, fields: groups::CONSUMER_GROUP_DESCRIBE },
+    Body { key: super::DESCRIBE_TOPIC_PARTITIONS, since: 0, until: 0, fields: admin::DESCRIBE_TOPIC_PARTITIONS },
     Body { key: super::OFFSET_DELETE, since: 0, until: 0, fields: groups::OFFSET_DELETE },
 ];
 

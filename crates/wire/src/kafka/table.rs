@@ -92,6 +92,10 @@ pub const DESCRIBE_CLIENT_QUOTAS: i16 = 48;
 pub const DESCRIBE_CLUSTER: i16 = 60;
 /// Key of DescribeProducers.
 pub const DESCRIBE_PRODUCERS: i16 = 61;
+/// Key of ConsumerGroupHeartbeat.
+pub const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+/// Key of ConsumerGroupDescribe.
+pub const CONSUMER_GROUP_DESCRIBE: i16 = 69;
 /// Key of ListConfigResources.
 pub const LIST_CONFIG_RESOURCES: i16 = 74;
 /// Key of DescribeTopicPartitions.
@@ -166,6 +170,22 @@ pub const API_TABLE: &[Api] = &[
     },
     Api { key: DESCRIBE_CLUSTER, name: "DescribeCluster", min: 0, max: 2, decoded_from: 0, flexible_from: 0 },
     Api { key: DESCRIBE_PRODUCERS, name: "DescribeProducers", min: 0, max: 0, decoded_from: 0, flexible_from: 0 },
+    Api {
+        key: CONSUMER_GROUP_HEARTBEAT,
+        name: "ConsumerGroupHeartbeat",
+        min: 0,
+        max: 1,
+        decoded_from: 0,
+        flexible_from: 0,
+    },
+    Api {
+        key: CONSUMER_GROUP_DESCRIBE,
+        name: "ConsumerGroupDescribe",
+        min: 0,
+        max: 1,
+        decoded_from: 0,
+        flexible_from: 0,
+    },
     Api { key: LIST_CONFIG_RESOURCES, name: "ListConfigResources", min: 0, max: 1, decoded_from: 0, flexible_from: 0 },
     Api {
         key: DESCRIBE_TOPIC_PARTITIONS,

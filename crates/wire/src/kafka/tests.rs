@@ -120,6 +120,8 @@ fn shapes_are_counted_for_at_least_what_the_decoder_allocates() {
     check::<leave_group_request::MemberIdentity>(&groups::LEAVE_GROUP_MEMBER);
     check::<offset_delete_request::OffsetDeleteRequestTopic>(&groups::OFFSET_DELETE_TOPIC);
     check::<offset_delete_request::OffsetDeleteRequestPartition>(&groups::OFFSET_DELETE_PARTITION);
+    check::<consumer_group_heartbeat_request::TopicPartitions>(&groups::HELD_TOPIC);
+    check::<describe_topic_partitions_request::TopicRequest>(&schema::admin::DESCRIBE_TOPIC_PARTITIONS_TOPIC);
     assert!(size_of::<GroupId>() <= super::guard::DECODED_STRING_BYTES);
     assert!(size_of::<TopicName>() <= super::guard::DECODED_STRING_BYTES);
 }
@@ -143,6 +145,20 @@ fn a_produce_body_of_12_bytes_that_claims_two_billion_topics_is_refused() {
         guard(PRODUCE, 7, &body),
         Err(GuardError::BeyondEnd { api: "Produce", version: 7, field: "topics", claimed, remaining: 0 })
     );
+}
+
+#[test]
+fn a_struct_that_may_be_null_is_walked_only_where_it_is_there() {
+    use super::DESCRIBE_TOPIC_PARTITIONS as KEY;
+    let before = [1, 0, 0, 7, 0xd0];
+    let there = [&before[..], &[1, 3, b'a', b'b', 0, 0, 0, 4, 0, 0]].concat();
+    assert_eq!(guard(KEY, 0, &there), Ok(there.len()));
+    for absent in [0xff, 0, 2] {
+        assert_eq!(guard(KEY, 0, &[&before[..], &[absent, 0]].concat()), Ok(7), "{absent}");
+    }
+    for cut in 0..there.len() {
+        assert!(guard(KEY, 0, &there[..cut]).is_err(), "{cut}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) fn text(random: &mut StdRng) -> StrBytes {
     StrBytes::from_string((0..length).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect())
 }
 
-fn uuid(random: &mut StdRng) -> Uuid {
+pub(crate) fn uuid(random: &mut StdRng) -> Uuid {
     Uuid::from_u128(random.random())
 }
 

@@ -5,7 +5,7 @@ use lakebed_wire::kafka::*;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{maybe, payload, some, text};
+use super::{maybe, payload, some, text, uuid};
 
 /// Whether it is a request of groups.
 pub(crate) fn is_one(key: i16) -> bool {
@@ -21,6 +21,8 @@ pub(crate) fn is_one(key: i16) -> bool {
             | LIST_GROUPS
             | DELETE_GROUPS
             | OFFSET_DELETE
+            | CONSUMER_GROUP_HEARTBEAT
+            | CONSUMER_GROUP_DESCRIBE
     )
 }
 
@@ -40,6 +42,12 @@ pub(crate) fn request(random: &mut StdRng, key: i16, version: i16) -> RequestKin
             RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(groups))
         }
         OFFSET_DELETE => offset_delete(random),
+        CONSUMER_GROUP_HEARTBEAT => consumer_group_heartbeat(random, version),
+        CONSUMER_GROUP_DESCRIBE => {
+            let groups = some(random, |random| text(random).into());
+            let request = ConsumerGroupDescribeRequest::default().with_group_ids(groups);
+            RequestKind::ConsumerGroupDescribe(request.with_include_authorized_operations(random.random()))
+        }
         _ => panic!("no generator for API {key}: write one"),
     }
 }
@@ -200,4 +208,28 @@ fn offset_delete(random: &mut StdRng) -> RequestKind {
         OffsetDeleteRequestTopic::default().with_name(text(random).into()).with_partitions(partitions)
     });
     RequestKind::OffsetDelete(OffsetDeleteRequest::default().with_group_id(text(random).into()).with_topics(topics))
+}
+
+fn consumer_group_heartbeat(random: &mut StdRng, version: i16) -> RequestKind {
+    use consumer_group_heartbeat_request::TopicPartitions;
+    let held = maybe(random, |random| {
+        some(random, |random| {
+            let topic = TopicPartitions::default().with_topic_id(uuid(random));
+            topic.with_partitions(some(random, |random| random.random()))
+        })
+    });
+    let mut request = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(text(random).into())
+        .with_member_id(text(random))
+        .with_member_epoch(random.random())
+        .with_instance_id(maybe(random, text))
+        .with_rack_id(maybe(random, text))
+        .with_rebalance_timeout_ms(random.random())
+        .with_subscribed_topic_names(maybe(random, |random| some(random, |random| text(random).into())))
+        .with_server_assignor(maybe(random, text))
+        .with_topic_partitions(held);
+    if version >= 1 {
+        request.subscribed_topic_regex = maybe(random, text);
+    }
+    RequestKind::ConsumerGroupHeartbeat(request)
 }

@@ -2,8 +2,9 @@
 
 use lakebed_model::{Generation, GroupId, GroupKind, TopicName};
 
-use super::super::group::Phase;
-use super::super::member::{Effect, GroupError};
+use super::super::group::{Context, Group, Phase};
+use super::super::member::{Effect, GroupError, Join};
+use super::super::reconcile;
 use super::super::reconcile::describe::DescribedAssigned;
 use super::super::reconcile::member::{Beat, Departure};
 use super::super::reconcile::topics::Known;
@@ -39,9 +40,36 @@ impl<T> Machine<T> {
         self.seat(now, &id, stored, Some(beat.kind));
         self.with_seat(now, &id, |seat, cx| match seat {
             Seat::Assigned(group) if group.kind == beat.kind => group.beat(cx, beat, to),
+            Seat::Classic(group) if beat.kind == GroupKind::Consumer => match Self::upgraded(group, cx, &beat) {
+                Ok(mut group) => {
+                    group.beat(cx, beat, to);
+                    *seat = Seat::Assigned(group);
+                }
+                Err(error) => cx.effects.push(Effect::Beat { to, answer: Err(error) }),
+            },
             Seat::Assigned(_) | Seat::Classic(_) => {
                 cx.effects.push(Effect::Beat { to, answer: Err(GroupError::OtherKind) });
             }
+        });
+    }
+
+    /// A group of the classic protocol as one that a member can be taken into which is assigned its partitions here.
+    fn upgraded(group: &mut Group<T>, cx: &mut Context<'_, T>, beat: &Beat) -> Result<reconcile::Group<T>, GroupError> {
+        if group.members.len() >= cx.members_max {
+            return Err(GroupError::GroupFull);
+        }
+        if let Some(pattern) = beat.pattern.as_deref().filter(|pattern| !pattern.is_empty()) {
+            reconcile::pattern::compile(pattern).map_err(|why| GroupError::InvalidPattern { why })?;
+        }
+        group.upgraded(cx)
+    }
+
+    /// A member of the classic protocol joins a group whose partitions are assigned here.
+    pub(super) fn join_assigned(&mut self, now: Millis, join: Join, to: T) {
+        let id = join.group.clone();
+        self.with_seat(now, &id, |seat, cx| match seat {
+            Seat::Assigned(group) => group.join(cx, join, to),
+            Seat::Classic(group) => group.join(cx, join, to),
         });
     }
 
@@ -52,7 +80,9 @@ impl<T> Machine<T> {
         }
         // About what it may take: itself, its group if it is the first, and where it is the first to want them, the partitions.
         let names: usize = beat.names.iter().flatten().map(|name| 64 + name.len()).sum();
-        let texts = beat.pattern.as_ref().map_or(0, String::len) + beat.client_id.len() * 3;
+        let instance = [&beat.instance_id, &beat.rack_id].into_iter().flatten().map(String::len).sum::<usize>();
+        let texts = beat.pattern.as_ref().map_or(0, String::len) + 3 * (beat.client_id.len() + instance);
+        let texts = texts + 4 * beat.member_id.len();
         if self.bytes + names + texts + super::super::member::MEMBER_BYTES + GROUP_BYTES > self.limits.bytes_max {
             return Err(GroupError::Overloaded);
         }
@@ -80,6 +110,11 @@ impl<T> Machine<T> {
             Seat::Classic(_) => None,
         });
         departed.flatten().unwrap_or_else(|| Err(self.without_members(&departure.group, stored)))
+    }
+
+    /// Whether it is a member that is told its epoch by beats.
+    pub(crate) fn beats(&self, id: &GroupId, member_id: &str) -> bool {
+        self.assigned(id).and_then(|group| group.members.get(member_id)).is_some_and(|member| member.joins.is_none())
     }
 
     /// Whether a member of a group whose partitions are assigned here may ask for committed offsets. Of other groups everybody may.

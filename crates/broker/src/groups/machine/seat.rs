@@ -102,6 +102,17 @@ impl<T> Seat<T> {
         }
     }
 
+    /// Becomes one of the classic protocol if the last of those that don't join and ask has gone.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_, T>) {
+        let Self::Assigned(group) = self else { return };
+        if group.all_join() {
+            let (epochs, kind) = ((group.epoch, group.durable), group.kind);
+            let group = std::mem::replace(group, reconcile::Group::new(kind, epochs.0, epochs.1));
+            let members = group.into_members(cx);
+            *self = Self::Classic(Group::downgraded(cx, epochs, members));
+        }
+    }
+
     pub(super) fn listed(&self) -> Listed {
         let (kind, standing, protocol_type) = match self {
             Self::Classic(group) => (GroupKind::Classic, group.phase.into(), group.protocol_type.as_str()),

@@ -7,9 +7,8 @@ use lakebed_model::Generation;
 
 use super::super::group::Context;
 use super::super::member::GroupError;
-use super::super::timers::Timer;
-use super::Group;
 use super::member::{Beat, Member, Stage};
+use super::{Group, cancel_timers};
 
 impl<T> Group<T> {
     /// The member that a beat comes from, taken in if it joins; whether it is new.
@@ -91,9 +90,7 @@ impl<T> Group<T> {
     /// Another process has come under a static name: it has what the one before had, and begins at epoch 0.
     pub(super) fn replace(&mut self, cx: &mut Context<'_, T>, instance: &str, old: &Arc<str>, new: &Arc<str>) {
         let mut member = self.members.remove(old).expect("an instance is one of a member");
-        for timer in [Timer::Member(Arc::clone(old)), Timer::Revoke(Arc::clone(old))] {
-            cx.timers.cancel(cx.id, timer);
-        }
+        cancel_timers(cx, old);
         self.bytes -= member.bytes() + old.len();
         let released: Vec<_> = std::mem::take(&mut member.revoking).into_iter().collect();
         self.hand_over(cx, old, &released, &[]);

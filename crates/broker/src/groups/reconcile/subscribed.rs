@@ -103,6 +103,11 @@ impl Subscribed {
         named.chain(matched).map(|known| known.id).collect()
     }
 
+    /// The names of the topics that are wanted and exist.
+    pub(super) fn name_of_each(&self) -> BTreeMap<TopicId, &str> {
+        self.topics.iter().map(|(name, known)| (known.id, name.as_str())).collect()
+    }
+
     /// How many partitions the topics have that are wanted and exist.
     pub(super) fn partitions(&self) -> BTreeMap<TopicId, u32> {
         self.topics.values().map(|known| (known.id, known.partitions)).collect()

@@ -23,6 +23,8 @@ pub(super) async fn describe(service: &Service, reply_to: ReplyTo, request: Desc
     let answer = match service.rooms.log.barrier().await {
         Ok(_) if !is_in_place(&request) => refused(&request, ResponseError::InvalidRequest.code()),
         Ok(state) => page(&state, &request),
+        // An answer without topics would say that there are none.
+        Err(error) if request.topics.is_empty() => return Reply::Close { why: error.to_string() },
         Err(error) => refused(&request, Reason::from(&error).kafka()),
     };
     reply_to.send(&answer)

@@ -19,12 +19,19 @@ use crate::kafka::{Service, ready};
 /// Kafka's limit on the metadata of an offset, in characters of UTF-16.
 const METADATA_MAX: usize = 4096;
 
+/// From this version on members name their epoch (KIP-848): those that are told their epochs by beats must.
+const EPOCHS_SINCE: i16 = 9;
+
 /// Starts a commit: it is in its place in the order when this returns.
 pub(super) async fn start(service: &Arc<Service>, reply_to: ReplyTo, body: OffsetCommitRequest) -> Started {
     let group = match group_id(&body.group_id) {
         Ok(group) => group,
         Err(error) => return ready(answer(reply_to, &body, |_, _| code(&error))),
     };
+    let too_old = reply_to.version < EPOCHS_SINCE && service.rooms.groups.beats(&group, &body.member_id);
+    if too_old {
+        return ready(answer(reply_to, &body, |_, _| code(&GroupError::TooOld)));
+    }
     let named = |state: &State| body.topics.iter().all(|topic| state.topic_id(&topic.name).is_some());
     let state = match service.state_where(named).await {
         Ok(state) => state,

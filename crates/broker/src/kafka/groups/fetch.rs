@@ -8,6 +8,7 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
 use lakebed_model::{GroupId, PartitionIndex, PartitionKey, State};
 
 use super::{code, group_id, text};
@@ -28,7 +29,7 @@ type Topics = Vec<(TopicName, Vec<Found>)>;
 pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, body: OffsetFetchRequest) -> Reply {
     let state = service.rooms.log.barrier().await.map_err(|error| GroupError::unseen(&error));
     if reply_to.version >= 8 {
-        let groups = body.groups.iter().map(|asked| group(&state, asked));
+        let groups = body.groups.iter().map(|asked| group(&service, &state, asked));
         return reply_to.send(&OffsetFetchResponse::default().with_groups(groups.collect()));
     }
     let asked: Option<Vec<(TopicName, Vec<i32>)>> =
@@ -57,14 +58,22 @@ pub(super) async fn answer(service: Arc<Service>, reply_to: ReplyTo, body: Offse
     reply_to.send(&if reply_to.version >= 2 { answer.with_error_code(error_code) } else { answer })
 }
 
-fn group(state: &Result<State, GroupError>, asked: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+fn group(
+    service: &Service,
+    state: &Result<State, GroupError>,
+    asked: &OffsetFetchRequestGroup,
+) -> OffsetFetchResponseGroup {
     let answer = OffsetFetchResponseGroup::default().with_group_id(asked.group_id.clone());
     let topics: Option<Vec<(TopicName, Vec<i32>)>> = asked
         .topics
         .as_ref()
         .map(|topics| topics.iter().map(|topic| (topic.name.clone(), topic.partition_indexes.clone())).collect());
-    let id = group_id(&asked.group_id);
-    let found = state.as_ref().map_err(Clone::clone).and_then(|state| Ok(find(state, &id?, topics.as_deref())));
+    let found = state.as_ref().map_err(Clone::clone).and_then(|state| {
+        let id = group_id(&asked.group_id)?;
+        let member_id = asked.member_id.as_ref().map(StrBytes::as_str);
+        service.rooms.groups.check_fetch(&id, member_id, asked.member_epoch)?;
+        Ok(find(state, &id, topics.as_deref()))
+    });
     match found {
         Err(error) => answer.with_error_code(code(&error)),
         Ok(found) => {

@@ -1,6 +1,6 @@
 //! The shape of the requests of consumer groups.
 
-use super::Kind::{Array, Bool, Int32, Int64, NullableArray, NullableBytes, NullableString, String};
+use super::Kind::{Array, Bool, Int32, Int64, NullableArray, NullableBytes, NullableString, String, Uuid};
 use super::{Kind, Struct, always, plain, since, until, versions};
 
 pub(super) const OFFSET_COMMIT: Struct = plain(
@@ -124,3 +124,24 @@ pub(in super::super) const OFFSET_DELETE_TOPIC: Struct = plain(
     &[always("topic.name", String), always("topic.partitions", Array(&Kind::Struct(&OFFSET_DELETE_PARTITION)))],
 );
 pub(in super::super) const OFFSET_DELETE_PARTITION: Struct = plain(8, &[always("partition.index", Int32)]);
+
+pub(super) const CONSUMER_GROUP_HEARTBEAT: Struct = plain(
+    320,
+    &[
+        always("group_id", String),
+        always("member_id", String),
+        always("member_epoch", Int32),
+        always("instance_id", NullableString),
+        always("rack_id", NullableString),
+        always("rebalance_timeout_ms", Int32),
+        always("subscribed_topic_names", NullableArray(&String)),
+        since(1, "subscribed_topic_regex", NullableString),
+        always("server_assignor", NullableString),
+        always("topic_partitions", NullableArray(&Kind::Struct(&HELD_TOPIC))),
+    ],
+);
+pub(in super::super) const HELD_TOPIC: Struct =
+    plain(72, &[always("topic.id", Uuid), always("topic.partitions", Array(&Int32))]);
+
+pub(super) const CONSUMER_GROUP_DESCRIBE: Struct =
+    plain(64, &[always("groups", Array(&String)), always("include_authorized_operations", Bool)]);
