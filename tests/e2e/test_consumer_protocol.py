@@ -73,7 +73,9 @@ def test_members_come_and_go_while_records_are_produced(start_broker, tmp_bucket
         members[1].stop()
         wait_until(lambda: shares(members[0], members[2]) == [2, 2], "two members share them")
     wait_until(all_seen(members, producing.sent), "every record is seen")
-    described = admin(broker).describe_consumer_groups(["readers"])["readers"].result(SECONDS_MAX)
+    # The client must outlive its answers.
+    client = admin(broker)
+    described = client.describe_consumer_groups(["readers"])["readers"].result(SECONDS_MAX)
     assert (described.state.name, described.type.name, len(described.members)) == ("STABLE", "CONSUMER", 2)
     members[0].stop()
     members[2].stop()
@@ -186,11 +188,10 @@ def test_a_group_goes_from_the_classic_protocol_to_the_new_one_and_back_while_it
 
 def test_kafkas_own_tools_read_and_describe(start_broker, tmp_bucket):
     broker = start_broker(tmp_bucket, arguments=QUICK)
-    create_topic(broker, "lines", partitions=3)
+    create_topic(broker, "lines", partitions=PARTITIONS)
     protocol = ["--consumer-property", "group.protocol=consumer"]
-    told = [json.loads(line) for line in tool("VerifiableProducer", broker, "--topic", "lines", "--max-messages", 600)]
-    sent = {(event["partition"], event["offset"]): event["value"] for event in told if event["name"] == "producer_send_success"}
-    assert len(sent) == 600
+    assert produce(broker, "lines", 0, 600) == 600
+    sent = {(number % PARTITIONS, number // PARTITIONS): str(number) for number in range(600)}
     shown = tool("consumer.ConsoleConsumer", broker, "--topic", "lines", "--from-beginning", "--max-messages", 600, "--group", "shown", *protocol)
     assert sorted(shown) == sorted(sent.values())
     told = [json.loads(line) for line in tool("VerifiableConsumer", broker, "--topic", "lines", "--group-id", "verified", "--group-protocol", "consumer",
@@ -199,22 +200,20 @@ def test_kafkas_own_tools_read_and_describe(start_broker, tmp_bucket):
     assert seen == sent
     reader = Assigned(broker, "lines", **{"group.id": "shown", "group.remote.assignor": "range"})
     reader.start()
-    wait_until(lambda: reader.assigned == 3, "it has all partitions")
+    wait_until(lambda: reader.assigned == PARTITIONS, "it has all partitions")
     groups = "consumer.group.ConsumerGroupCommand"
     listed = tool(groups, broker, "--list", "--type", "consumer", "--state", "Stable")
     assert any(line.split() == ["shown", "Consumer", "Stable"] for line in listed), listed
     state = tool(groups, broker, "--describe", "--group", "shown", "--state", "--verbose")
-    row = dict(zip(state[-1].split(), range(99), strict=False))
-    assert {"shown", "range", "Stable"} <= set(row), state
+    assert {"shown", "range", "Stable"} <= set(state[-1].split()), state
     described = tool(groups, broker, "--describe", "--group", "shown", "--members", "--verbose")
-    assert "lines:0,1,2" in described[-1].replace("lines(0,1,2)", "lines:0,1,2"), described
+    assert "lines:0,1,2,3" in described[-1], described
     reader.stop()
     offsets = tool(groups, broker, "--describe", "--group", "shown")
     lags = {row.split()[2]: row.split()[3:6] for row in offsets if row.startswith("shown")}
-    ends = {str(part): str(max(offset for at, offset in sent if at == part) + 1) for part in range(3)}
-    assert lags == {part: [end, end, "0"] for part, end in ends.items()}, offsets
+    assert lags == {str(part): ["150", "150", "0"] for part in range(PARTITIONS)}, offsets
     reset = tool(groups, broker, "--reset-offsets", "--group", "shown", "--topic", "lines", "--to-offset", 7, "--execute")
-    assert [row.split()[-1] for row in reset if row.startswith("shown")] == ["7"] * 3, reset
+    assert [row.split()[-1] for row in reset if row.startswith("shown")] == ["7"] * PARTITIONS, reset
     assert "Deletion of requested consumer groups ('shown') was successful." in tool(groups, broker, "--delete", "--group", "shown")
     pages = tool("TopicCommand", broker, "--describe", "--topic", "lines", "--partition-size-limit-per-response", 2)
-    assert "PartitionCount: 3" in pages[0] and [line.split()[3] for line in pages[1:]] == ["0", "1", "2"], pages
+    assert "PartitionCount: 4" in pages[0] and [line.split()[3] for line in pages[1:]] == ["0", "1", "2", "3"], pages

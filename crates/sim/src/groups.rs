@@ -82,7 +82,9 @@ async fn start(world: &World, rng: &mut StdRng, name: &str) -> Option<u32> {
     let members = rng.random_range(0..3);
     let next = |state: &State| {
         let generation = state.latest_generation(&id(name)).next();
-        let (group, kind) = (id(name), GroupKind::Classic);
+        // A group changes hands between protocols, too.
+        let kinds = [GroupKind::Classic, GroupKind::Consumer, GroupKind::Grpc];
+        let (group, kind) = (id(name), kinds[generation.get() as usize % kinds.len()]);
         let start = StartGeneration { group, generation, kind, protocol_type: "consumer".into(), members, time_ms: 1 };
         (generation.get(), Change::StartGeneration(start))
     };

@@ -11,9 +11,10 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
-    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, DeleteGroupsRequest,
+    DescribeGroupsRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+    ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use lakebed_wire::kafka;
 
@@ -113,6 +114,8 @@ pub(crate) async fn try_out(client: &mut Client, key: i16, version: i16) -> bool
         kafka::LIST_GROUPS => list_groups(client, version, &id).await,
         kafka::DELETE_GROUPS => delete_groups(client, version, &id).await,
         kafka::OFFSET_DELETE => offset_delete(client, version, &id).await,
+        kafka::CONSUMER_GROUP_HEARTBEAT => drop(beat(client, version, &id).await),
+        kafka::CONSUMER_GROUP_DESCRIBE => describe_assigned(client, version, &id).await,
         _ => return false,
     }
     true
@@ -299,4 +302,36 @@ async fn offset_delete(client: &mut Client, version: i16, id: &str) {
     settle(client, &live).await;
     let answer = client.call(version, &delete(&live)).await;
     assert_eq!(answer.topics[0].partitions[0].error_code, ResponseError::GroupSubscribedToTopic.code());
+}
+
+/// Joins a group whose partitions the broker assigns, as the only member.
+async fn beat(client: &mut Client, version: i16, id: &str) -> ConsumerGroupHeartbeatResponse {
+    let mut request = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group(id))
+        .with_rebalance_timeout_ms(10_000)
+        .with_subscribed_topic_names(Some(vec![topic_name("orders")]))
+        .with_topic_partitions(Some(Vec::new()));
+    if version >= 1 {
+        request.member_id = text("own");
+        request.subscribed_topic_regex = Some(text("(order|pay)s"));
+    }
+    let answer = client.call(version, &request).await;
+    assert_eq!((answer.error_code, answer.heartbeat_interval_ms), (OK, 5000), "v{version}");
+    let given = &answer.assignment.as_ref().unwrap().topic_partitions;
+    assert_eq!(given.iter().map(|topic| topic.partitions.clone()).collect::<Vec<_>>(), [vec![0, 1, 2, 3]]);
+    assert_eq!(answer.member_id.as_ref().is_some_and(|id| id.as_str() == "own"), version >= 1);
+    answer
+}
+
+async fn describe_assigned(client: &mut Client, version: i16, id: &str) {
+    let beaten = beat(client, version.min(1), id).await;
+    let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group(id), group("nowhere")]);
+    let answer = client.call(version, &request).await;
+    let [described, missing] = &answer.groups[..] else { panic!("{answer:?}") };
+    assert_eq!((described.error_code, described.group_state.as_str()), (OK, "Stable"));
+    assert_eq!((described.group_epoch, described.members[0].member_epoch), (beaten.member_epoch, beaten.member_epoch));
+    assert_eq!(described.members[0].assignment, described.members[0].target_assignment);
+    assert_eq!(described.members[0].assignment.topic_partitions[0].topic_name, topic_name("orders"));
+    assert_eq!(described.members[0].member_type, if version >= 1 { 1 } else { -1 });
+    assert_eq!(missing.error_code, ResponseError::GroupIdNotFound.code());
 }

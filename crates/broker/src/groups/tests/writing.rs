@@ -13,6 +13,8 @@ use uuid::Uuid;
 use super::*;
 use crate::groups::{Groups, Options};
 
+mod beating;
+
 const INTERVAL: Duration = Duration::from_millis(250);
 const WALL_MS: i64 = 1_700_000_000_000;
 
