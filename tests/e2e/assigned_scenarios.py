@@ -1,7 +1,7 @@
 """Scenarios of groups whose partitions the broker assigns (KIP-848), for `test_against_kafka`: heartbeats by hand, so that nothing waits for a clock."""
 
 from kafka.protocol.admin import (
-    CreatePartitionsRequest, DeleteGroupsRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest, ListGroupsRequest)
+    CreatePartitionsRequest, DeleteGroupsRequest, DescribeGroupsRequest, ListGroupsRequest)
 from kafka.protocol.consumer import OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest
 from kafka.protocol.metadata import MetadataRequest
 from newer_requests import ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest
@@ -173,29 +173,5 @@ def beats_and_topics(wire, steps, create):
     note("nothing is wanted", "d", 0, names=[])
 
 
-def described_partitions(wire, steps, create):
-    create(wire, "paged-a", 3)
-    create(wire, "paged-b", 2)
-
-    def described(names, limit=2000, cursor=None):
-        return wire.call(DescribeTopicPartitionsRequest, 0, topics=[{"name": name} for name in names], response_partition_limit=limit,
-                         cursor=cursor and {"topic_name": cursor[0], "partition_index": cursor[1]})
-
-    both = ["paged-b", "paged-a"]
-    steps.note("both", described(both))
-    steps.note("two at a time", described(both, 2))
-    steps.note("the next", described(both, 2, ("paged-a", 2)))
-    steps.note("three at a time", described(both, 3))
-    steps.note("the last", described(both, 2, ("paged-b", 0)))
-    steps.note("none", described(both, 0))
-    steps.note("fewer than none", described(both, -5))
-    steps.note("beyond the end", described(both, 2, ("paged-a", 7)))
-    steps.note("a partition below 0", described(both, 2, ("paged-a", -1)))
-    steps.note("from a topic that was not asked for", described(["paged-b"], 5, ("paged-a", 1)))
-    steps.note("not there, no name", described(["nowhere", "no/where", "paged-b"]))
-    page = described([], 2000)
-    steps.note("all", [topic for topic in page["topics"] if topic["name"] in both])
-
-
 # The one that deletes its group comes last: here no later group begins with an epoch that one before it had.
-SCENARIOS = [described_partitions, beats_and_topics, beats_of_static_members, heartbeats]
+SCENARIOS = [beats_and_topics, beats_of_static_members, heartbeats]

@@ -37,7 +37,6 @@ pub(crate) async fn try_out(broker: &Running, client: &mut Client, key: i16, ver
         kafka::DESCRIBE_CLUSTER => describe_cluster(broker, client, version).await,
         kafka::DESCRIBE_LOG_DIRS => describe_log_dirs(client, version, &topic).await,
         kafka::DESCRIBE_PRODUCERS => describe_producers(client, version, &topic).await,
-        kafka::DESCRIBE_TOPIC_PARTITIONS => describe_topic_partitions(client, version, &topic).await,
         kafka::ELECT_LEADERS => elect_leaders(client, version, &topic).await,
         kafka::LIST_PARTITION_REASSIGNMENTS => {
             let answer = client.call(version, &ListPartitionReassignmentsRequest::default().with_topics(None)).await;
@@ -297,17 +296,4 @@ async fn elect_leaders(client: &mut Client, version: i16, topic: &str) {
     assert_eq!(codes, expected.map(|error| error.code()));
     let all = client.call(version, &ElectLeadersRequest::default().with_topic_partitions(None)).await;
     assert_eq!((all.error_code, all.replica_election_results.len()), (0, 0));
-}
-
-async fn describe_topic_partitions(client: &mut Client, version: i16, topic: &str) {
-    use describe_topic_partitions_request::{Cursor, TopicRequest};
-    let asked = vec![TopicRequest::default().with_name(topic_name(topic))];
-    let mut request = DescribeTopicPartitionsRequest::default().with_topics(asked).with_response_partition_limit(3);
-    let first = client.call(version, &request).await;
-    let at = first.next_cursor.unwrap();
-    assert_eq!((first.topics[0].partitions.len(), at.topic_name.as_str(), at.partition_index), (3, topic, 3));
-    request.cursor = Some(Cursor::default().with_topic_name(at.topic_name).with_partition_index(at.partition_index));
-    let rest = client.call(version, &request).await;
-    let indexes: Vec<i32> = rest.topics[0].partitions.iter().map(|partition| partition.partition_index).collect();
-    assert_eq!((indexes, rest.next_cursor), (vec![3], None));
 }
