@@ -557,10 +557,8 @@ mod tests {
         assert_ne!(group_consumer_heartbeat_interval, default.group_consumer_heartbeat_interval);
         assert_ne!(group_members_max, default.group_members_max);
         assert_ne!(offsets_retention, default.offsets_retention);
-        assert_ne!(log, default.log);
-        assert_ne!(log_format, default.log_format);
-        assert_ne!(otlp_endpoint, default.otlp_endpoint);
-        assert_ne!(otlp_one_in, default.otlp_one_in);
+        assert!(log != default.log && log_format != default.log_format);
+        assert!(otlp_endpoint != default.otlp_endpoint && otlp_one_in != default.otlp_one_in);
         assert_ne!(store, default.store);
         assert_ne!(accept_unsafe_store, default.accept_unsafe_store);
         assert_ne!(kafka_listen, default.kafka_listen);
