@@ -40,6 +40,8 @@ pub(crate) struct Services {
     pub(crate) rooms: Arc<Rooms>,
     /// What waits in Consume streams.
     consume_budget: consume::Budget,
+    /// Join streams.
+    joined: groups::Streams,
     pub(crate) about: Arc<About>,
 }
 
@@ -66,7 +68,8 @@ pub(crate) async fn routes(rooms: Arc<Rooms>, about: About) -> (axum::Router, He
     let message_bytes_max = rooms.config.request_bytes_max;
     let counts = Arc::clone(rooms.metrics.grpc());
     let consume_budget = consume::Budget::new(rooms.config.budget().streams_bytes);
-    let services = Services { rooms, consume_budget, about: Arc::new(about) };
+    let joined = groups::Streams::new(rooms.config.budget().groups_bytes);
+    let services = Services { rooms, consume_budget, joined, about: Arc::new(about) };
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<ProduceServiceServer<Services>>().await;
     reporter.set_serving::<ConsumeServiceServer<Services>>().await;

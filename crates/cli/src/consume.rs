@@ -2,6 +2,7 @@
 //!
 //! Ends well at its bound, at SIGINT, and when nobody reads its output any more, even while it waits for records.
 
+mod member;
 mod pattern;
 
 use std::io::{BufWriter, StdoutLock, Write};
@@ -32,6 +33,9 @@ pub(crate) async fn run(args: ConsumeArgs, output: Output) -> Result<(), Failure
         return Err(Failure::usage("--format and -o json or jsonl can't both say how records are printed"));
     }
     let (client, server) = args.server.connect().await?;
+    if let Some(group) = &args.group {
+        return member::run(&client, &server, group, &args, output).await;
+    }
     let consumer = open(&client, &server, &args).await?;
     let mut printer = Printer::new(&args, output)?;
     let read = read(consumer, &args, &server, &mut printer).await;
@@ -47,13 +51,16 @@ pub(crate) async fn run(args: ConsumeArgs, output: Output) -> Result<(), Failure
     finish(printer, &args, token)
 }
 
-async fn open(client: &Client, server: &Server, args: &ConsumeArgs) -> Result<Consumer, Failure> {
-    let start = match args.from {
+fn start(place: Place) -> Start {
+    match place {
         Place::Start => Start::Earliest,
         Place::End => Start::Latest,
         Place::Offset(offset) => Start::Offset(offset),
         Place::Time(timestamp_ms) => Start::Timestamp(timestamp_ms),
-    };
+    }
+}
+
+async fn open(client: &Client, server: &Server, args: &ConsumeArgs) -> Result<Consumer, Failure> {
     let mut stop = Stop { records: args.count.filter(|count| *count > 0), latest: args.no_follow, ..Stop::default() };
     match args.until {
         None => {}
@@ -62,7 +69,7 @@ async fn open(client: &Client, server: &Server, args: &ConsumeArgs) -> Result<Co
         Some(Place::Offset(offset)) => stop.offset = Some(offset),
         Some(Place::Time(timestamp_ms)) => stop.timestamp_ms = Some(timestamp_ms),
     }
-    let mut builder = client.consumer(&args.topic, start).stop(stop);
+    let mut builder = client.consumer(&args.topic, start(args.from)).stop(stop);
     for partition in &args.partition {
         builder = builder.partition(*partition);
     }
@@ -88,9 +95,7 @@ async fn read(
         tails.map(|tail| u64::try_from(tail.high_watermark - tail.next_offset).unwrap_or(0)).sum()
     });
     let bar = progress::of_records(total);
-    // A pipe or a socket, whose other end may go; anything else can't be watched.
-    let stdout = std::io::stdout().as_fd().try_clone_to_owned().ok();
-    let stdout = stdout.and_then(|fd| Sender::from_owned_fd_unchecked(fd).ok());
+    let stdout = watched_stdout();
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     while left > 0 {
@@ -133,6 +138,12 @@ fn print(batch: &Batch, left: &mut u64, bar: &ProgressBar, printer: &mut Printer
     bar.inc(records.len() as u64);
     printer.out.flush()?;
     Ok(true)
+}
+
+/// A pipe or a socket, whose other end may go; anything else can't be watched.
+fn watched_stdout() -> Option<Sender> {
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned().ok();
+    stdout.and_then(|fd| Sender::from_owned_fd_unchecked(fd).ok())
 }
 
 /// Waits until nobody reads what is printed.
@@ -190,6 +201,10 @@ impl Printer {
         }
         self.printed += 1;
         Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
     }
 
     fn end(mut self) -> Result<(), Failure> {

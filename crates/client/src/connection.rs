@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::consumer::{ConsumerBuilder, Start};
 use crate::dial::Dialer;
 use crate::error::ClientError;
+use crate::group::GroupBuilder;
 use crate::producer::ProducerBuilder;
 use crate::services::admin_service_client::AdminServiceClient;
 use crate::services::consume_service_client::ConsumeServiceClient;
@@ -110,6 +111,11 @@ impl Client {
     /// A consumer of a topic that begins at `start`; see [`ConsumerBuilder`] for its settings.
     pub fn consumer(&self, topic: &str, start: Start) -> ConsumerBuilder {
         ConsumerBuilder::new(self.clone(), topic, start)
+    }
+
+    /// A member of a consumer group; see [`GroupBuilder`] for its settings.
+    pub fn group(&self, name: &str) -> GroupBuilder {
+        GroupBuilder::new(self.clone(), name)
     }
 
     /// Creates a topic; `partitions` of `None` is the broker's default.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -57,6 +58,12 @@ impl ClientError {
         let message = if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
         let (reason, metadata) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
         Self::Refused { code: status.code(), reason, message, metadata: metadata.into_iter().collect() }
+    }
+
+    /// A status that came in a message of a stream.
+    pub(crate) fn from_message(status: &lakebed_wire::rpc::Status) -> Self {
+        let details = status.encode_to_vec().into();
+        Self::from_status(&Status::with_details(Code::from_i32(status.code), status.message.clone(), details))
     }
 
     /// A refusal by this client, in the words that the broker would use.

@@ -1,7 +1,8 @@
 //! The Rust client of Lakebed's gRPC API.
 //!
 //! [`Client`] creates topics, produces and fetches with calls that answer once. [`Producer`] batches records and streams them;
-//! [`Consumer`] is a stream of batches that grants credit as it is read. Both reconnect. Errors say what became of what was sent: see
+//! [`Consumer`] is a stream of batches that grants credit as it is read; [`GroupConsumer`] is one that shares topics with the other members of its
+//! group. All reconnect. Errors say what became of what was sent: see
 //! [`ClientError::is_retriable`] and [`ClientError::may_have_happened`].
 //!
 //! ```no_run
@@ -30,6 +31,7 @@ mod connection;
 mod consumer;
 mod dial;
 mod error;
+mod group;
 mod message;
 mod producer;
 
@@ -37,6 +39,7 @@ pub use backoff::Retry;
 pub use connection::{Client, ClientBuilder, Readiness};
 pub use consumer::{Batch, Consumer, ConsumerBuilder, Payload, Records, Start, Stop, Tail};
 pub use error::ClientError;
+pub use group::{GroupBatch, GroupBuilder, GroupConsumer, GroupRecords};
 pub use lakebed_wire::kafka::partition_for_key;
 pub use message::Message;
 pub use producer::{Ack, Producer, ProducerBuilder, Stored};

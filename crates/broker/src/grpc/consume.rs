@@ -122,7 +122,7 @@ fn wait(duration: Option<prost_types::Duration>) -> Result<Duration, Status> {
 
 impl Services {
     /// Resolves, with what to tell the client of a stream, when this broker or the connection serves no more.
-    async fn told_to_go(&self, ending: &Ending) -> Status {
+    pub(super) async fn told_to_go(&self, ending: &Ending) -> Status {
         let closed = tokio::select! {
             biased;
             closed = self.rooms.log.closed() => closed,

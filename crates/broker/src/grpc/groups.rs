@@ -5,12 +5,15 @@
 //! 3. Answers come in pages below 4 MiB, whatever a group holds.
 
 mod describe;
+mod join;
+mod member;
 mod offsets;
 mod reset;
+mod streams;
 
 use std::pin::Pin;
 
-use futures::Stream;
+use futures::{Stream, TryStreamExt, stream};
 use lakebed_model::{GroupId, PartitionIndex, PartitionKey, State, TopicId};
 use lakebed_wire::v1;
 use tonic::{Request, Response, Status, Streaming};
@@ -18,9 +21,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Services;
 use super::status::{invalid, status, violation};
 use crate::groups::member::GroupError;
+use crate::http::ending::Ending;
 use crate::reason::Reason;
 use crate::services::group_service_server::GroupService;
 use crate::topics::{self, FoundTopic, TopicReference};
+
+pub(super) use streams::Streams;
 
 /// Entries in one page at most.
 const PAGE_SIZE_MAX: usize = 1000;
@@ -35,8 +41,11 @@ const AT_ONCE: usize = 16;
 impl GroupService for Services {
     type JoinStream = Pin<Box<dyn Stream<Item = Result<v1::JoinResponse, Status>> + Send>>;
 
-    async fn join(&self, _request: Request<Streaming<v1::JoinRequest>>) -> Result<Response<Self::JoinStream>, Status> {
-        Err(status(Reason::Unsupported, "this broker takes no members over gRPC", []))
+    async fn join(&self, request: Request<Streaming<v1::JoinRequest>>) -> Result<Response<Self::JoinStream>, Status> {
+        let (ending, peer) = (Ending::of(request.extensions()), request.extensions().get().copied());
+        // The head goes out at once, for some clients wait for that before they send.
+        let opened = join::open(self.clone(), ending, peer, request.into_inner());
+        Ok(Response::new(Box::pin(stream::once(opened).try_flatten())))
     }
 
     async fn commit_offsets(

@@ -11,6 +11,7 @@
 //! C core need `grpc.keepalive_time_ms` of 10 s or so behind balancers, which other servers punish).
 
 use std::io::Cursor;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ pub(crate) async fn listen(listener: TcpListener, options: Options, lifetime: Li
         let age_max = config.connection_age_max.mul_f64(ages.random_range(1.0 - AGE_JITTER..=1.0 + AGE_JITTER));
         let connection = Connection {
             router: router.clone(),
+            peer: Peer(peer.ip().to_canonical()),
             window: windows.take(),
             age_max,
             grace: config.connection_age_grace,
@@ -112,9 +114,14 @@ pub(crate) async fn listen(listener: TcpListener, options: Options, lifetime: Li
     }
 }
 
+/// In the extensions of every request of the HTTP port: where its client is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
 /// One connection before it is served.
 struct Connection {
     router: Router,
+    peer: Peer,
     window: Window,
     age_max: Duration,
     grace: Duration,
@@ -152,7 +159,7 @@ impl Connection {
         };
         let io = Lingering::new(Cursor::new(preface).chain(read_half), write_half);
         let aged = ending.aged.clone();
-        let service = TowerToHyperService::new(service_fn(handler(self.router, ending, clients)));
+        let service = TowerToHyperService::new(service_fn(handler(self.router, ending, self.peer, clients)));
         let builder = builder(&self.window);
         let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
         let mut stage = Stage::Open;
@@ -199,6 +206,7 @@ async fn read_preface(source: &mut (impl AsyncRead + Unpin)) -> std::io::Result<
 fn handler(
     router: Router,
     ending: Ending,
+    peer: Peer,
     clients: TaskTracker,
 ) -> impl FnMut(Request<Incoming>) -> <Router as Service<Request<Body>>>::Future + Clone {
     let client = Arc::new(OnceLock::new());
@@ -208,6 +216,7 @@ fn handler(
         }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ending.clone());
+        request.extensions_mut().insert(peer);
         // A router is always ready, and cheap to clone.
         router.clone().call(request)
     }

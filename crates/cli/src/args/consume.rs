@@ -15,7 +15,8 @@ use crate::consume::{FORMAT_HELP, Pattern};
   lakebed consume orders --from @-1h --no-follow -o jsonl
   lakebed consume orders --from @2026-01-02T03:04:05Z --until @2026-01-03
   lakebed consume orders --format '%p:%o\\t%k\\t%v{base64}\\n'
-  lakebed consume orders --resume orders.token        goes on where the last one ended")]
+  lakebed consume orders --resume orders.token        goes on where the last one ended
+  lakebed consume orders --group billing              shares the partitions with the other members, and commits what it has printed")]
 #[command(after_help = FORMAT_HELP)]
 pub(crate) struct ConsumeArgs {
     /// Name of the topic.
@@ -44,6 +45,13 @@ pub(crate) struct ConsumeArgs {
     /// Go on where the token in this file says, and write into it where the next one goes on; if it does not exist, begin at --from.
     #[arg(long, value_name = "FILE", conflicts_with = "partition")]
     pub(crate) resume: Option<PathBuf>,
+    /// As a member of this consumer group: reads its share of the partitions from what the group has committed (else from --from), and commits
+    /// what it has printed, once a second and when it ends.
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["until", "no_follow", "partition", "resume"])]
+    pub(crate) group: Option<String>,
+    /// With --group: the name of a static member, whose partitions are kept for its session when it ends.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    pub(crate) instance: Option<String>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lakebed_wire::kafka::partition_for_key;
 use lakebed_wire::v1;
 use lakebed_wire::v1::produce_stream_response::Response;
-use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use super::batch::Batch;
 use super::session::{Session, strange};
@@ -298,7 +297,7 @@ impl Driver {
     fn on_answer(&mut self, answer: Result<Response, ClientError>) {
         let (number, outcome) = match answer {
             Ok(Response::Ack(ack)) => (ack.correlation_id, Ok(ack)),
-            Ok(Response::Error(error)) => (error.correlation_id, Err(refusal(error.status))),
+            Ok(Response::Error(error)) => (error.correlation_id, Err(ClientError::from_message(&error.status.unwrap_or_default()))),
             Ok(Response::InitAck(_)) => return self.lost(&strange("a stream has one beginning")),
             Err(error) => return self.lost(&error),
         };
@@ -487,13 +486,6 @@ async fn next_answer(session: &mut Option<Session>) -> Result<Response, ClientEr
         Some(session) => session.next().await,
         None => std::future::pending().await,
     }
-}
-
-/// The error of one batch.
-fn refusal(status: Option<lakebed_wire::rpc::Status>) -> ClientError {
-    let status = status.unwrap_or_default();
-    let details = status.encode_to_vec().into();
-    ClientError::from_status(&Status::with_details(Code::from_i32(status.code), status.message, details))
 }
 
 /// The error of what was not sent, or certainly not stored: nothing happened, whatever became of others.
