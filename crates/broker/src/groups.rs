@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-mod assigned;
+pub(crate) mod assigned;
 pub(crate) mod expiry;
 pub(crate) mod group;
 pub(crate) mod machine;

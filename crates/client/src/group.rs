@@ -220,7 +220,10 @@ impl GroupConsumer {
         GroupRecords { consumer: self, current: None }
     }
 
-    async fn command(&self, command: impl FnOnce(oneshot::Sender<Result<(), ClientError>>) -> Command) -> Result<(), ClientError> {
+    async fn command(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<(), ClientError>>) -> Command,
+    ) -> Result<(), ClientError> {
         let (answer, receiver) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| ClientError::Closed)?;
         receiver.await.unwrap_or(Err(ClientError::Closed))

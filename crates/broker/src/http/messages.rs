@@ -33,8 +33,8 @@ use crate::request_memory::{RequestBudget, RequestBudgets, RequestMemory};
 
 /// Longest pause within a message.
 const STALL_MAX: Duration = Duration::from_secs(30);
-/// Largest message to ConsumeService: a start for each of 100,000 partitions.
-const CONSUME_BYTES_MAX: usize = 4 << 20;
+/// Largest message to ConsumeService: a start for each of 100,000 partitions; and to GroupService: 10,000 offsets with what is kept with them.
+const LARGER_BYTES_MAX: usize = 4 << 20;
 /// Largest message to all other services but ProduceService.
 const OTHER_BYTES_MAX: usize = 1 << 20;
 /// A chunk of fewer bytes is copied behind the one before it: frames of a byte each would take 30 times what they bring.
@@ -67,7 +67,7 @@ pub(super) async fn let_in(State(bounds): State<Bounds>, request: Request, next:
     let settled = Settled::default();
     let held_until = match &path {
         path if path.ends_with("/ProduceStream") => Until::Settled(settled.clone()),
-        path if path.ends_with("/Consume") || path.ends_with("Info") => Until::AskedForMore,
+        path if path.ends_with("/Consume") || path.ends_with("/Join") || path.ends_with("Info") => Until::AskedForMore,
         _ => Until::Answered,
     };
     let messages = |body| Body::new(Messages::new(body, budget, bytes_max, held_until, Arc::clone(&memory)));
@@ -101,7 +101,9 @@ impl Bounds {
     fn of(&self, path: &str) -> (RequestBudget, usize) {
         match path.split('/').nth(1) {
             Some("lakebed.v1.ProduceService") => (self.budgets.produce.clone(), self.produce_bytes_max),
-            Some("lakebed.v1.ConsumeService") => (self.budgets.other.clone(), CONSUME_BYTES_MAX),
+            Some("lakebed.v1.ConsumeService" | "lakebed.v1.GroupService") => {
+                (self.budgets.other.clone(), LARGER_BYTES_MAX)
+            }
             _ => (self.budgets.other.clone(), OTHER_BYTES_MAX),
         }
     }

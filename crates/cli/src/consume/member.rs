@@ -54,9 +54,7 @@ pub(super) async fn run(
         Ended::Well => {
             let left = member.close().await;
             printed?;
-            left.map_err(|error| {
-                Failure::call("what was printed last may not be committed".to_owned(), server, &error)
-            })
+            left.map_err(|error| Failure::call("what was printed last may not be committed".to_owned(), server, &error))
         }
     }
 }

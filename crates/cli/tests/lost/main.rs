@@ -8,6 +8,7 @@
 
 mod broker;
 mod consuming;
+mod members;
 mod producing;
 mod proxy;
 mod restarting;

@@ -290,7 +290,11 @@ impl Driver {
         self.session.say(Request::Acknowledge(v1::JoinAcknowledge { assignment_id }))
     }
 
-    fn opened(&mut self, opened: Result<Vec<Opened>, ClientError>, items: &mpsc::Sender<Item>) -> Result<(), ClientError> {
+    fn opened(
+        &mut self,
+        opened: Result<Vec<Opened>, ClientError>,
+        items: &mpsc::Sender<Item>,
+    ) -> Result<(), ClientError> {
         self.opens = None;
         for Opened { topic, reader, committed } in opened? {
             let Some(reader) = reader else { continue };
@@ -360,7 +364,11 @@ impl Driver {
     }
 
     /// Sends commits; their ids.
-    fn commit(&mut self, offsets: BTreeMap<Key, i64>, answer: Option<Arc<Waiter>>) -> Result<BTreeSet<u64>, ClientError> {
+    fn commit(
+        &mut self,
+        offsets: BTreeMap<Key, i64>,
+        answer: Option<Arc<Waiter>>,
+    ) -> Result<BTreeSet<u64>, ClientError> {
         let mut ids = BTreeSet::new();
         let all: Vec<(Key, i64)> = offsets.into_iter().collect();
         for part in all.chunks(OFFSETS_MAX) {

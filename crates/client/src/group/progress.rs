@@ -63,7 +63,7 @@ impl Inner {
         }
         if let Some(returned) = self.returned.take() {
             // Whoever waited may have gone.
-            drop(returned.send(()));
+            returned.send(()).ok();
         }
     }
 

@@ -297,7 +297,9 @@ impl Driver {
     fn on_answer(&mut self, answer: Result<Response, ClientError>) {
         let (number, outcome) = match answer {
             Ok(Response::Ack(ack)) => (ack.correlation_id, Ok(ack)),
-            Ok(Response::Error(error)) => (error.correlation_id, Err(ClientError::from_message(&error.status.unwrap_or_default()))),
+            Ok(Response::Error(error)) => {
+                (error.correlation_id, Err(ClientError::from_message(&error.status.unwrap_or_default())))
+            }
             Ok(Response::InitAck(_)) => return self.lost(&strange("a stream has one beginning")),
             Err(error) => return self.lost(&error),
         };

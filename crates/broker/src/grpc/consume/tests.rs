@@ -32,7 +32,12 @@ async fn a_stream_that_has_nothing_to_send_says_that_it_lives_before_fifteen_sec
     let rooms = Arc::clone(broker.rooms());
     let new = NewTopic { name: TOPIC.to_owned(), partitions: Some(3), config: Default::default() };
     rooms.topics.create(new, false).await.unwrap();
-    let services = Services { rooms, consume_budget: Budget::new(MESSAGE_BYTES_MAX), joined: crate::grpc::groups::Streams::new(0), about: Arc::default() };
+    let services = Services {
+        rooms,
+        consume_budget: Budget::new(MESSAGE_BYTES_MAX),
+        joined: crate::grpc::groups::Streams::new(0),
+        about: Arc::default(),
+    };
     tokio::time::pause();
     let init = v1::ConsumeInit { topic: TOPIC.to_owned(), ..Default::default() };
     let (feed, mut outgoing) = Feed::open(&services, init).await.unwrap();
@@ -57,7 +62,12 @@ async fn a_client_that_does_not_read_is_listened_to_only_so_far() {
     let rooms = Arc::clone(broker.rooms());
     let new = NewTopic { name: TOPIC.to_owned(), partitions: Some(1), config: Default::default() };
     rooms.topics.create(new, false).await.unwrap();
-    let services = Services { rooms, consume_budget: Budget::new(MESSAGE_BYTES_MAX), joined: crate::grpc::groups::Streams::new(0), about: Arc::default() };
+    let services = Services {
+        rooms,
+        consume_budget: Budget::new(MESSAGE_BYTES_MAX),
+        joined: crate::grpc::groups::Streams::new(0),
+        about: Arc::default(),
+    };
     let init = v1::ConsumeInit { topic: TOPIC.to_owned(), ..Default::default() };
     let (feed, mut outgoing) = Feed::open(&services, init).await.unwrap();
     const SEEKS: u64 = 1000;

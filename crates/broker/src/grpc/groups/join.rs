@@ -173,7 +173,8 @@ pub(super) fn refused(services: &Services, error: &GroupError, group: &GroupId) 
             let state = services.rooms.log.state();
             let kind = services.rooms.groups.listed(&state).get(group).and_then(|listed| listed.kind);
             let kind = kind.map_or("unknown", GroupKind::name);
-            let message = format!("group {:?} has members of kind {kind}: use another group, or stop them", group.as_str());
+            let message =
+                format!("group {:?} has members of kind {kind}: use another group, or stop them", group.as_str());
             status(Reason::GroupKindMismatch, message, [("group", group.to_string()), ("kind", kind.to_owned())])
         }
         GroupError::InvalidPattern { why } => invalid("init.topic_regex", why),
@@ -202,7 +203,8 @@ fn check(services: &Services, init: v1::JoinInit, peer: Option<Peer>) -> Result<
             invalid("init.assignor", "there is no such assignor: it is uniform or range, or left out")
         })?),
     };
-    for (field, id) in [("member_id", &init.member_id), ("instance_id", &init.instance_id), ("client_id", &init.client_id)]
+    for (field, id) in
+        [("member_id", &init.member_id), ("instance_id", &init.instance_id), ("client_id", &init.client_id)]
     {
         if id.len() > ID_BYTES_MAX {
             return Err(invalid(&format!("init.{field}"), format_args!("{field} has at most {ID_BYTES_MAX} bytes")));

@@ -159,6 +159,8 @@ impl Member {
         loop {
             self.begin_beat();
             let is_idle = self.beating.is_none() && self.entering.is_none();
+            // An acknowledgement is passed on before anything else is heard: commits that go on and on must not hold it up.
+            let has_let_go = matches!(self.owes_beat, Some(Some(_)));
             let has_room = sender.capacity() > self.commits.len() + SPARE && self.commits.len() < COMMITS_MAX;
             tokio::select! {
                 biased;
@@ -174,7 +176,7 @@ impl Member {
                 () = self.nudged.nudged(), if is_idle => {
                     self.owes_beat.get_or_insert(None);
                 }
-                request = requests.next(), if is_idle && has_room => match request {
+                request = requests.next(), if is_idle && has_room && !has_let_go => match request {
                     Some(request) => self.hear(request.map_err(named)?, sender)?,
                     None => return self.leave(sender).await,
                 },

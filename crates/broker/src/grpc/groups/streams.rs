@@ -80,7 +80,7 @@ impl Streams {
         speakers.last += 1;
         let number = speakers.last;
         if let Some((_, older)) = speakers.by_member.insert(member.clone(), (number, told)) {
-            drop(older.send(Successor::Stream));
+            older.send(Successor::Stream).ok();
         }
         drop(speakers);
         Voice { speakers: Arc::clone(&self.speakers), member, number, succeeded }
@@ -90,7 +90,7 @@ impl Streams {
     pub(super) fn silence(&self, group: &GroupId, member_id: &str) {
         let member = (group.clone(), member_id.to_owned());
         if let Some((_, older)) = lock(&self.speakers).by_member.remove(&member) {
-            drop(older.send(Successor::Process));
+            older.send(Successor::Process).ok();
         }
     }
 }

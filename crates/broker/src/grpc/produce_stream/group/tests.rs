@@ -27,7 +27,11 @@ async fn started(partitions: u32, settings: &[(&str, &str)]) -> (Broker, Service
     let rooms = Arc::clone(broker.rooms());
     let topic = rooms.topics.find(&TopicReference::Name(TOPIC.to_owned())).await.unwrap();
     let consume_budget = crate::grpc::consume::Budget::new(1 << 20);
-    (broker, Services { rooms, consume_budget, joined: crate::grpc::groups::Streams::new(0), about: Arc::default() }, Target::new(topic))
+    (
+        broker,
+        Services { rooms, consume_budget, joined: crate::grpc::groups::Streams::new(0), about: Arc::default() },
+        Target::new(topic),
+    )
 }
 
 fn of_values(values: &[&str]) -> Content {
