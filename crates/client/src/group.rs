@@ -181,7 +181,8 @@ impl GroupConsumer {
     /// Commits all that was handed out, the last batch as well; returns when it is durable.
     ///
     /// # Errors
-    /// [`ClientError`]; with [`ClientError::may_have_happened`] it may be committed, and may be tried again.
+    /// [`ClientError`]; with [`ClientError::may_have_happened`] it may be committed, and may be tried again. PARTITION_NOT_ASSIGNED, once:
+    /// partitions went to other members before what was handed out of them was committed; the rest is committed.
     /// # Cancel It may be committed.
     pub async fn commit(&mut self) -> Result<(), ClientError> {
         self.command(Command::Commit).await

@@ -22,6 +22,7 @@ use super::Services;
 use super::status::{invalid, status, violation};
 use crate::groups::member::GroupError;
 use crate::http::ending::Ending;
+use crate::http::messages::Closed;
 use crate::reason::Reason;
 use crate::services::group_service_server::GroupService;
 use crate::topics::{self, FoundTopic, TopicReference};
@@ -42,9 +43,13 @@ impl GroupService for Services {
     type JoinStream = Pin<Box<dyn Stream<Item = Result<v1::JoinResponse, Status>> + Send>>;
 
     async fn join(&self, request: Request<Streaming<v1::JoinRequest>>) -> Result<Response<Self::JoinStream>, Status> {
-        let (ending, peer) = (Ending::of(request.extensions()), request.extensions().get().copied());
+        let connection = join::Connection {
+            ending: Ending::of(request.extensions()),
+            closed: Closed::of(request.extensions()),
+            peer: request.extensions().get().copied(),
+        };
         // The head goes out at once, for some clients wait for that before they send.
-        let opened = join::open(self.clone(), ending, peer, request.into_inner());
+        let opened = join::open(self.clone(), connection, request.into_inner());
         Ok(Response::new(Box::pin(stream::once(opened).try_flatten())))
     }
 

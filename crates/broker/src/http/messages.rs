@@ -70,9 +70,15 @@ pub(super) async fn let_in(State(bounds): State<Bounds>, request: Request, next:
         path if path.ends_with("/Consume") || path.ends_with("/Join") || path.ends_with("Info") => Until::AskedForMore,
         _ => Until::Answered,
     };
-    let messages = |body| Body::new(Messages::new(body, budget, bytes_max, held_until, Arc::clone(&memory)));
+    let closed = Closed::default();
+    let messages = |body| {
+        let mut messages = Messages::new(body, budget, bytes_max, held_until, Arc::clone(&memory));
+        messages.closed = closed.clone();
+        Body::new(messages)
+    };
     let mut request = request.map(messages);
     request.extensions_mut().insert(settled);
+    request.extensions_mut().insert(closed);
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     // A unary call holds its message's share until it is answered; a stream's body has its own handle.
     drop(memory);
@@ -148,6 +154,23 @@ impl Settled {
     }
 }
 
+/// In the extensions of every call: whether its client has closed its side, or only went away. tonic hands on a stream that was cancelled as
+/// one that has ended.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Closed(Arc<AtomicBool>);
+
+impl Closed {
+    /// The one of a request.
+    pub(crate) fn of(extensions: &axum::http::Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_default()
+    }
+
+    /// Whether the client has said that it says nothing more.
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// How long what was handed on is accounted for here.
 enum Until {
     /// The call is answered.
@@ -183,6 +206,7 @@ struct Messages {
     trailers: Option<HeaderMap>,
     stalled: Option<Pin<Box<Sleep>>>,
     failed: bool,
+    closed: Closed,
 }
 
 impl Messages {
@@ -210,6 +234,7 @@ impl Messages {
             trailers: None,
             stalled: None,
             failed: false,
+            closed: Closed::default(),
         }
     }
 
@@ -303,6 +328,9 @@ impl Messages {
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.stalled = None;
+            if frame.is_none() {
+                self.closed.0.store(true, Ordering::Release);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Status::from_error(error.into_inner()))));
         }
         if self.head.is_empty() {

@@ -12,6 +12,7 @@ use lakebed_wire::v1::join_response::Response;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamMap;
+use tonic::Code;
 
 use super::GroupBuilder;
 use super::progress::{Key, Progress};
@@ -49,6 +50,16 @@ pub(super) enum Command {
 enum Ended {
     /// The caller has gone, or wants to.
     Left(Option<oneshot::Sender<Result<(), ClientError>>>),
+    /// The stream was lost: there may be another.
+    Failed(ClientError),
+    /// Records can't be read: that does not pass.
+    Broken(ClientError),
+}
+
+/// Why no other stream is opened.
+enum Over {
+    /// The caller has gone, and was told what it wanted to know.
+    Left,
     Failed(ClientError),
 }
 
@@ -100,6 +111,10 @@ pub(super) struct Driver {
     next_assignment: Option<v1::JoinAssignment>,
     committing: BTreeMap<u64, Committing>,
     last_commit: u64,
+    /// Why nothing can be read any more.
+    broken: Option<ClientError>,
+    /// Whoever wanted to commit while there was no stream: one, for the caller waits for the answer.
+    asked: Vec<oneshot::Sender<Result<(), ClientError>>>,
     /// For the caller.
     pending: Option<Item>,
 }
@@ -122,6 +137,8 @@ impl Driver {
             next_assignment: None,
             committing: BTreeMap::new(),
             last_commit: 0,
+            broken: None,
+            asked: Vec::new(),
             pending: None,
         })
     }
@@ -138,11 +155,21 @@ impl Driver {
                     }
                     return;
                 }
+                Ended::Broken(error) => {
+                    // Others may be able to read.
+                    drop(tokio::time::timeout(LEAVE_MAX, self.leave(false)).await);
+                    drop(items.send(Item::Failed(error)).await);
+                    return;
+                }
                 Ended::Failed(error) => error,
             };
-            if let Err(error) = self.rejoin(error).await {
-                drop(items.send(Item::Failed(error)).await);
-                return;
+            match self.rejoin(error, &mut commands).await {
+                Ok(()) => {}
+                Err(Over::Failed(error)) => {
+                    drop(items.send(Item::Failed(error)).await);
+                    return;
+                }
+                Err(Over::Left) => return,
             }
         }
     }
@@ -152,6 +179,11 @@ impl Driver {
         let mut heartbeat_at = Instant::now() + interval;
         let mut silent_until = Instant::now() + interval * SILENT_INTERVALS;
         let mut commit_at = self.commit_interval.map(|every| Instant::now() + every);
+        for answer in std::mem::take(&mut self.asked) {
+            if let Err(error) = self.commit_all(answer) {
+                return Ended::Failed(error);
+            }
+        }
         loop {
             let step = tokio::select! {
                 biased;
@@ -186,13 +218,19 @@ impl Driver {
                     }
                     _ => return Ended::Left(None),
                 },
-                Some((topic, read)) = self.readers.next(), if self.pending.is_none() => self.read(topic, read),
+                Some((topic, read)) = self.readers.next(), if self.pending.is_none() => {
+                    self.read(topic, read);
+                    Ok(())
+                }
                 () = sleep_until(silent_until) => {
                     Err(ClientError::Lost { cause: format!("the broker said nothing for {:?}", interval * SILENT_INTERVALS) })
                 }
             };
             if let Err(error) = step {
                 return Ended::Failed(error);
+            }
+            if let Some(error) = self.broken.take() {
+                return Ended::Broken(error);
             }
         }
     }
@@ -264,12 +302,9 @@ impl Driver {
         let mut topics: BTreeMap<Arc<str>, Wanted> = BTreeMap::new();
         {
             let mut inner = self.progress.lock();
-            inner.places.retain(|key, place| {
-                if place.is_closing {
-                    changed.insert(Arc::clone(&key.0));
-                }
-                !place.is_closing
-            });
+            let closing = inner.places.iter().filter(|(_, place)| place.is_closing);
+            changed.extend(closing.map(|((topic, _), _)| Arc::clone(topic)));
+            inner.keep(|place| !place.is_closing);
             for key in keys(&assignment.partitions) {
                 if !inner.places.contains_key(&key) {
                     changed.insert(Arc::clone(&key.0));
@@ -296,7 +331,11 @@ impl Driver {
         items: &mpsc::Sender<Item>,
     ) -> Result<(), ClientError> {
         self.opens = None;
-        for Opened { topic, reader, committed } in opened? {
+        let opened = opened.unwrap_or_else(|error| {
+            self.broken = Some(error);
+            Vec::new()
+        });
+        for Opened { topic, reader, committed } in opened {
             let Some(reader) = reader else { continue };
             let mut inner = self.progress.lock();
             for (partition, tail) in reader.tails() {
@@ -314,7 +353,7 @@ impl Driver {
         }
     }
 
-    fn read(&mut self, topic: Arc<str>, read: Result<Batch, ClientError>) -> Result<(), ClientError> {
+    fn read(&mut self, topic: Arc<str>, read: Result<Batch, ClientError>) {
         match read {
             Ok(batch) => {
                 let mut inner = self.progress.lock();
@@ -322,16 +361,12 @@ impl Driver {
                     place.next = Some(batch.next_offset);
                     self.pending = Some(Item::Batch(topic, place.turn, batch));
                 }
-                Ok(())
             }
             // The group will hear of it, and say so.
-            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) if is_gone(&error) => {}
             Err(error) => match outside(&error) {
-                Some(partition) => {
-                    self.reopen_at_start(&topic, partition);
-                    Ok(())
-                }
-                None => Err(error),
+                Some(partition) => self.reopen_at_start(&topic, partition),
+                None => self.broken = Some(error),
             },
         }
     }
@@ -359,8 +394,16 @@ impl Driver {
 
     /// Commits all that the caller was given.
     fn commit_all(&mut self, answer: oneshot::Sender<Result<(), ClientError>>) -> Result<(), ClientError> {
-        let offsets = self.progress.lock().to_commit(true, |_| true);
-        self.commit(offsets, Some(Arc::new(Waiter(std::sync::Mutex::new(Some(answer)))))).map(drop)
+        let mut inner = self.progress.lock();
+        let (offsets, forfeited) = (inner.to_commit(true, |_| true), inner.take_forfeited());
+        drop(inner);
+        let waiter = Arc::new(Waiter(std::sync::Mutex::new(Some(answer))));
+        if forfeited {
+            let message =
+                "partitions went to other members before what was read of them was committed: it is read again";
+            waiter.tell(Err(ClientError::refused(Code::FailedPrecondition, "PARTITION_NOT_ASSIGNED", message)));
+        }
+        self.commit(offsets, Some(waiter)).map(drop)
     }
 
     /// Sends commits; their ids.
@@ -430,17 +473,17 @@ impl Driver {
     }
 
     /// Joins again, however often it takes, within the time for it.
-    async fn rejoin(&mut self, mut error: ClientError) -> Result<(), ClientError> {
+    async fn rejoin(&mut self, mut error: ClientError, commands: &mut mpsc::Receiver<Command>) -> Result<(), Over> {
         let mut backoff = Backoff::new(self.opening.retry);
         let give_up_at = Instant::now() + self.opening.retry.give_up_after;
         loop {
             self.forget(&error);
             let wait_until = Instant::now() + backoff.next();
             if !(error.may_pass() || is_put_out(&error)) || wait_until > give_up_at {
-                return Err(error);
+                return Err(Over::Failed(error));
             }
             self.opening.client.dialer.turn();
-            sleep_until(wait_until).await;
+            self.wait(wait_until, &error, commands).await?;
             match Session::open(&self.opening.client, self.init.clone()).await {
                 Ok(session) => {
                     session.member_id.clone_into(&mut self.progress.lock().member_id);
@@ -451,6 +494,29 @@ impl Driver {
                     return Ok(());
                 }
                 Err(failed) => error = failed,
+            }
+        }
+    }
+
+    /// Waits; what the caller wants meanwhile is done when there is a stream again.
+    async fn wait(
+        &mut self,
+        until: Instant,
+        error: &ClientError,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<(), Over> {
+        loop {
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    None => return Err(Over::Left),
+                    Some(Command::Close(answer)) => {
+                        drop(answer.send(Err(error.clone())));
+                        return Err(Over::Left);
+                    }
+                    Some(Command::Commit(answer)) => self.asked.push(answer),
+                },
+                () = sleep_until(until) => return Ok(()),
             }
         }
     }
@@ -469,13 +535,13 @@ impl Driver {
         } else {
             self.init.member_id.clone_from(&self.session.member_id);
             // What was being given up is let go of: that is what the new stream begins with.
-            self.progress.lock().places.retain(|_, place| !place.is_closing);
+            self.progress.lock().keep(|place| !place.is_closing);
         }
     }
 
     /// The partitions may have been another's meanwhile: whatever was read of them does not count.
     fn drop_all(&mut self) {
-        self.progress.lock().places.clear();
+        self.progress.lock().keep(|_| false);
         self.readers.clear();
         (self.opens, self.pending) = (None, None);
     }

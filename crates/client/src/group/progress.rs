@@ -34,6 +34,8 @@ pub(super) struct Inner {
     pub(super) places: BTreeMap<Key, Place>,
     pub(super) member_id: String,
     turn: u64,
+    /// Something that the caller was given went to others before it was committed.
+    forfeited: bool,
     /// What the caller was given last, if it has not come for more since.
     last: Option<(Key, u64)>,
     /// Told when the caller has come for more.
@@ -52,6 +54,18 @@ impl Inner {
         self.turn += 1;
         let (turn, is_closing) = (self.turn, false);
         self.places.insert(key, Place { turn, next: None, handed: None, done: None, committed, is_closing });
+    }
+
+    /// The member has other partitions no longer.
+    pub(super) fn keep(&mut self, is_kept: impl Fn(&Place) -> bool) {
+        let is_open = |place: &Place| place.handed.is_some() && place.handed != place.committed;
+        self.forfeited |= self.places.values().any(|place| !is_kept(place) && is_open(place));
+        self.places.retain(|_, place| is_kept(place));
+    }
+
+    /// Whether something was lost that way since this was asked last.
+    pub(super) fn take_forfeited(&mut self) -> bool {
+        std::mem::take(&mut self.forfeited)
     }
 
     /// The caller comes for more: it is done with what it was given.
@@ -149,6 +163,8 @@ mod tests {
         assert!(back.try_recv().is_err());
         inner.came_back();
         assert!(back.try_recv().is_ok());
+        inner.keep(|place| !place.is_closing);
+        assert!(inner.take_forfeited() && !inner.take_forfeited(), "it was told once that it was not committed");
         inner.take(key(0), None);
         assert!(!inner.hand(&key(0), turn, 6), "it was read before");
         assert_eq!(inner.to_commit(true, |_| true), BTreeMap::new(), "what was done before was another's");

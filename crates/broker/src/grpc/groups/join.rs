@@ -22,6 +22,7 @@ use crate::grpc::Services;
 use crate::grpc::status::{invalid, named, status};
 use crate::http::ending::Ending;
 use crate::http::listener::Peer;
+use crate::http::messages::Closed;
 use crate::reason::Reason;
 
 /// Most topics that a member names.
@@ -66,11 +67,17 @@ impl Terms {
     }
 }
 
+/// What is known of the connection of a stream.
+pub(super) struct Connection {
+    pub(super) ending: Ending,
+    pub(super) closed: Closed,
+    pub(super) peer: Option<Peer>,
+}
+
 /// Opens the stream: the first message must say who joins.
 pub(super) async fn open(
     services: Services,
-    ending: Ending,
-    peer: Option<Peer>,
+    connection: Connection,
     mut requests: Streaming<v1::JoinRequest>,
 ) -> Result<Joined, Status> {
     let place = services.joined.place()?;
@@ -79,18 +86,18 @@ pub(super) async fn open(
         let Some(v1::join_request::Request::Init(init)) = first.and_then(|request| request.request) else {
             return Err(invalid("init", "the first message of a Join stream is its init"));
         };
-        let said = check(&services, init, peer)?;
+        let said = check(&services, init, connection.peer)?;
         // Which groups and members there are must not be older than what the client knows.
         services.barrier().await?;
         join(&services, said).await
     };
     let (member, beaten) = tokio::select! {
         biased;
-        status = services.told_to_go(&ending) => return Err(status),
+        status = services.told_to_go(&connection.ending) => return Err(status),
         opened = opened => opened?,
     };
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    tokio::spawn(member.run(place, beaten, ending, requests, sender));
+    tokio::spawn(member.run((place, connection), beaten, requests, sender));
     Ok(Box::pin(futures::stream::unfold(Some(receiver), next)))
 }
 

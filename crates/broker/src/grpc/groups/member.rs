@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
-use super::join::{Terms, WAITING_MAX, millis, refused};
+use super::join::{Connection, Terms, WAITING_MAX, millis, refused};
 use super::streams::{Place, Successor, Voice};
 use super::{group_status, key};
 use crate::groups::assigned::Nudged;
@@ -30,7 +30,6 @@ use crate::groups::reconcile::member::{Beat, Beaten, Departure};
 use crate::grpc::Services;
 use crate::grpc::produce::wire_partition;
 use crate::grpc::status::{as_message, invalid, named, status};
-use crate::http::ending::Ending;
 use crate::reason::Reason;
 
 /// Commits of a member that are on their way into the log.
@@ -120,9 +119,8 @@ impl Member {
     /// Serves until either side ends the stream.
     pub(super) async fn run(
         mut self,
-        _place: Place,
+        (_place, connection): (Place, Connection),
         joined: Beaten,
-        ending: Ending,
         requests: impl Stream<Item = Result<v1::JoinRequest, Status>> + Unpin,
         sender: mpsc::Sender<Said>,
     ) {
@@ -135,7 +133,7 @@ impl Member {
         self.epoch = joined.epoch;
         // Also if it has nothing: then it knows.
         self.tell(&sender, joined.assignment.unwrap_or_default());
-        let end = match self.serve(&ending, requests, &sender).await {
+        let end = match self.serve(&connection, requests, &sender).await {
             Ok(()) => None,
             Err(status) => Some(Box::new(status)),
         };
@@ -149,12 +147,12 @@ impl Member {
     /// With what the stream ends else.
     async fn serve(
         &mut self,
-        ending: &Ending,
+        connection: &Connection,
         mut requests: impl Stream<Item = Result<v1::JoinRequest, Status>> + Unpin,
         sender: &mpsc::Sender<Said>,
     ) -> Result<(), Status> {
         let services = self.services.clone();
-        let mut told_to_go = std::pin::pin!(services.told_to_go(ending));
+        let mut told_to_go = std::pin::pin!(services.told_to_go(&connection.ending));
         let interval = self.said.heartbeat_interval();
         loop {
             self.begin_beat();
@@ -178,7 +176,9 @@ impl Member {
                 }
                 request = requests.next(), if is_idle && has_room && !has_let_go => match request {
                     Some(request) => self.hear(request.map_err(named)?, sender)?,
-                    None => return self.leave(sender).await,
+                    None if connection.closed.is_told() => return self.leave(sender).await,
+                    // It went away, and may come back.
+                    None => return Ok(()),
                 },
                 () = sleep_until(self.last_sent + interval) => self.heartbeat(sender),
             }
