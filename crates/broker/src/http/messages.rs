@@ -154,8 +154,8 @@ impl Settled {
     }
 }
 
-/// In the extensions of every call: whether its client has closed its side, or only went away. tonic hands on a stream that was cancelled as
-/// one that has ended.
+/// In the extensions of every call: whether its client has closed its side, or only went away. A stream that was cancelled is handed on as one
+/// that has ended.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Closed(Arc<AtomicBool>);
 
@@ -328,7 +328,8 @@ impl Messages {
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.stalled = None;
-            if frame.is_none() {
+            // SUBTLE: hyper ends the body of a stream that was cancelled as that of one that is whole.
+            if frame.is_none() && self.body.is_end_stream() {
                 self.closed.0.store(true, Ordering::Release);
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Status::from_error(error.into_inner()))));
