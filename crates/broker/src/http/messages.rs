@@ -154,8 +154,8 @@ impl Settled {
     }
 }
 
-/// In the extensions of every call: whether its client has closed its side, or only went away. A stream that was cancelled is handed on as one
-/// that has ended.
+/// In the extensions of every call: whether its client has closed its side, or only went away. tonic hands on a stream
+/// that was cancelled as one that has ended.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Closed(Arc<AtomicBool>);
 
@@ -328,7 +328,7 @@ impl Messages {
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.stalled = None;
-            // SUBTLE: hyper ends the body of a stream that was cancelled as that of one that is whole.
+            // A stream that was reset without an error ends as well, and is not whole.
             if frame.is_none() && self.body.is_end_stream() {
                 self.closed.0.store(true, Ordering::Release);
             }
