@@ -389,11 +389,12 @@ def test_a_wrong_request_is_told_where_it_is_wrong(server):
              ({**init, "member_id": "m" * 257}, "init.member_id"), ({**init, "session_timeout": {"nanos": 1}}, "init.session_timeout"),
              ({**init, "rebalance_timeout": {"seconds": 4000}}, "init.rebalance_timeout")]
     for fields, where in joins:
-        with joined(server, GROUP, **fields) as member:
+        with joined(server, "refused", **fields) as member:
             told = member.until_ended()
             assert (told.code.name, told.reason, told.fields) == ("INVALID_ARGUMENT", "INVALID_REQUEST", [where]), fields
     for said, where in [({"init": {"group": GROUP}}, "init"), ({}, ""), ({"acknowledge": {"assignment_id": 99}}, "acknowledge.assignment_id")]:
-        with joined(server, GROUP, **init) as member:
+        # A group of its own: the member before is waited for.
+        with joined(server, f"wrong-{where}", **init) as member:
             member.until_held(4).say(**said)
             told = member.until_ended()
             assert (told.reason, told.fields) == ("INVALID_REQUEST", [where])
@@ -489,8 +490,9 @@ def test_groups_are_listed_by_state_and_kind_and_in_pages(server):
 
 
 def test_a_member_that_does_not_read_is_heard_no_more_and_put_out(broker, server):
-    said = 20_000
-    commits = ({"commit": {"correlation_id": number, "offsets": [{"topic": TOPIC, "partition": 9}]}} for number in range(said))
+    # Their answers are long, and of these messages no connection takes so many small ones that it is taken for an attack.
+    said, wrong = 3000, [{"topic": "t" * 249, "metadata": "m" * 1500}]
+    commits = ({"commit": {"correlation_id": number, "offsets": wrong}} for number in range(said))
     init = {"init": {"group": GROUP, "topics": [TOPIC], "session_timeout": {"seconds": 1}}}
     requests = Requests(*(server.message("JoinRequest", **one) for one in (init, *commits)))
     with Server(broker) as slow:
