@@ -16,7 +16,7 @@ use crate::consume::{FORMAT_HELP, Pattern};
   lakebed consume orders --from @2026-01-02T03:04:05Z --until @2026-01-03
   lakebed consume orders --format '%p:%o\\t%k\\t%v{base64}\\n'
   lakebed consume orders --resume orders.token        goes on where the last one ended
-  lakebed consume orders --group billing              shares the partitions with the other members, and commits what it has printed")]
+  lakebed consume orders --group billing              shares the topic, and commits what it has printed")]
 #[command(after_help = FORMAT_HELP)]
 pub(crate) struct ConsumeArgs {
     /// Name of the topic.
