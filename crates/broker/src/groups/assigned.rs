@@ -30,14 +30,12 @@ impl Nudges {
 
 /// The ear of one member; it listens no longer when this is dropped.
 #[derive(Debug)]
-#[allow(dead_code, reason = "streams of the gRPC service listen")]
 pub(crate) struct Nudged {
     groups: Groups,
     key: (GroupId, Arc<str>),
     heard: Arc<Notify>,
 }
 
-#[allow(dead_code, reason = "streams of the gRPC service listen")]
 impl Nudged {
     /// Waits until asking would tell the member something new: another epoch or assignment, or that it is no member any more. What came
     /// since it was awaited last is not missed; the member is nudged once until it has asked.
@@ -109,7 +107,6 @@ impl Groups {
     }
 
     /// An ear for a member of our gRPC service. A second one of the same member takes the place of the first.
-    #[allow(dead_code, reason = "streams of the gRPC service listen")]
     pub(crate) fn listen(&self, group: &GroupId, member_id: &str) -> Nudged {
         let (key, heard) = ((group.clone(), Arc::from(member_id)), Arc::new(Notify::new()));
         let mut listeners = self.inner.nudges.listeners.lock().unwrap_or_else(PoisonError::into_inner);
