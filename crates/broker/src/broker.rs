@@ -8,6 +8,7 @@ use std::time::Duration;
 use lakebed_compact::Merger;
 use lakebed_fetch::{Fetch, Published};
 use lakebed_ingest::{Committed, Ingest};
+use lakebed_lake::{Catalog, CatalogOptions, StoredTables};
 use lakebed_log::{Closed, Log, Offload, Seams};
 use lakebed_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
@@ -353,6 +354,7 @@ async fn open(
     let producer_ids = ProducerIds::new(log.clone());
     let topics = Topics::new(log.clone(), config.default_partitions, config.partitions_max, seams.seed);
     let groups = Groups::new(log.clone(), groups_options(&config, flush_interval));
+    let catalog = Catalog::new(Arc::new(StoredTables::new(store.clone())), CatalogOptions::default());
     let rooms = Rooms {
         config,
         store,
@@ -361,6 +363,7 @@ async fn open(
         fetch,
         topics,
         producer_ids,
+        catalog,
         groups,
         seams,
         damage: DamageLog::default(),

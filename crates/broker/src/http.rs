@@ -1,13 +1,15 @@
-//! The HTTP port: health and metrics; gRPC services are merged into the same router, so that one port serves both.
+//! The HTTP port: health, metrics and the tables' catalog; gRPC services are merged into the same router, so that one port serves all.
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
+use lakebed_lake::Catalog;
 use serde_json::json;
 
 use crate::metrics::Metrics;
@@ -23,7 +25,7 @@ pub(crate) mod messages;
 mod web;
 mod windows;
 
-/// `/livez`, `/readyz` and `/metrics`, with `services` beside them (a tonic `Routes` by its `into_axum_router`).
+/// `/livez`, `/readyz`, `/metrics` and what is below `/iceberg`, with `services` beside them (a tonic `Routes` by its `into_axum_router`).
 pub(crate) fn router(rooms: Arc<Rooms>, services: Router, budgets: RequestBudgets) -> Router {
     let bounds = messages::Bounds { budgets, produce_bytes_max: rooms.config.request_bytes_max };
     // From the innermost to the outermost. gRPC-Web becomes gRPC before messages are looked at, and each answer is followed to its end
@@ -38,9 +40,18 @@ pub(crate) fn router(rooms: Arc<Rooms>, services: Router, budgets: RequestBudget
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(rooms)
+        .with_state(Arc::clone(&rooms))
+        .merge(tables(rooms.catalog.clone()))
         .merge(services)
         .layer(from_fn_with_state(ids, calls::follow))
+}
+
+/// The Iceberg REST catalog.
+fn tables(catalog: Catalog) -> Router {
+    let answer = async |State(catalog): State<Catalog>, request: Request| {
+        catalog.answer(request.method(), request.uri(), request.headers()).await.map(Body::from)
+    };
+    Router::new().route("/iceberg", any(answer)).route("/iceberg/{*path}", any(answer)).with_state(catalog)
 }
 
 /// The process runs.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lakebed_fetch::Fetch;
 use lakebed_ingest::Ingest;
+use lakebed_lake::Catalog;
 use lakebed_log::{Log, Seams};
 use lakebed_store::Store;
 use tokio::sync::Semaphore;
@@ -34,6 +35,8 @@ pub struct Rooms {
     pub topics: Topics,
     /// Ids for idempotent producers.
     pub producer_ids: ProducerIds,
+    /// The tables' REST catalog.
+    pub catalog: Catalog,
     /// Consumer groups.
     pub(crate) groups: Groups,
     /// The clock, the seed, and where heavy work runs.

@@ -11,6 +11,7 @@
 //! finds any more.
 
 mod avro;
+pub mod catalog;
 mod file;
 mod history;
 pub mod layout;
@@ -19,16 +20,21 @@ mod manifest_list;
 mod metadata;
 mod next;
 mod publish;
+mod refresh;
 mod schema;
 mod shown;
+mod stored;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use avro::AvroError;
+pub use catalog::{Catalog, CatalogError, CatalogOptions, Loaded, Tables};
 pub use file::FileError;
 pub use metadata::{Expiry, snapshot_id};
 pub use next::BuildError;
 pub use publish::{Options, Outcome, Publication, PublishError, Publisher};
+pub use refresh::{GivenUp, Refreshes};
 pub use shown::{Invalid, PartitionBy, Shown, ShownFile, TableName, TableVersion, ValueFormat, readers_root};
+pub use stored::StoredTables;
 pub use sweep::{SweepError, due};
