@@ -59,6 +59,7 @@ def test_pyiceberg_finds_every_table_and_reads_it(catalog, told):
         catalog.list_tables("nothing")
 
 
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 def test_what_would_change_a_table_is_refused_with_the_reason(catalog, told):
     table = catalog.load_table(("default", "plain"))
     for change in (
@@ -106,6 +107,7 @@ def ask(broker, path, method="GET", headers=None):
         return error.code, error.headers, error.read()
 
 
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 def test_the_catalog_answers_over_http_as_the_specification_says(told, broker):
     status, headers, body = ask(broker, "config")
     assert (status, headers["content-type"]) == (200, "application/json") and json.loads(body)["endpoints"]
@@ -131,6 +133,7 @@ def test_the_catalog_answers_over_http_as_the_specification_says(told, broker):
         assert (answered, error["code"], error["type"]) == (status, status, kind), error
 
 
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 def test_a_broker_without_tables_has_a_catalog(broker):
     assert json.loads(ask(broker, "namespaces")[2])["namespaces"] == [["default"]]
     assert json.loads(ask(broker, "namespaces/default/tables")[2])["identifiers"] == []
