@@ -86,6 +86,8 @@ def test_settings_are_told_with_their_defaults_and_altered(broker):
             alter(client, (name, AlterConfigOpType.SET, value))
         assert code(refused) == KafkaError.INVALID_CONFIG
     broker_told = configs(client, ResourceType.BROKER, "1")
+    assert broker_told["advertised.listeners"].value == f"PLAINTEXT://{broker.kafka}"
+    assert broker_told["group.min.session.timeout.ms"].value == "6000"
     assert broker_told["num.partitions"].value == "1" and all(entry.is_read_only for entry in broker_told.values())
 
 

@@ -35,7 +35,7 @@ pub(super) async fn answer(service: &Service, reply_to: ReplyTo, request: Admin,
     match request {
         Admin::CreatePartitions(request) => partitions::create(service, reply_to, request).await,
         Admin::DeleteRecords(request) => partitions::delete_records(service, reply_to, request).await,
-        Admin::DescribeConfigs(request) => configs::describe(service, reply_to, request).await,
+        Admin::DescribeConfigs(request) => configs::describe(service, reply_to, request, reached_at).await,
         Admin::AlterConfigs(request) => configs::replace(service, reply_to, request).await,
         Admin::IncrementalAlterConfigs(request) => configs::alter(service, reply_to, request).await,
         Admin::ListConfigResources(request) => configs::list_resources(service, reply_to, &request).await,

@@ -113,7 +113,10 @@ async fn idler(address: SocketAddrV4, number: u64, corpus: &[Vec<u8>]) -> std::i
         _ => {
             for frame in corpus {
                 let length = u32::try_from(frame.len()).expect("a request of the corpus is small");
-                stream.write_all(&[&length.to_be_bytes()[..], frame].concat()).await?;
+                // The broker may have closed it by now, for what one of them asks.
+                if stream.write_all(&[&length.to_be_bytes()[..], frame].concat()).await.is_err() {
+                    break;
+                }
             }
         }
     }

@@ -4,6 +4,8 @@
 //! settings (`lakebed.…`) and those of Kafka's that say the same, and they can't be altered while it runs.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as Replaced;
@@ -51,10 +53,15 @@ fn wrong<T>(why: impl ToString) -> Result<T, Refused> {
 }
 
 /// Answers with settings, all of them unless some are named.
-pub(super) async fn describe(service: &Service, reply_to: ReplyTo, request: DescribeConfigsRequest) -> Reply {
+pub(super) async fn describe(
+    service: &Service,
+    reply_to: ReplyTo,
+    request: DescribeConfigsRequest,
+    reached_at: SocketAddr,
+) -> Reply {
     let mut results = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
-        let shown = shown(service, &resource).await;
+        let shown = shown(service, &resource, reached_at).await;
         let result = DescribeConfigsResult::default().with_resource_type(resource.resource_type);
         let result = result.with_resource_name(resource.resource_name);
         results.push(match shown {
@@ -71,13 +78,17 @@ pub(super) async fn describe(service: &Service, reply_to: ReplyTo, request: Desc
     reply_to.send(&DescribeConfigsResponse::default().with_results(results))
 }
 
-async fn shown(service: &Service, resource: &DescribeConfigsResource) -> Result<Vec<Shown>, Refused> {
+async fn shown(
+    service: &Service,
+    resource: &DescribeConfigsResource,
+    reached_at: SocketAddr,
+) -> Result<Vec<Shown>, Refused> {
     match resource.resource_type {
         TOPIC => {
             let config = topic_config(service, &resource.resource_name).await?;
             Ok(all_known().map(|known| topic_setting(&known, config.get(known.name))).collect())
         }
-        BROKER if resource.resource_name.as_str() == NODE_ID.to_string() => Ok(broker_settings(service)),
+        BROKER if resource.resource_name.as_str() == NODE_ID.to_string() => Ok(broker_settings(service, reached_at)),
         // What holds for all brokers and was set while they ran: nothing.
         BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
         BROKER => wrong(format_args!("there is no broker {:?}, only {NODE_ID}", resource.resource_name.as_str())),
@@ -106,7 +117,7 @@ fn topic_setting(known: &Known, set: Option<&String>) -> Shown {
 }
 
 /// What this broker was told, by our names and by Kafka's; without secrets, by name.
-fn broker_settings(service: &Service) -> Vec<Shown> {
+fn broker_settings(service: &Service, reached_at: SocketAddr) -> Vec<Shown> {
     let (config, default) = (&service.rooms.config, crate::config::Config::default());
     let mut settings = BTreeMap::new();
     let mut show = |name: String, value: String, is_default: bool, value_type: ValueType| {
@@ -124,13 +135,21 @@ fn broker_settings(service: &Service) -> Vec<Shown> {
             show(name.to_owned(), known.default.to_owned(), true, known.value_type);
         }
     }
-    let expiration_ms = config.producer_id_expiration.as_millis();
+    let (host, port) = service.reached_by_clients(reached_at);
+    let millis = |span: Duration| span.as_millis().to_string();
     let kafkas = [
+        ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), ValueType::String),
         ("auto.create.topics.enable", config.auto_create_topics.to_string(), ValueType::Boolean),
         ("broker.id", NODE_ID.to_string(), ValueType::Int),
         ("default.replication.factor", "1".to_owned(), ValueType::Int),
+        ("group.initial.rebalance.delay.ms", millis(config.group_initial_rebalance_delay), ValueType::Int),
+        ("group.max.session.timeout.ms", millis(config.group_session_timeout_max), ValueType::Int),
+        ("group.max.size", config.group_members_max.to_string(), ValueType::Int),
+        ("group.min.session.timeout.ms", millis(config.group_session_timeout_min), ValueType::Int),
+        ("listeners", format!("PLAINTEXT://{}", config.kafka_listen), ValueType::String),
         ("num.partitions", config.default_partitions.to_string(), ValueType::Int),
-        ("producer.id.expiration.ms", expiration_ms.to_string(), ValueType::Int),
+        ("offsets.retention.minutes", (config.offsets_retention.as_secs() / 60).to_string(), ValueType::Int),
+        ("producer.id.expiration.ms", millis(config.producer_id_expiration), ValueType::Int),
     ];
     for (name, value, value_type) in kafkas {
         show(name.to_owned(), value, false, value_type);
