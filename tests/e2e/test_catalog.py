@@ -1,30 +1,37 @@
 """The Iceberg REST catalog of a running broker, asked by clients that are not ours: pyiceberg's RestCatalog and DuckDB's ATTACH.
 
-The tables are those of the example `write_tables`, which lie in the bucket before the broker starts.
+test_tables.py compares what they read with what consumers get; here it is how they are answered.
 """
 
 import json
-import os
-import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import duckdb
 import pytest
-from conftest import ROOT, READY_SECONDS
+from confluent_kafka import Producer
+from conftest import READY_SECONDS
+from kafka_clients import create_topic
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, RESTError
 
-WRITE_TABLES = Path(os.environ.get("LAKEBED_TEST_WRITE_TABLES", Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/examples/write_tables"))
-
 
 @pytest.fixture
-def told(bucket):
-    """Tables in the bucket, and what is in them."""
-    assert WRITE_TABLES.exists(), f"{WRITE_TABLES} is missing: cargo build --workspace --example write_tables"
-    written = subprocess.run([WRITE_TABLES, bucket.url], check=True, stdout=subprocess.PIPE, env=bucket.environment, timeout=READY_SECONDS)
-    return {table["table"]: table["versions"][-1] for table in json.loads(written.stdout)}
+def told(broker):
+    """Topics with records, and what their tables show: `rows` are partitions and offsets."""
+    told = {}
+    for topic, partitions, count in [("plain", 2, 100), ("Other.Topic", 1, 7), ("emptied", 3, 0)]:
+        create_topic(broker, topic, partitions)
+        producer = Producer({"bootstrap.servers": broker.kafka})
+        for number in range(count):
+            producer.produce(topic, b"%d" % number, partition=number % partitions)
+        assert producer.flush(READY_SECONDS) == 0
+        name = topic.lower().replace(".", "_")
+        table = json.loads(ask(broker, f"namespaces/default/tables/{name}")[2])
+        rows = [(number % partitions, number // partitions) for number in range(count)]
+        told[name] = {"rows": rows, "snapshot_id": str(table["metadata"]["current-snapshot-id"]), "metadata": table["metadata-location"]}
+    return told
 
 
 @pytest.fixture

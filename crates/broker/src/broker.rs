@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use lakebed_compact::Merger;
+use lakebed_compact::{CompactionOptions, Compactor, Merger, Turn};
 use lakebed_fetch::{Fetch, Published};
 use lakebed_ingest::{Committed, Ingest};
-use lakebed_lake::{Catalog, CatalogOptions, StoredTables};
+use lakebed_lake::{Catalog, CatalogOptions};
 use lakebed_log::{Closed, Log, Offload, Seams};
 use lakebed_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
@@ -29,6 +29,8 @@ use crate::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
 use crate::request_memory::RequestBudgets;
 use crate::rooms::Rooms;
+use crate::tables::Tables;
+use crate::tables::catalog::Fresh;
 use crate::topics::Topics;
 
 mod expiring;
@@ -47,6 +49,11 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 const MERGE_SHARE: u64 = 64;
 const MERGE_BYTES_MIN: u64 = 2 << 20;
 const MERGE_BYTES_MAX: u64 = 64 << 20;
+
+/// A table file is held in memory while it is written: one so many-th of the memory, within these bounds.
+const FILE_SHARE: usize = 8;
+const FILE_BYTES_MIN: usize = 8 << 20;
+const FILE_BYTES_MAX: usize = 256 << 20;
 
 /// From this part of the live runs that there may be on, merging no longer waits for what is worth it.
 const RUNS_HIGH_SHARE: usize = 5;
@@ -230,7 +237,8 @@ impl Broker {
         let expirer = expiring::expire_idle_producers(rooms.log.clone(), rooms.config.producer_id_expiration);
         let (listening, listening_http, probing) = (spawn(listener), spawn(http_listener), spawn(prober));
         let (grouping, expiring) = (spawn(rooms.groups.clone().run()), spawn(expirer));
-        let parts = Parts { listening, listening_http, publishing, merging, grouping, probing, expiring };
+        let tabling = spawn(rooms.tables.clone().run());
+        let parts = Parts { listening, listening_http, publishing, merging, tabling, grouping, probing, expiring };
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
         Ok(Self { rooms, kafka_address, http_address, lifetime, health, parts })
     }
@@ -342,19 +350,14 @@ async fn open(
     let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
     let metrics = Arc::new(Metrics::new());
     let publishing = spawn(publish(committed, fetch.clone(), Arc::clone(&metrics), seams.clone()));
-    let merge_bytes_max = (config.memory_bytes as u64 / MERGE_SHARE).clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
-    let merge_options = lakebed_compact::Options {
-        bytes_max: merge_bytes_max,
-        runs_high: budget.live_runs_max / RUNS_HIGH_SHARE,
-        ..lakebed_compact::Options::default()
-    };
-    let merger = Merger::new(log.clone(), store.clone(), merge_options);
+    let (merger, compactor) = rewriters(&config, &log, &store);
     let merges = merger.counts();
-    let merging = spawn(merging::merge(merger, ingest.clone()));
+    let merging = spawn(merging::merge(merger, compactor.clone(), ingest.clone()));
     let producer_ids = ProducerIds::new(log.clone());
     let topics = Topics::new(log.clone(), config.default_partitions, config.partitions_max, seams.seed);
     let groups = Groups::new(log.clone(), groups_options(&config, flush_interval));
-    let catalog = Catalog::new(Arc::new(StoredTables::new(store.clone())), CatalogOptions::default());
+    let tables = Tables::new(log.clone(), store.clone(), compactor.clone());
+    let catalog = Catalog::new(Arc::new(Fresh::new(tables.clone())), CatalogOptions::default());
     let rooms = Rooms {
         config,
         store,
@@ -370,11 +373,30 @@ async fn open(
         metrics,
         readiness: Readiness::default(),
         merges,
+        tables,
+        compactor,
         inflating: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         inflated_bytes_max: inflated_bytes_max(&budget),
         turns: AtomicU32::new(0),
     };
     Ok((rooms, publishing, merging))
+}
+
+/// What merges and what compacts; they take turns.
+fn rewriters(config: &Config, log: &Log, store: &Store) -> (Merger, Compactor) {
+    let merge_bytes_max = (config.memory_bytes as u64 / MERGE_SHARE).clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
+    let merge_options = lakebed_compact::Options {
+        bytes_max: merge_bytes_max,
+        runs_high: config.budget().live_runs_max / RUNS_HIGH_SHARE,
+        ..lakebed_compact::Options::default()
+    };
+    let compaction_options = CompactionOptions {
+        file_bytes_max: (config.memory_bytes / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX),
+        ..CompactionOptions::default()
+    };
+    let turn = Turn::default();
+    let merger = Merger::new(log.clone(), store.clone(), merge_options).taking_turns(Arc::clone(&turn));
+    (merger, Compactor::new(log.clone(), store.clone(), compaction_options, turn))
 }
 
 /// Hands what was committed to the readers. Ends with the write path.
@@ -441,10 +463,11 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_ends_ends_the_broker_and_is_named() {
         type Ends = fn(&Broker);
-        let parts: [(&str, Ends); 6] = [
+        let parts: [(&str, Ends); 7] = [
             ("Kafka listener", |broker| broker.parts.listening.abort()),
             ("hand-over to readers", |broker| broker.parts.publishing.abort()),
             ("merging", |broker| broker.parts.merging.abort()),
+            ("publication of tables", |broker| broker.parts.tabling.abort()),
             ("look for a takeover", |broker| broker.parts.probing.abort()),
             ("HTTP listener", |broker| broker.parts.listening_http.abort()),
             ("expiry of producers", |broker| broker.parts.expiring.abort()),

@@ -16,6 +16,7 @@ use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
+use crate::tables::Tables;
 use crate::topics::Topics;
 
 /// The rooms of one broker.
@@ -49,6 +50,10 @@ pub struct Rooms {
     pub readiness: Readiness,
     /// What merging has done.
     pub merges: Arc<lakebed_compact::Counts>,
+    /// Puts rows into table files.
+    pub compactor: lakebed_compact::Compactor,
+    /// Publishes tables.
+    pub(crate) tables: Tables,
     /// Requests with compressed batches that are decompressed and not in the ingest buffer yet: as many as there are cores.
     pub(crate) inflating: Arc<Semaphore>,
     /// Most bytes of one request's batches once decompressed.

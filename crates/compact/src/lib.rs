@@ -8,12 +8,20 @@
 //! 3. A race that is lost, a crash, or a refusal leaves an orphan, which reclaim deletes; never a hole and never a double.
 //! 4. Memory is bounded by [`Options::bytes_max`], about three times as much.
 
+mod backlog;
+mod compaction;
+mod compactor;
 mod merge;
 mod merger;
+mod objects;
 mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use merge::{MergeError, Merged, merge};
+pub use backlog::{Backlog, CompactionOptions, backlogs, files_job, log_job};
+pub use compaction::{Compacted, Job, compact};
+pub use compactor::{CompactionCounts, Compactor, Turn};
+pub use merge::{Merged, merge};
 pub use merger::{Counts, Merger};
+pub use objects::RewriteError;
 pub use plan::{Options, Plan, RunKey, plan};

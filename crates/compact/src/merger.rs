@@ -16,7 +16,9 @@ use lakebed_store::Store;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::merge::{MergeError, merge};
+use crate::compactor::Turn;
+use crate::merge::merge;
+use crate::objects::RewriteError;
 use crate::plan::{Options, plan};
 
 /// Least time between two looks for something to merge, unless runs press: a look visits all objects, and small commits come by the
@@ -58,6 +60,7 @@ pub struct Merger {
     options: Options,
     counts: Arc<Counts>,
     set_aside: Mutex<SetAside>,
+    turn: Turn,
     exhausted: watch::Sender<Option<CommitNumber>>,
 }
 
@@ -98,7 +101,21 @@ impl Merger {
     /// A merger of `log`, whose objects are in `store`.
     pub fn new(log: Log, store: Store, options: Options) -> Self {
         let (exhausted, _) = watch::channel(None);
-        Self { log, store, options, counts: Arc::default(), set_aside: Mutex::default(), exhausted }
+        Self {
+            log,
+            store,
+            options,
+            counts: Arc::default(),
+            set_aside: Mutex::default(),
+            turn: Turn::default(),
+            exhausted,
+        }
+    }
+
+    /// The same, which takes turns with others who rewrite.
+    #[must_use]
+    pub fn taking_turns(self, turn: Turn) -> Self {
+        Self { turn, ..self }
     }
 
     /// What it has done so far.
@@ -156,6 +173,7 @@ impl Merger {
         if self.log.is_closed().is_some() {
             return false;
         }
+        let turn = self.turn.lock().await;
         let state = self.log.state();
         let without = self.set_aside().at(Instant::now());
         self.counts.set_aside.store(without.len() as u64, Ordering::Relaxed);
@@ -171,7 +189,9 @@ impl Merger {
             self.exhausted.send_replace(Some(state.number()));
             return false;
         };
-        match merge(&self.log, &self.store, &state, &next).await {
+        let merged = merge(&self.log, &self.store, &state, &next).await;
+        drop(turn);
+        match merged {
             Ok(merged) => {
                 self.succeeded();
                 self.counts.merges.fetch_add(1, Ordering::Relaxed);
@@ -204,10 +224,10 @@ impl Merger {
         answers && again
     }
 
-    async fn failed(&self, error: &MergeError) {
+    async fn failed(&self, error: &RewriteError) {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
         match error {
-            MergeError::Damaged { object, .. } => {
+            RewriteError::Damaged { object, .. } => {
                 // Whoever has been fenced, or comes late, reads what was reclaimed meanwhile.
                 let Ok(state) = self.log.barrier().await else { return };
                 if state.object(*object).is_none() {
@@ -217,13 +237,13 @@ impl Merger {
                 self.set_aside().damaged.insert(*object);
             }
             // A topic was deleted, or a log start moved: the next plan sees it.
-            MergeError::Stale(_) => tracing::debug!(%error, "a merge came too late"),
+            RewriteError::Stale(_) => tracing::debug!(%error, "a merge came too late"),
             _ if self.log.is_closed().is_some() => {}
-            MergeError::Taken { .. } => {
+            RewriteError::Taken { .. } => {
                 tracing::error!(%error, "a merge failed: please report this bug; trying again later");
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
             }
-            MergeError::Read { object, source } => {
+            RewriteError::Read { object, source } => {
                 let (error, seconds) = (source as &(dyn Error + Send + Sync + 'static), UNREADABLE_FOR.as_secs());
                 if self.is_to_blame(*object).await {
                     tracing::warn!(error, seconds, "an object can't be read: merging leaves it alone for so long");

@@ -102,7 +102,7 @@ impl Tiers {
     fn new(state: &State, without: &BTreeSet<ObjectId>, bytes_most: u64) -> Self {
         let mut tiers: Vec<Vec<(ObjectId, u64)>> = Vec::new();
         for (id, object) in state.objects() {
-            if object.live_bytes > bytes_most || without.contains(&id) {
+            if matches!(id, ObjectId::Table(_)) || object.live_bytes > bytes_most || without.contains(&id) {
                 continue;
             }
             let tier = tier_of(object.live_bytes);

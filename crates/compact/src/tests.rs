@@ -16,8 +16,9 @@ use lakebed_segment::rows::BodyBatch;
 use lakebed_store::{Directory, MemoryBackend, Store, StoreOptions};
 use uuid::Uuid;
 
-use crate::{MergeError, Merger, Options, Plan, merge, plan};
+use crate::{Merger, Options, Plan, RewriteError, merge, plan};
 
+mod compaction;
 mod obstacles;
 mod pressed;
 
@@ -129,7 +130,7 @@ async fn a_merge_that_comes_too_late_changes_nothing() {
     let all = Plan::whole(before.objects().map(|(id, _)| id).collect());
     log.change(Change::DeleteTopic { id: key(0).topic }).await.unwrap();
     let late = merge(&log, &store, &before, &all).await;
-    assert!(matches!(late, Err(MergeError::Stale(_))), "{late:?}");
+    assert!(matches!(late, Err(RewriteError::Stale(_))), "{late:?}");
     assert_eq!(log.state().run_count(), 0);
 }
 

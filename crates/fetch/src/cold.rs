@@ -4,7 +4,6 @@
 //! 2. A batch holds records of one timestamp type, and of one time if the log stamped them; offsets are dense.
 //! 3. Bytes that fail a checksum are read once more before the object counts as damaged.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,15 +75,15 @@ impl Cold {
     }
 
     async fn rebuild_once(&self, state: &State, piece: Piece) -> Result<Rebuilt, ObjectError> {
-        let Some(key) = self.objects.key(state, piece.object) else {
+        let Some(key) = self.objects.key(state, piece.key.topic, piece.object) else {
             return Err(ObjectError::Gone { key: format!("{:?}", piece.object) });
         };
         let opened = self.objects.open(piece.object, &key).await?;
         let rows = piece.first_row..piece.first_row + piece.rows;
-        let done = match opened.footer().ranges(rows.clone()) {
+        let done = match opened.ranges(rows) {
             Ok(ranges) => {
                 let parts = self.objects.read(&opened, ranges).await?;
-                self.decode(&opened, rows, parts, piece).await
+                self.decode(&opened, parts, piece).await
             }
             Err(error) => Err(error),
         };
@@ -97,7 +96,6 @@ impl Cold {
     async fn decode(
         &self,
         opened: &Arc<Opened>,
-        rows: Range<u64>,
         parts: Vec<(u64, Bytes)>,
         piece: Piece,
     ) -> Result<Rebuilt, FormatError> {
@@ -105,7 +103,7 @@ impl Cold {
         // A piece makes one batch unless its rows are of very different sizes.
         let bytes_max = 2 * self.batch_bytes;
         let work = move || {
-            let rows = opened.footer().read(rows, &parts)?;
+            let rows = opened.rows(&piece, &parts)?;
             let batches = rows.to_batches(piece.base_offset, bytes_max);
             let batches = batches.map_err(|error| FormatError::Malformed { what: error.to_string() })?;
             Ok(Arc::new(batches.into_iter().map(FetchedBatch::from).collect()))

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
 use lakebed_log::Log;
-use lakebed_model::{ObjectId, State};
+use lakebed_model::{ObjectId, Offset, State, TopicId};
 use lakebed_segment::commit::Identity;
 use lakebed_segment::footer::{Footer, Kind, Parsed};
+use lakebed_segment::row_set::RowSet;
+use lakebed_segment::table::{ParsedTable, TableFooter};
 use lakebed_segment::{FormatError, layout};
 use lakebed_store::{Key, ReadError, Store};
 use tokio::sync::Semaphore;
@@ -21,6 +23,7 @@ use tokio::sync::Semaphore;
 use crate::cache::Cache;
 use crate::counts::CacheUse;
 use crate::options::Options;
+use crate::plan::Piece;
 
 /// How much of an object's end is read first: a small flush whole, and nearly every footer.
 const SUFFIX_BYTES: u64 = 256 * 1024;
@@ -44,9 +47,16 @@ pub(crate) struct Opened {
     id: ObjectId,
     key: Key,
     size_bytes: u64,
-    footer: Footer,
+    content: Content,
     /// The whole object, if it is small.
     whole: Option<Bytes>,
+}
+
+/// What an object's footer says.
+#[derive(Debug)]
+enum Content {
+    Log(Footer),
+    Table(Box<TableFooter>),
 }
 
 /// See the module.
@@ -68,7 +78,7 @@ impl Objects {
             identity: log.identity(),
             chunk_bytes: options.chunk_bytes as u64,
             opened: Cache::new(footer_bytes, |opened: &Arc<Opened>| {
-                opened.whole.as_ref().map_or(0, Bytes::len) + FOOTER_COST_BYTES
+                opened.whole.as_ref().map_or(0, Bytes::len) + opened.footer_cost_bytes()
             }),
             chunks: Cache::new(cache_bytes - footer_bytes, Bytes::len),
             requests: Semaphore::new(options.backfill_requests_max),
@@ -80,11 +90,12 @@ impl Objects {
         (self.opened.use_so_far(), self.chunks.use_so_far())
     }
 
-    /// The key of an object that the state names.
-    pub(crate) fn key(&self, state: &State, id: ObjectId) -> Option<Key> {
+    /// The key of an object that the state names for rows of a topic.
+    pub(crate) fn key(&self, state: &State, topic: TopicId, id: ObjectId) -> Option<Key> {
         let key = match id {
             ObjectId::Commit(number) => layout::commit_key(self.identity.cell, state.place_of(number)?),
             ObjectId::Segment(id) => layout::segment_key(self.identity.cell, id),
+            ObjectId::Table(id) => layout::table_file_key(&state.topic(topic)?.name.table_name(), id),
         };
         Some(Key::new(key).expect("keys of the layout are valid"))
     }
@@ -130,26 +141,31 @@ impl Objects {
                 self.store.get_suffix(key, length).await.map_err(store_error)?
             };
             let size_bytes = suffix.object_size_bytes;
-            let parsed = Footer::parse(&suffix.bytes, size_bytes).map_err(|error| damaged(key, &error))?;
-            match parsed {
-                Parsed::NeedsSuffix(needed) if needed > length => length = needed,
-                Parsed::NeedsSuffix(needed) => {
+            match Content::parse(id, &suffix.bytes, size_bytes).map_err(|error| damaged(key, &error))? {
+                Err(needed) if needed > length => length = needed,
+                Err(needed) => {
                     let what = format!("its footer asks for {needed} of {size_bytes} bytes");
                     return Err(ObjectError::Damaged { key: key.to_string(), what });
                 }
-                Parsed::Whole(footer) => {
-                    if !self.is(&footer, id) {
+                Ok(content) => {
+                    if !self.is(&content, id) {
                         let what = "it is another object than its key says".to_owned();
                         return Err(ObjectError::Damaged { key: key.to_string(), what });
                     }
                     let whole = (suffix.bytes.len() as u64 == size_bytes).then_some(suffix.bytes);
-                    return Ok(Opened { id, key: key.clone(), size_bytes, footer, whole });
+                    return Ok(Opened { id, key: key.clone(), size_bytes, content, whole });
                 }
             }
         }
     }
 
-    fn is(&self, footer: &Footer, id: ObjectId) -> bool {
+    fn is(&self, content: &Content, id: ObjectId) -> bool {
+        let footer = match content {
+            Content::Log(footer) => footer,
+            Content::Table(table) => {
+                return table.identity == self.identity && ObjectId::Table(table.name.id) == id;
+            }
+        };
         footer.identity == self.identity
             && match (&footer.kind, id) {
                 (Kind::Commit(commit), ObjectId::Commit(number)) => commit.number == number,
@@ -192,10 +208,64 @@ impl Objects {
     }
 }
 
+impl Content {
+    /// The footer of an object, or how many of its last bytes are needed.
+    fn parse(id: ObjectId, suffix: &Bytes, size_bytes: u64) -> Result<Result<Self, u64>, FormatError> {
+        Ok(match id {
+            ObjectId::Commit(_) | ObjectId::Segment(_) => match Footer::parse(suffix, size_bytes)? {
+                Parsed::Whole(footer) => Ok(Self::Log(footer)),
+                Parsed::NeedsSuffix(needed) => Err(needed),
+            },
+            ObjectId::Table(_) => match TableFooter::parse(suffix, size_bytes)? {
+                ParsedTable::Whole(footer) => Ok(Self::Table(Box::new(footer))),
+                ParsedTable::NeedsSuffix(needed) => Err(needed),
+            },
+        })
+    }
+}
+
 impl Opened {
-    /// Its footer.
-    pub(crate) fn footer(&self) -> &Footer {
-        &self.footer
+    /// The byte ranges that rows need.
+    ///
+    /// # Errors
+    /// [`FormatError`] if the object has no such rows.
+    pub(crate) fn ranges(&self, rows: Range<u64>) -> Result<Vec<Range<u64>>, FormatError> {
+        match &self.content {
+            Content::Log(footer) => footer.ranges(rows),
+            Content::Table(footer) => footer.ranges(rows),
+        }
+    }
+
+    /// The rows of a piece.
+    ///
+    /// # Errors
+    /// [`FormatError`] if they are damaged, or not those that the piece says.
+    pub(crate) fn rows(&self, piece: &Piece, parts: &[(u64, Bytes)]) -> Result<RowSet, FormatError> {
+        let rows = piece.first_row..piece.first_row + piece.rows;
+        let footer = match &self.content {
+            Content::Log(footer) => return footer.read(rows, parts),
+            Content::Table(footer) => footer,
+        };
+        let read = footer.read(rows, parts)?;
+        let other = |what: &str| FormatError::Malformed { what: format!("it has rows of another {what}") };
+        if footer.name.topic_id != piece.key.topic {
+            return Err(other("topic"));
+        }
+        if read.partitions.iter().any(|partition| *partition != piece.key.partition) {
+            return Err(other("partition"));
+        }
+        let offsets = (piece.base_offset.get()..).map(Offset::new);
+        if read.offsets.iter().zip(offsets).any(|(found, expected)| *found != expected) {
+            return Err(other("offset"));
+        }
+        Ok(read.rows)
+    }
+
+    fn footer_cost_bytes(&self) -> usize {
+        match &self.content {
+            Content::Log(_) => FOOTER_COST_BYTES,
+            Content::Table(footer) => footer.memory_bytes(),
+        }
     }
 
     /// What the format has to say about its bytes.

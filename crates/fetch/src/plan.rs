@@ -15,6 +15,8 @@ const PIECES_MAX: usize = 128;
 /// Consecutive rows of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Piece {
+    /// The partition.
+    pub(crate) key: PartitionKey,
     /// The object that holds them.
     pub(crate) object: ObjectId,
     /// Index of the first row in the object.
@@ -35,7 +37,7 @@ impl Piece {
 }
 
 /// The piece of a run that holds `offset`, or the first one if the run begins later; about `batch_bytes` large.
-fn piece_at(base: Offset, run: &Run, offset: Offset, batch_bytes: u64) -> Piece {
+fn piece_at(key: PartitionKey, base: Offset, run: &Run, offset: Offset, batch_bytes: u64) -> Piece {
     let run_bytes = run.bytes + run.rows * RECORD_OVERHEAD_BYTES;
     let rows_each = (u128::from(batch_bytes) * u128::from(run.rows) / u128::from(run_bytes.max(1))) as u64;
     let rows_each = rows_each.clamp(1, run.rows);
@@ -43,6 +45,7 @@ fn piece_at(base: Offset, run: &Run, offset: Offset, batch_bytes: u64) -> Piece 
     let rows = rows_each.min(run.rows - before);
     let share = (u128::from(run_bytes) * u128::from(rows) / u128::from(run.rows)) as u64;
     Piece {
+        key,
         object: run.object,
         first_row: run.first_row + before,
         rows,
@@ -65,7 +68,7 @@ pub(crate) fn pieces(
         let end = Offset::new(base.get() + run.rows);
         let mut at = offsets.start.max(base);
         while at < end {
-            let piece = piece_at(base, &run, at, batch_bytes);
+            let piece = piece_at(key, base, &run, at, batch_bytes);
             bytes += piece.bytes;
             let enough = !pieces.is_empty() && bytes > bytes_max;
             if at >= offsets.end || enough || pieces.len() == PIECES_MAX {

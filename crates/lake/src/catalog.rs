@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, Uri};
+use lakebed_store::{ListError, ReadError};
 use serde_json::{Value, json};
 
 use crate::shown::TableName;
@@ -88,6 +89,32 @@ pub enum CatalogError {
     /// Something is damaged, or a bug.
     #[error("{0}")]
     Broken(String),
+}
+
+impl From<ReadError> for CatalogError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound { .. } | ReadError::OutOfRange { .. } => Self::Broken(told(&error)),
+            _ => Self::Unavailable(told(&error)),
+        }
+    }
+}
+
+impl From<ListError> for CatalogError {
+    fn from(error: ListError) -> Self {
+        Self::Unavailable(told(&error))
+    }
+}
+
+/// An error with its causes, in one line.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// Settings of a [`Catalog`].

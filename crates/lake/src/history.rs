@@ -91,11 +91,12 @@ async fn read(store: &Store, shown: &Shown, version: TableVersion) -> Result<Opt
     let current = metadata.current().ok_or_else(|| damaged("it names no snapshot of its own"))?;
     let list = get(store, &key_of(shown, &current.manifest_list)?).await?;
     let files = manifest_list::decode(&list).map_err(damaged)?;
-    let reads = files.into_iter().map(async |file| {
+    let read = |file: manifest_list::ManifestFile| async move {
         let bytes = get(store, &key_of(shown, &file.path)?).await?;
         let entries = manifest::decode(file.by, &bytes).map_err(damaged)?;
         Ok::<Manifest, Unusable>(Manifest { file, entries: entries.into() })
-    });
+    };
+    let reads: Vec<_> = files.into_iter().map(read).collect();
     let manifests = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
     Ok(Some(Published { version, metadata, manifests }))
 }

@@ -23,7 +23,6 @@ mod publish;
 mod refresh;
 mod schema;
 mod shown;
-mod stored;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -36,5 +35,4 @@ pub use next::BuildError;
 pub use publish::{Options, Outcome, Publication, PublishError, Publisher};
 pub use refresh::{GivenUp, Refreshes};
 pub use shown::{Invalid, PartitionBy, Shown, ShownFile, TableName, TableVersion, ValueFormat, readers_root};
-pub use stored::StoredTables;
 pub use sweep::{SweepError, due};

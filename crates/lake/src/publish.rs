@@ -172,7 +172,8 @@ impl Publisher {
         let (given, expiry) = (shown.clone(), self.options.expiry.clone());
         let built =
             self.options.offload.run(move || next::build(&given, previous.as_deref(), arrived, &expiry)).await?;
-        let manifests = built.manifests.iter().map(async |(key, bytes)| self.create(key, bytes).await);
+        // SUBTLE: collected, for the futures of a closure that borrows are not known to be `Send`.
+        let manifests: Vec<_> = built.manifests.iter().map(|(key, bytes)| self.create(key, bytes)).collect();
         stream::iter(manifests).buffered(READS_MAX).try_collect::<Vec<()>>().await?;
         self.create(&built.list.0, &built.list.1).await?;
         let (metadata_key, metadata) = built.metadata;
@@ -279,10 +280,12 @@ impl Publisher {
 
     /// Reads the footers of files.
     async fn describe(&self, shown: &Shown, files: &[ShownFile]) -> Result<Vec<DataFile>, PublishError> {
-        let reads = files.iter().map(async |file| {
+        let read = |file| async move {
             let described = describe(&self.store, file, shown.uri(&file.key), shown.partition_by).await?;
             described.map_err(|source| PublishError::File { key: file.key.clone(), source })
-        });
+        };
+        // SUBTLE: collected, for the futures of a closure that borrows are not known to be `Send`.
+        let reads: Vec<_> = files.iter().map(read).collect();
         stream::iter(reads).buffered(READS_MAX).try_collect().await
     }
 

@@ -130,10 +130,11 @@ impl Standing {
 
 /// The names of the manifests of some lists.
 async fn manifests_of(store: &Store, lists: impl Iterator<Item = &Key>) -> Result<BTreeSet<String>, SweepError> {
-    let reads = lists.map(async |key| {
-        let bytes = store.get(key).await?;
+    let read = |key: Key| async move {
+        let bytes = store.get(&key).await?;
         manifest_list::decode(&bytes).map_err(|source| SweepError::ManifestList { key: key.clone(), source })
-    });
+    };
+    let reads: Vec<_> = lists.cloned().map(read).collect();
     let read: Vec<Vec<manifest_list::ManifestFile>> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
     Ok(read.into_iter().flatten().map(|manifest| name_of(&manifest.path).to_owned()).collect())
 }

@@ -9,7 +9,7 @@ use crate::group::{CommitOffsets, DeleteOffsets, GroupId, StartGeneration};
 use crate::hash::RowsHash;
 use crate::ids::{
     CommitNumber, Directory, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex, PartitionKey, Place,
-    ProducerEpoch, ProducerId, SegmentId, Sequence, TopicId,
+    ProducerEpoch, ProducerId, SegmentId, Sequence, TableFileId, TopicId,
 };
 use crate::topic::TopicName;
 
@@ -69,6 +69,15 @@ pub enum Entry {
     Flush(Flush),
     /// Runs were re-homed into a larger segment.
     Merge(Merge),
+    /// Rows of a topic were re-homed into table files.
+    Compact(Compaction),
+    /// A version of a topic's table can be seen by readers.
+    PublishTable {
+        /// The topic.
+        topic: TopicId,
+        /// The version; all before it are published too, or never will be.
+        version: u32,
+    },
     /// Records below an offset are gone.
     MoveLogStart {
         /// The partition.
@@ -278,6 +287,24 @@ pub struct MergedRun {
     pub first_row: u64,
     /// Hash of its rows, computed from the rows that were written.
     pub hash: RowsHash,
+}
+
+/// Table files in place of runs, and a new version of the topic's table, which has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compaction {
+    /// The topic.
+    pub topic: TopicId,
+    /// At least one, but for the first version of a table, which may show nothing.
+    pub files: Vec<CompactedFile>,
+}
+
+/// A table file that takes the place of runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactedFile {
+    /// Its id.
+    pub id: TableFileId,
+    /// Those of the topic, ascending by partition and offset, in the order of the rows; they fill the file.
+    pub runs: Vec<MergedRun>,
 }
 
 impl PartitionKey {

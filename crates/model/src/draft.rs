@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::commit::{BatchFacts, Commit, Entry, Flush, FlushBody, FlushRun, Merge, Takeover};
+use crate::commit::{BatchFacts, Commit, Compaction, Entry, Flush, FlushBody, FlushRun, Merge, Takeover};
 use crate::group::{CommitOffsets, DeleteOffsets, GroupId, StartGeneration};
 use crate::ids::{
     CommitNumber, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionKey, Place, SegmentId, TopicId,
@@ -79,6 +79,15 @@ pub enum Change {
     },
     /// Swap runs for those of a merged segment.
     Merge(Merge),
+    /// Swap runs for table files.
+    Compact(Compaction),
+    /// Say that a version of a table is published.
+    PublishTable {
+        /// The topic.
+        topic: TopicId,
+        /// The version.
+        version: u32,
+    },
     /// Move a partition's log start.
     MoveLogStart {
         /// The partition.
@@ -231,7 +240,7 @@ impl Draft {
         assert!(owned, "{writer} does not own {}", self.state.place.directory);
         let commit =
             Commit { number: self.state.number, place: self.state.place, writer, time_ms, entries: self.entries };
-        self.state.advance(writer, &commit.entries);
+        self.state.advance(writer, &commit.entries, time_ms);
         (commit, self.state)
     }
 
@@ -295,6 +304,8 @@ impl Change {
             Self::AddPartitions { id, partitions } => Entry::AddPartitions { id, partitions },
             Self::DeleteTopic { id } => Entry::DeleteTopic { id },
             Self::Merge(merge) => Entry::Merge(merge),
+            Self::Compact(compaction) => Entry::Compact(compaction),
+            Self::PublishTable { topic, version } => Entry::PublishTable { topic, version },
             Self::MoveLogStart { partition, offset } => Entry::MoveLogStart { partition, offset },
             Self::StartGeneration(start) => Entry::StartGeneration(start),
             Self::CommitOffsets(commit) => Entry::CommitOffsets(commit),

@@ -177,6 +177,17 @@ ulid_id!(
     SegmentId
 );
 
+ulid_id!(
+    /// Names a table file: a Parquet file of one topic under `tables/`. Minted as segments are, so that one reclaim boundary judges both.
+    TableFileId
+);
+
+impl From<TableFileId> for SegmentId {
+    fn from(id: TableFileId) -> Self {
+        Self(id.0)
+    }
+}
+
 impl From<FlushId> for SegmentId {
     fn from(id: FlushId) -> Self {
         Self(id.0)

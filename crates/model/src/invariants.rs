@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::group::{GROUPS_BYTES_MAX, OFFSET_METADATA_BYTES_MAX, PROTOCOL_TYPE_BYTES_MAX};
-use crate::ids::{CommitNumber, Generation, Offset, PartitionKey, SegmentId};
+use crate::ids::{CommitNumber, Generation, Offset, PartitionKey, SegmentId, TableFileId, TopicId};
 use crate::producer::{NUMBERS_MAX, Producer, RECENT_BATCHES, RecentBatch};
 use crate::state::{FEATURE_LEVEL_MAX, Object, ObjectId, PRODUCERS_MAX, PRODUCERS_PER_PARTITION_MAX, State};
+use crate::table::TABLE_VERSION_MAX;
 
 /// Debug builds check a state of at most this many parts after every commit, and a larger one now and then.
 const CHECK_ALWAYS_BELOW: usize = 256;
@@ -41,7 +42,8 @@ impl State {
         self.directories_lead_to_the_place()?;
         self.memories_are_bounded()?;
         self.producers_are_bounded()?;
-        self.groups_are_counted()
+        self.groups_are_counted()?;
+        self.tables_have_versions()
     }
 
     pub(crate) fn debug_check(&self) {
@@ -100,6 +102,7 @@ impl State {
         let folded = |id: &ObjectId| match id {
             ObjectId::Commit(number) => *number < self.number,
             ObjectId::Segment(segment) => *segment <= self.highest,
+            ObjectId::Table(file) => SegmentId::from(*file) <= self.highest,
         };
         match self.objects.keys().find(|id| !folded(id)) {
             Some(id) => broken(NAME, format!("{id:?} is not folded yet")),
@@ -176,6 +179,30 @@ impl State {
         }
         if bytes != self.groups.bytes || bytes > GROUPS_BYTES_MAX || !self.groups.by_topic.iter().eq(by_topic.iter()) {
             return broken(NAME, format!("{} bytes are counted, {bytes} are there", self.groups.bytes));
+        }
+        Ok(())
+    }
+
+    /// A topic whose runs name a table file has a version of its table, which is above 0 and not below what is published; a table file
+    /// belongs to one topic.
+    fn tables_have_versions(&self) -> Result<(), Violation> {
+        const NAME: &str = "8 (tables have versions)";
+        let mut owners: BTreeMap<TableFileId, TopicId> = BTreeMap::new();
+        for (key, base, run) in self.runs() {
+            let ObjectId::Table(file) = run.object else { continue };
+            if self.table(key.topic).is_none() || *owners.entry(file).or_insert(key.topic) != key.topic {
+                return broken(NAME, format!("table file {file} of {key} at {base}"));
+            }
+        }
+        for (topic, table) in self.tables() {
+            let counted = (1..=TABLE_VERSION_MAX).contains(&table.version) && table.published <= table.version;
+            let counted = counted && table.commit < self.number;
+            if self.topic(topic).is_none() || !counted {
+                return broken(NAME, format!("{table:?} of topic {topic}"));
+            }
+        }
+        if self.table_version_gone() > TABLE_VERSION_MAX {
+            return broken(NAME, format!("version {} of a table", self.table_version_gone()));
         }
         Ok(())
     }

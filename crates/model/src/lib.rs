@@ -18,21 +18,23 @@ pub mod mint;
 pub mod producer;
 pub mod snapshot;
 pub mod state;
+pub mod table;
 pub mod topic;
 
 pub use commit::{
-    BatchFacts, BatchRefusal, Commit, Entry, Flush, FlushBody, FlushRun, Merge, MergedRun, Outcome, ProducerStamp,
-    Takeover, TimestampRange,
+    BatchFacts, BatchRefusal, Commit, CompactedFile, Compaction, Entry, Flush, FlushBody, FlushRun, Merge, MergedRun,
+    Outcome, ProducerStamp, Takeover, TimestampRange,
 };
 pub use draft::{Change, Changed, Draft, FlushProposal, ProposedRun};
 pub use group::{CommitOffsets, CommittedOffset, DeleteOffsets, Group, GroupId, GroupKind, StartGeneration};
 pub use hash::RowsHash;
 pub use ids::{
     Cell, CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex,
-    PartitionKey, Place, ProducerEpoch, ProducerId, SegmentId, Sequence, TopicId,
+    PartitionKey, Place, ProducerEpoch, ProducerId, SegmentId, Sequence, TableFileId, TopicId,
 };
 pub use mint::Mint;
 pub use snapshot::Snapshot;
 pub use state::PRODUCER_IDS_AT_ONCE_MAX;
 pub use state::{ApplyError, FlushOutcome, ObjectId, Partition, Refusal, Run, State, TopicsAt};
+pub use table::Table;
 pub use topic::{Topic, TopicName};

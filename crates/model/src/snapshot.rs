@@ -13,7 +13,9 @@ use crate::ids::{
 use crate::invariants::Violation;
 use crate::producer::Producer;
 use crate::state::groups::Groups;
+use crate::state::tables::Versions;
 use crate::state::{FlushOutcome, Object, ObjectId, Partition, Run, RunOutcomes, State};
+use crate::table::Table;
 use crate::topic::Topic;
 
 /// A state as plain lists. Everything that can be derived (names, live objects) is left out.
@@ -45,6 +47,10 @@ pub struct Snapshot {
     pub generation_gone: Generation,
     /// Groups by id.
     pub groups: Vec<(GroupId, Group)>,
+    /// The highest version of any table whose topic was deleted.
+    pub table_version_gone: u32,
+    /// Tables by topic.
+    pub tables: Vec<(TopicId, Table)>,
 }
 
 /// One partition of a snapshot.
@@ -86,6 +92,8 @@ impl State {
             partitions: partitions.collect(),
             generation_gone: self.generation_gone(),
             groups: self.groups().map(|(id, group)| (id.clone(), group.clone())).collect(),
+            table_version_gone: self.table_version_gone(),
+            tables: self.tables().collect(),
         }
     }
 
@@ -114,6 +122,7 @@ impl State {
             flushes: OrdMap::new(),
             outcomes: 0,
             groups: Groups::new(),
+            versions: Versions { by_topic: snapshot.tables.into_iter().collect(), gone: snapshot.table_version_gone },
         };
         for (id, topic) in snapshot.topics {
             state.names.insert(topic.name.clone(), id);

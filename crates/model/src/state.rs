@@ -13,7 +13,7 @@ use crate::group::GroupId;
 use crate::hash::RowsHash;
 use crate::ids::{
     CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex, PartitionKey,
-    Place, ProducerId, SegmentId, TopicId,
+    Place, ProducerId, SegmentId, TableFileId, TopicId,
 };
 use crate::producer::Producer;
 use crate::topic::{PARTITIONS_MAX, Topic, TopicName};
@@ -21,7 +21,9 @@ use crate::topic::{PARTITIONS_MAX, Topic, TopicName};
 mod append;
 pub(crate) mod groups;
 mod merge;
+mod naming;
 mod producers;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 mod topics_at;
@@ -40,6 +42,8 @@ pub enum ObjectId {
     Commit(CommitNumber),
     /// An object under `segments/`.
     Segment(SegmentId),
+    /// A table file of the run's topic.
+    Table(TableFileId),
 }
 
 /// Consecutive rows of one partition inside one object.
@@ -203,6 +207,23 @@ pub enum Refusal {
         /// The segment.
         segment: SegmentId,
     },
+    /// The table file is in use already.
+    #[error("table file {file} is already part of the log")]
+    TableFileKnown {
+        /// The file.
+        file: TableFileId,
+    },
+    /// A version of a table that was never allotted.
+    #[error("version {version} of the table of topic {topic} was never allotted")]
+    TableVersionUnknown {
+        /// The topic.
+        topic: TopicId,
+        /// What was named.
+        version: u32,
+    },
+    /// No version is left for a change of a table.
+    #[error("the tables of the cell have no versions left")]
+    TableVersionsExhausted,
     /// A merged run does not take the place of whole runs: another change came first.
     #[error("the runs of {partition} at {base_offset} are no longer what was merged")]
     MergeStale {
@@ -358,6 +379,7 @@ pub struct State {
     /// What the remembered flushes count together.
     pub(crate) outcomes: usize,
     pub(crate) groups: groups::Groups,
+    pub(crate) versions: tables::Versions,
 }
 
 impl State {
@@ -383,6 +405,7 @@ impl State {
             flushes: OrdMap::new(),
             outcomes: 0,
             groups: groups::Groups::new(),
+            versions: tables::Versions::default(),
         }
     }
 
@@ -396,7 +419,7 @@ impl State {
         for (index, entry) in commit.entries.iter().enumerate() {
             next.verify_entry(commit.number, index, entry)?;
         }
-        next.advance(commit.writer, &commit.entries);
+        next.advance(commit.writer, &commit.entries, commit.time_ms);
         *self = next;
         self.debug_check();
         Ok(())
@@ -455,6 +478,8 @@ impl State {
             Entry::DeleteTopic { id } => self.delete_topic(*id),
             Entry::Flush(_) => Err(Refusal::Malformed { what: "a flush is appended, not performed" }),
             Entry::Merge(merge) => self.merge(merge),
+            Entry::Compact(compaction) => self.compact(compaction),
+            Entry::PublishTable { topic, version } => self.publish_table(*topic, *version),
             Entry::MoveLogStart { partition, offset } => self.move_log_start(*partition, *offset),
             Entry::StartGeneration(start) => self.start_generation(start),
             Entry::CommitOffsets(commit) => self.commit_offsets(commit),
@@ -470,7 +495,8 @@ impl State {
     }
 
     /// Counts the commit and moves to the next place.
-    pub(crate) fn advance(&mut self, writer: Nonce, entries: &[Entry]) {
+    pub(crate) fn advance(&mut self, writer: Nonce, entries: &[Entry], time_ms: i64) {
+        self.date_tables(entries, time_ms);
         self.number = self.number.next();
         if let [Entry::Takeover(takeover)] = entries {
             self.place = Place { directory: takeover.next, index: 0 };
@@ -549,10 +575,11 @@ impl State {
         self.names.remove(&topic.name);
         self.tables.remove(&topic.name.table_name());
         self.drop_offsets_of(id);
+        self.drop_table(id);
         for index in 0..topic.partitions {
             let key = PartitionKey::new(id, PartitionIndex::new(index));
             self.partitions.remove(&key);
-            self.drop_runs(key, Offset::new(u64::MAX));
+            let _gone = self.drop_runs(key, Offset::new(u64::MAX));
             self.forget_producers_of(key);
         }
         Ok(())
@@ -565,20 +592,8 @@ impl State {
             return Err(Refusal::LogStartOutOfRange { partition: key, offset, log_start, high_watermark });
         }
         partition.log_start = offset;
-        self.drop_runs(key, offset);
-        Ok(())
-    }
-
-    /// Drops the runs of a partition that end at or below `end`.
-    fn drop_runs(&mut self, key: PartitionKey, end: Offset) {
-        let gone: Vec<(Offset, Run)> = self
-            .runs_of(key)
-            .take_while(|(base, run)| base.checked_add(run.rows).is_some_and(|run_end| run_end <= end))
-            .collect();
-        for (base, run) in gone {
-            self.runs.remove(&(key, base));
-            self.unname(&run);
-        }
+        let of_table = |run: &Run| matches!(run.object, ObjectId::Table(_));
+        if self.drop_runs(key, offset).iter().any(of_table) { self.change_table(key.topic) } else { Ok(()) }
     }
 
     fn move_reclaim_boundary(&mut self, id: SegmentId) -> Result<(), Refusal> {
@@ -597,23 +612,6 @@ impl State {
     pub(crate) fn remember(&mut self, id: FlushId, outcome: Arc<FlushOutcome>) {
         self.outcomes += outcome.count();
         self.flushes.insert(id, outcome);
-    }
-
-    pub(crate) fn name(&mut self, run: &Run) {
-        let mut object = self.objects.get(&run.object).copied().unwrap_or_default();
-        object.count(run);
-        self.objects.insert(run.object, object);
-    }
-
-    pub(crate) fn unname(&mut self, run: &Run) {
-        let mut object = *self.objects.get(&run.object).expect("invariant 2: the object of a run is known");
-        object.live_runs -= 1;
-        object.live_bytes -= run.bytes;
-        if object.live_runs == 0 {
-            self.objects.remove(&run.object);
-        } else {
-            self.objects.insert(run.object, object);
-        }
     }
 }
 
@@ -737,7 +735,7 @@ impl State {
         self.runs.len()
     }
 
-    /// The objects whose rows are named, in order: commits by number, then segments by id.
+    /// The objects whose rows are named, in order: commits by number, then segments and table files by id.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectId, Object)> {
         self.objects.iter().map(|(id, object)| (*id, *object))
     }

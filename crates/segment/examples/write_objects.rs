@@ -13,5 +13,5 @@ fn main() -> std::io::Result<()> {
     for (name, bytes) in samples::files() {
         std::fs::write(directory.join(name), bytes)?;
     }
-    Ok(())
+    std::fs::write(directory.join("table.parquet"), samples::table_file())
 }

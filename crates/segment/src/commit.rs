@@ -39,7 +39,7 @@ pub(crate) const KIND_SEGMENT: &str = "segment";
 /// `lakebed.footer` is 16 digits, a dash and 8 digits.
 pub(crate) const SEAL_BYTES: usize = 16 + 1 + DIGITS;
 
-const CREATED_BY: &str = "lakebed version 1.0.0";
+pub(crate) const CREATED_BY: &str = "lakebed version 1.0.0";
 /// The version of Parquet whose features are used; data page v1 belongs to 1.
 const PARQUET_VERSION: i32 = 1;
 const UNCOMPRESSED: i32 = 0;
@@ -119,12 +119,20 @@ fn finish(identity: &Identity, body: Body, kind: &str, content: (&str, &str), wr
         file.text(6, CREATED_BY);
     });
     let length = u32::try_from(out.len() - start).expect("a footer is far below 4 GiB");
-    let digits = start + seal_position(&out[start..]) + SEAL_BYTES - DIGITS;
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(MAGIC);
+    write_seal(&mut out, pages_end);
+    out
+}
+
+/// Puts the checksum of all that stands behind the pages into `lakebed.footer`, whose digits were written as zeros.
+pub(crate) fn write_seal(out: &mut [u8], pages_end: usize) {
+    let end = out.len() - 4 - MAGIC.len();
+    let length: [u8; 4] = out[end..end + 4].try_into().expect("four bytes");
+    let start = end - u32::from_le_bytes(length) as usize;
+    let digits = start + seal_position(&out[start..end]) + SEAL_BYTES - DIGITS;
     let checksum = format!("{:08x}", crc32c(&out[pages_end..]));
     out[digits..digits + DIGITS].copy_from_slice(checksum.as_bytes());
-    out
 }
 
 /// Where the value of `lakebed.footer` begins in metadata that was written just now.

@@ -96,43 +96,16 @@ impl Footer {
     /// # Errors
     /// [`FormatError::Newer`] if the object is of a newer format; others if it is not ours or damaged.
     pub fn parse(suffix: &Bytes, object_bytes: u64) -> Result<Parsed, FormatError> {
-        if object_bytes < OBJECT_BYTES_MIN || suffix.len() as u64 > object_bytes {
-            return Err(malformed(format!("an object of {object_bytes} bytes, of which {} are given", suffix.len())));
-        }
-        let Some(tail_start) = suffix.len().checked_sub(TAIL_BYTES) else {
-            return Ok(Parsed::NeedsSuffix(OBJECT_BYTES_MIN));
+        let metadata = match metadata_range(suffix, object_bytes)? {
+            Ok(metadata) => metadata,
+            Err(needed) => return Ok(Parsed::NeedsSuffix(needed)),
         };
-        let (length, magic) = suffix[tail_start..].split_at(4);
-        if magic != MAGIC {
-            return Err(malformed("it does not end as Parquet does"));
-        }
-        let length = u64::from(u32::from_le_bytes(length.try_into().expect("four bytes were split off")));
-        let needed = length + TAIL_BYTES as u64;
-        if needed + MAGIC.len() as u64 > object_bytes {
-            return Err(malformed(format!("a footer of {length} bytes in an object of {object_bytes}")));
-        }
-        if needed > suffix.len() as u64 {
-            return Ok(Parsed::NeedsSuffix(needed));
-        }
-        let metadata_start = suffix.len() - needed as usize;
-        let words = Words::find(&suffix[metadata_start..tail_start])?;
+        let words = Words::find(&suffix[metadata.clone()])?;
         check_format(words.format)?;
-        let suffix_start = object_bytes - suffix.len() as u64;
-        let (seal, position) = words.seal.ok_or_else(|| malformed("no lakebed.footer"))?;
-        let (pages_end, expected) = parse_seal(seal)?;
-        if pages_end < MAGIC.len() as u64 || pages_end > suffix_start + metadata_start as u64 {
-            return Err(malformed(format!("pages end at {pages_end}")));
+        match open_seal(suffix, object_bytes, metadata.start, words.seal)? {
+            Ok(pages_end) => words.believe(pages_end).map(Parsed::Whole),
+            Err(needed) => Ok(Parsed::NeedsSuffix(needed)),
         }
-        let Some(start) = pages_end.checked_sub(suffix_start) else {
-            return Ok(Parsed::NeedsSuffix(object_bytes - pages_end));
-        };
-        let covered = &suffix[start as usize..];
-        let digits = metadata_start - start as usize + position + SEAL_BYTES - DIGITS;
-        let found = crc32c_with_zeros(covered, digits..digits + DIGITS);
-        if found != expected {
-            return Err(FormatError::Checksum { what: "the footer".to_owned(), expected, found });
-        }
-        words.believe(pages_end).map(Parsed::Whole)
     }
 
     /// The byte ranges of the object that rows `rows` need, ascending; ranges that touch are one.
@@ -231,7 +204,56 @@ impl<'a> Words<'a> {
     }
 }
 
-fn check_format(format: Option<&[u8]>) -> Result<(), FormatError> {
+/// Where Parquet's metadata is in the last bytes of an object; or how many of them are needed to tell.
+pub(crate) fn metadata_range(suffix: &Bytes, object_bytes: u64) -> Result<Result<Range<usize>, u64>, FormatError> {
+    if object_bytes < OBJECT_BYTES_MIN || suffix.len() as u64 > object_bytes {
+        return Err(malformed(format!("an object of {object_bytes} bytes, of which {} are given", suffix.len())));
+    }
+    let Some(tail_start) = suffix.len().checked_sub(TAIL_BYTES) else {
+        return Ok(Err(OBJECT_BYTES_MIN));
+    };
+    let (length, magic) = suffix[tail_start..].split_at(4);
+    if magic != MAGIC {
+        return Err(malformed("it does not end as Parquet does"));
+    }
+    let length = u64::from(u32::from_le_bytes(length.try_into().expect("four bytes were split off")));
+    let needed = length + TAIL_BYTES as u64;
+    if needed + MAGIC.len() as u64 > object_bytes {
+        return Err(malformed(format!("a footer of {length} bytes in an object of {object_bytes}")));
+    }
+    if needed > suffix.len() as u64 {
+        return Ok(Err(needed));
+    }
+    Ok(Ok(suffix.len() - needed as usize..tail_start))
+}
+
+/// Verifies all that stands behind the pages, given the value of `lakebed.footer` and where it begins in the metadata; gives where the pages
+/// end, or how many of the object's last bytes are needed.
+pub(crate) fn open_seal(
+    suffix: &Bytes,
+    object_bytes: u64,
+    metadata_start: usize,
+    seal: Option<(&[u8], usize)>,
+) -> Result<Result<u64, u64>, FormatError> {
+    let suffix_start = object_bytes - suffix.len() as u64;
+    let (seal, position) = seal.ok_or_else(|| malformed("no lakebed.footer"))?;
+    let (pages_end, expected) = parse_seal(seal)?;
+    if pages_end < MAGIC.len() as u64 || pages_end > suffix_start + metadata_start as u64 {
+        return Err(malformed(format!("pages end at {pages_end}")));
+    }
+    let Some(start) = pages_end.checked_sub(suffix_start) else {
+        return Ok(Err(object_bytes - pages_end));
+    };
+    let covered = &suffix[start as usize..];
+    let digits = metadata_start - start as usize + position + SEAL_BYTES - DIGITS;
+    let found = crc32c_with_zeros(covered, digits..digits + DIGITS);
+    if found != expected {
+        return Err(FormatError::Checksum { what: "the footer".to_owned(), expected, found });
+    }
+    Ok(Ok(pages_end))
+}
+
+pub(crate) fn check_format(format: Option<&[u8]>) -> Result<(), FormatError> {
     let format = text(format, key::FORMAT)?;
     match format.parse::<u32>() {
         Ok(FORMAT) => Ok(()),

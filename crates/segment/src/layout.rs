@@ -1,6 +1,6 @@
 //! The keys of the bucket, in both directions. A key that none of these functions would write is not parsed.
 
-use lakebed_model::{Cell, CommitNumber, Directory, Place, SegmentId};
+use lakebed_model::{Cell, CommitNumber, Directory, Place, SegmentId, TableFileId};
 
 /// The object that is created once: [`crate::root::Root`].
 pub const ROOT_KEY: &str = "lakebed.json";
@@ -56,6 +56,35 @@ pub fn parse_segment_key(cell: Cell, key: &str) -> Option<SegmentId> {
     (segment_key(cell, id) == key).then_some(id)
 }
 
+/// Everything of the tables of all topics.
+pub const TABLES_PREFIX: &str = "tables/";
+
+/// The only namespace of tables.
+pub const NAMESPACE: &str = "default";
+
+/// Where a table is; `table` is [`TopicName::table_name`](lakebed_model::TopicName::table_name).
+pub fn table_prefix(table: &str) -> String {
+    format!("{TABLES_PREFIX}{NAMESPACE}/{table}/")
+}
+
+/// The table files of a table.
+pub fn table_data_prefix(table: &str) -> String {
+    format!("{}data/", table_prefix(table))
+}
+
+/// The key of a table file.
+pub fn table_file_key(table: &str, id: TableFileId) -> String {
+    format!("{}{id}{PARQUET}", table_data_prefix(table))
+}
+
+/// The table and the id of a table file's key; `None` if it is none.
+pub fn parse_table_file_key(key: &str) -> Option<(&str, TableFileId)> {
+    let rest = key.strip_prefix(TABLES_PREFIX)?.strip_prefix(NAMESPACE)?.strip_prefix('/')?;
+    let (table, rest) = rest.split_once('/')?;
+    let id = rest.strip_prefix("data/")?.strip_suffix(PARQUET)?.parse().ok()?;
+    (!table.is_empty() && table_file_key(table, id) == key).then_some((table, id))
+}
+
 /// Every checkpoint of a cell.
 pub fn checkpoints_prefix(cell: Cell) -> String {
     format!("cells/{cell}/checkpoints/")
@@ -106,6 +135,22 @@ mod tests {
         assert_eq!(parse_segment_key(CELL, &segment_key(CELL, id)), Some(id));
         let key = checkpoint_key(CELL, CommitNumber::new(9), "base-1.json");
         assert_eq!(parse_checkpoint_key(CELL, &key), Some((CommitNumber::new(9), "base-1.json")));
+    }
+
+    #[test]
+    fn keys_of_table_files_are_public() {
+        let id: TableFileId = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
+        let key = table_file_key("orders", id);
+        assert_eq!(key, "tables/default/orders/data/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet");
+        assert_eq!(parse_table_file_key(&key), Some(("orders", id)));
+        for key in [
+            "tables/default/orders/metadata/v1.metadata.json",
+            "tables/default//data/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+            "tables/other/orders/data/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+            "tables/default/orders/data/01arz3ndektsv4rrffq69g5fav.parquet",
+        ] {
+            assert_eq!(parse_table_file_key(key), None, "{key}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! 2. Every byte that a reader uses is covered by a checksum that is verified before the byte is used.
 //! 3. What is read back is exactly what was written, or an error: never wrong rows, a panic, or an allocation that a few bytes claim.
 //!
-//! What it does not do: decide anything (crate `model`), move bytes (crate `store`), or write table files (crate `compact`).
+//! What it does not do: decide anything (crate `model`), move bytes (crate `store`), or decide what goes into which file (crate `compact`).
 
 pub mod batch;
 pub mod body;
@@ -19,6 +19,7 @@ pub mod root;
 pub mod row_hash;
 pub mod row_set;
 pub mod rows;
+pub mod table;
 pub mod verdict;
 
 mod checksum;

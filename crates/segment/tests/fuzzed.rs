@@ -99,6 +99,8 @@ fn no_batch_breaks_a_claim() {
 
 #[test]
 fn no_object_breaks_a_claim() {
-    let seeds = [seeds("tests/golden/v1", ".parquet"), seeds("../../fuzz/seeds/segment", ".parquet")].concat();
+    let mut seeds = [seeds("tests/golden/v1", ".parquet"), seeds("../../fuzz/seeds/segment", ".parquet")].concat();
+    // A table file is read by Parquet's own crate once its checksums have been verified; test `table` damages those.
+    seeds.retain(|(name, _)| name != "table.parquet");
     assert_claims(segment::check, &seeds);
 }

@@ -76,7 +76,7 @@ async fn behind_barrier(world: &World, broker: &Sequencer) -> Option<State> {
 }
 
 async fn read(world: &World, broker: &Sequencer, state: &State, (key, base, run): (PartitionKey, Offset, Run)) {
-    let Some(object) = object_key(&broker.log, state, &run) else {
+    let Some(object) = object_key(&broker.log, state, key.topic, &run) else {
         return world
             .trace
             .anomaly("missing-object", format!("{key} at {base} lies in {:?}, which has no place", run.object));

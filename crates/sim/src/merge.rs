@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lakebed_compact::{MergeError, Options, Plan, merge, plan};
+use lakebed_compact::{Options, Plan, RewriteError, merge, plan};
 use lakebed_model::{Refusal, State};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -54,15 +54,15 @@ fn choose(state: &State, rng: &mut StdRng) -> Option<Plan> {
 }
 
 /// A merge may fail for many reasons, but never because the rows differ, and only an old plan meets other objects.
-async fn judge(world: &World, broker: &Sequencer, error: &MergeError) {
+async fn judge(world: &World, broker: &Sequencer, error: &RewriteError) {
     world.trace.count("merges failed");
     match error {
-        MergeError::Stale(Refusal::MergeDiffers { .. } | Refusal::Malformed { .. })
-        | MergeError::Taken { .. }
-        | MergeError::Seal(_) => {
+        RewriteError::Stale(Refusal::MergeDiffers { .. } | Refusal::Malformed { .. })
+        | RewriteError::Taken { .. }
+        | RewriteError::Seal(_) => {
             world.trace.anomaly("merge-refused", format!("{error} by {:?}", broker.gate));
         }
-        MergeError::Damaged { object, .. } => {
+        RewriteError::Damaged { object, .. } => {
             let Ok(state) = broker.log.barrier().await else { return };
             if state.object(*object).is_some() {
                 world.trace.anomaly("missing-object", format!("{error}, behind a barrier of {:?}", broker.gate));

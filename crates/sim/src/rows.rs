@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lakebed_log::Log;
-use lakebed_model::{ObjectId, Run, State};
+use lakebed_model::{ObjectId, Run, State, TopicId};
 use lakebed_segment::footer::{Footer, Parsed};
 use lakebed_segment::layout;
 use lakebed_segment::row_set::RowSet;
@@ -23,11 +23,12 @@ pub(crate) enum RunError {
 }
 
 /// The key of the object that holds a run.
-pub(crate) fn object_key(log: &Log, state: &State, run: &Run) -> Option<Key> {
+pub(crate) fn object_key(log: &Log, state: &State, topic: TopicId, run: &Run) -> Option<Key> {
     let cell = log.identity().cell;
     let text = match run.object {
         ObjectId::Commit(number) => layout::commit_key(cell, state.place_of(number)?),
         ObjectId::Segment(id) => layout::segment_key(cell, id),
+        ObjectId::Table(id) => layout::table_file_key(&state.topic(topic)?.name.table_name(), id),
     };
     Some(Key::new(text).expect("keys of the layout are valid"))
 }

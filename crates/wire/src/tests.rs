@@ -13,7 +13,7 @@ fn the_descriptor_set_names_every_service_and_holds_its_imports() {
     let set = FileDescriptorSet::decode(crate::DESCRIPTOR_SET).expect("it was encoded by the build");
     let services: BTreeSet<&str> =
         set.file.iter().flat_map(|file| &file.service).map(|service| service.name()).collect();
-    assert_eq!(services, BTreeSet::from(["AdminService", "ConsumeService", "ProduceService"]));
+    assert_eq!(services, BTreeSet::from(["AdminService", "ConsumeService", "GroupService", "ProduceService"]));
     let files: BTreeSet<&str> = set.file.iter().map(|file| file.name()).collect();
     for import in set.file.iter().flat_map(|file| &file.dependency) {
         assert!(files.contains(import.as_str()), "{import} is imported but not in the set");

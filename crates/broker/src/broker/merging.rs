@@ -1,10 +1,10 @@
-//! Merging, and what the write path has to know of it.
+//! Merging and compaction, and what the write path has to know of merging.
 
-use lakebed_compact::Merger;
+use lakebed_compact::{Compactor, Merger};
 use lakebed_ingest::Ingest;
 
-/// Merges, and tells the write path when nothing is left to merge. Ends with the log.
-pub(super) async fn merge(merger: Merger, ingest: Ingest) {
+/// Merges and compacts, and tells the write path when nothing is left to merge. Ends with the log.
+pub(super) async fn merge(merger: Merger, compactor: Compactor, ingest: Ingest) {
     let mut exhausted = merger.exhausted();
     let telling = async {
         while exhausted.changed().await.is_ok() {
@@ -15,6 +15,7 @@ pub(super) async fn merge(merger: Merger, ingest: Ingest) {
     tokio::select! {
         biased;
         () = merger.run() => {}
+        () = compactor.run() => {}
         () = telling => {}
     }
 }
@@ -77,7 +78,8 @@ mod tests {
         let (ingest, mut committed) = Ingest::start(log.clone(), options);
         tokio::spawn(async move { while committed.recv().await.is_some() {} });
         let options = lakebed_compact::Options { runs_high: 4, ..Default::default() };
-        let merging = tokio::spawn(merge(Merger::new(log.clone(), store, options), ingest.clone()));
+        let compactor = Compactor::new(log.clone(), store.clone(), Default::default(), Default::default());
+        let merging = tokio::spawn(merge(Merger::new(log.clone(), store, options), compactor, ingest.clone()));
         // One run a partition: no merge makes them fewer.
         assert!(produce(&ingest, 1, 2).await.iter().chain(&produce(&ingest, 2, 6).await).all(Result::is_ok));
         assert_eq!(log.state().run_count(), 8);

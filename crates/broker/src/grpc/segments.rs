@@ -87,6 +87,7 @@ impl Services {
             .filter_map(|found| match found.run.object {
                 ObjectId::Segment(id) => Some(layout::segment_key(cell, id)),
                 ObjectId::Commit(number) => Some(layout::commit_key(cell, state.place_of(number)?)),
+                ObjectId::Table(id) => Some(layout::table_file_key(&topic.name.table_name(), id)),
             })
             .collect();
         if keys.len() != found.len() {

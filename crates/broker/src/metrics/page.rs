@@ -271,6 +271,15 @@ fn merging(samples: &mut Samples, rooms: &Rooms) {
     samples.count("merge_runs", &[], load(&counts.runs));
     samples.count("merge_written", &[], load(&counts.bytes));
     samples.level("merge_objects_set_aside", &[], load(&counts.set_aside) as f64);
+    let counts = rooms.compactor.counts();
+    samples.count("compaction_compactions", &[], load(&counts.compactions));
+    samples.count("compaction_failures", &[], load(&counts.failures));
+    samples.count("compaction_files", &[], load(&counts.files));
+    samples.count("compaction_read", &[], load(&counts.bytes_in));
+    samples.count("compaction_written", &[], load(&counts.bytes_out));
+    samples.level("compaction_backlog", &[], load(&counts.backlog_bytes) as f64);
+    samples.level("compaction_backlog_age", &[], load(&counts.backlog_age_ms) as f64 / 1e3);
+    samples.level("compaction_objects_set_aside", &[], load(&counts.set_aside) as f64);
 }
 
 fn groups(samples: &mut Samples, rooms: &Rooms) {
@@ -290,8 +299,10 @@ fn groups(samples: &mut Samples, rooms: &Rooms) {
 
 fn loops(samples: &mut Samples, rooms: &Rooms) {
     let (log, metrics) = (rooms.log.counts(), &rooms.metrics);
-    let all: [(&str, &AtomicI64); 6] = [
+    let compactions = rooms.compactor.counts();
+    let all: [(&str, &AtomicI64); 7] = [
         ("merge", &rooms.merges.success_at_ms),
+        ("compaction", &compactions.success_at_ms),
         ("checkpoint", &log.checkpoint_at_ms),
         ("reclaim", &log.reclaim_at_ms),
         ("probe", &metrics.probe_at_ms),

@@ -127,6 +127,14 @@ pub const METRICS: &[Described] = &[
     counter("merge_runs", None, &[], "Runs that merges replaced", "As merge_objects."),
     counter("merge_written", BYTES, &[], "Bytes of the objects that merges wrote", "What merging costs in bandwidth."),
     gauge("merge_objects_set_aside", None, &[], "Objects that merging leaves alone: damaged or unreadable ones", "Above 0: the log names them; restore the object or delete its topic."),
+    counter("compaction_compactions", None, &[], "Compactions that were committed: rows of a topic that went into table files, or small table files into larger ones", "None while compaction_backlog grows: see compaction_failures."),
+    counter("compaction_failures", None, &[], "Compactions that failed", "Growing: the log says why."),
+    counter("compaction_files", None, &[], "Table files that compactions wrote", "Many small ones are rewritten later: quiet topics make them."),
+    counter("compaction_read", BYTES, &[], "Bytes of keys, values and headers that compactions re-homed", "Divided by produced bytes it is how often a byte is rewritten."),
+    counter("compaction_written", BYTES, &[], "Bytes of the table files", "Divided by compaction_read it is what compression leaves."),
+    gauge("compaction_backlog", BYTES, &[], "Bytes of keys, values and headers that are in no table file yet", "Growing without end: compaction can't keep up, or fails."),
+    gauge("compaction_backlog_age", SECONDS, &[], "For how long the oldest of them have waited, as far as this process has seen", "Above an hour: compaction can't keep up, fails, or quiet topics are too many for its allowance."),
+    gauge("compaction_objects_set_aside", None, &[], "Damaged objects that compaction leaves alone", "Above 0: the log names them; restore the object or delete its topic."),
     gauge("kafka_consumer_groups", None, &[], "Consumer groups that have members or committed offsets", "Growing without end: clients draw group names at random; offsets_retention forgets them."),
     gauge("kafka_consumer_group_consumers", None, &[], "Members of consumer groups, of all groups together", "Falling at once: see what the members log."),
     gauge("kafka_consumer_group_memory", BYTES, &[], "Memory held by members and their subscriptions", "At its limit nobody more is taken in (COORDINATOR_NOT_AVAILABLE): more memory for the broker raises it."),
@@ -137,7 +145,7 @@ pub const METRICS: &[Described] = &[
     counter("kafka_consumer_group_offsets_committed", None, &[], "Offsets in those commits", "Divided by commits: how many partitions consumers have."),
     counter("kafka_consumer_group_log_writes", None, &[], "Writes to the log by groups, each with all that waited", "At most one a flush interval, and one for each rebalance that could not wait."),
     counter("kafka_consumer_group_expiries", None, &[], "How often something of a group without members was let expire", "As offsets_retention says."),
-    gauge("loop_last_success_timestamp", SECONDS, &["loop"], "When a background task last did what it is for, in seconds since 1970; 0 if not yet", "merge also counts when nothing is to be done. checkpoint and reclaim come after a thousand commits, offsets_expiry every ten minutes or a tenth of offsets_retention, probe when clients are connected and nothing is committed. Hours behind while commits go on: the log says why."),
+    gauge("loop_last_success_timestamp", SECONDS, &["loop"], "When a background task last did what it is for, in seconds since 1970; 0 if not yet", "merge and compaction also count when nothing is to be done. checkpoint and reclaim come after a thousand commits, offsets_expiry every ten minutes or a tenth of offsets_retention, probe when clients are connected and nothing is committed. Hours behind while commits go on: the log says why."),
 ];
 
 /// The reference page.

@@ -69,7 +69,7 @@ pub(super) fn best(state: &State, options: &Options, without: &BTreeSet<ObjectId
         }
     };
     for (partition, base, run) in state.runs() {
-        if without.contains(&run.object) {
+        if without.contains(&run.object) || matches!(run.object, ObjectId::Table(_)) {
             continue;
         }
         if run.bytes > options.bytes_max / 2 {

@@ -132,7 +132,7 @@ async fn another_object_in_the_place_of_a_merged_segment_is_told_as_the_bug_that
     let state = log.state();
     let all = Plan::whole(state.objects().map(|(id, _)| id).collect());
     let taken = merge(&log, &store, &state, &all).await;
-    assert!(matches!(&taken, Err(MergeError::Taken { key }) if key.contains("/segments/")), "{taken:?}");
+    assert!(matches!(&taken, Err(RewriteError::Taken { key }) if key.contains("/segments/")), "{taken:?}");
     takes.store(true, Ordering::Relaxed);
     let merger = Merger::new(log.clone(), store.clone(), options(4));
     assert!(merger.step().await);

@@ -3,7 +3,7 @@
 use super::{ObjectId, Refusal, Run, State};
 use crate::commit::{Merge, MergedRun, TimestampRange};
 use crate::hash::RowsHash;
-use crate::ids::{FlushId, Offset, PartitionKey, SegmentId};
+use crate::ids::{FlushId, Offset, PartitionKey};
 
 const TOO_MANY: Refusal = Refusal::Malformed { what: "a merge has more rows or bytes than can be counted" };
 
@@ -26,9 +26,16 @@ impl State {
         if merge.runs.is_empty() {
             return Err(Refusal::Malformed { what: "a merge without runs" });
         }
+        self.swap_all(ObjectId::Segment(segment), &merge.runs)?;
+        self.highest = self.highest.max(segment);
+        Ok(())
+    }
+
+    /// Puts the runs of a new object, which fill it, in the place of whole runs, and names it.
+    pub(super) fn swap_all(&mut self, object: ObjectId, runs: &[MergedRun]) -> Result<(), Refusal> {
         let (mut next_row, mut bytes) = (0_u64, 0_u64);
         let mut previous: Option<(PartitionKey, Offset)> = None;
-        for merged in &merge.runs {
+        for merged in runs {
             let begins = (merged.partition, merged.base_offset);
             if previous.is_some_and(|previous| previous >= begins) {
                 return Err(Refusal::Malformed { what: "the runs of a merge ascend by partition and offset" });
@@ -38,30 +45,23 @@ impl State {
                 return Err(Refusal::Malformed { what: "the runs of a merge lie one after another from row 0" });
             }
             next_row = next_row.checked_add(merged.rows).ok_or(TOO_MANY)?;
-            let run = self.swap(segment, merged)?;
+            let run = self.swap(object, merged)?;
             bytes = bytes.checked_add(run.bytes).ok_or(TOO_MANY)?;
             self.name(&run);
         }
-        self.highest = self.highest.max(segment);
         Ok(())
     }
 
     /// Puts one merged run in the place of what it merged, which is no longer named; returns it, to be named.
-    fn swap(&mut self, segment: SegmentId, merged: &MergedRun) -> Result<Run, Refusal> {
+    fn swap(&mut self, object: ObjectId, merged: &MergedRun) -> Result<Run, Refusal> {
         let key = merged.partition;
         let stale = || Refusal::MergeStale { partition: key, base_offset: merged.base_offset };
         let end = merged.base_offset.checked_add(merged.rows).ok_or_else(stale)?;
         let replaced: Vec<(Offset, Run)> =
             self.runs_from(key, merged.base_offset).take_while(|(base, _)| *base < end).collect();
         let mut expected = merged.base_offset;
-        let mut whole = Run {
-            rows: 0,
-            object: ObjectId::Segment(segment),
-            first_row: merged.first_row,
-            bytes: 0,
-            timestamps: None,
-            hash: RowsHash::EMPTY,
-        };
+        let mut whole =
+            Run { rows: 0, object, first_row: merged.first_row, bytes: 0, timestamps: None, hash: RowsHash::EMPTY };
         for (base, run) in &replaced {
             if *base != expected {
                 return Err(stale());
@@ -74,6 +74,10 @@ impl State {
         }
         if expected != end || replaced.is_empty() {
             return Err(stale());
+        }
+        let of_table = |run: &Run| matches!(run.object, ObjectId::Table(_));
+        if !of_table(&whole) && replaced.iter().any(|(_, run)| of_table(run)) {
+            return Err(Refusal::Malformed { what: "a merge takes no rows out of table files" });
         }
         if whole.hash != merged.hash {
             return Err(Refusal::MergeDiffers { partition: key, base_offset: merged.base_offset });

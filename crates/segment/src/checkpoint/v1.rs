@@ -10,8 +10,8 @@ use lakebed_model::snapshot::PartitionSnapshot;
 use lakebed_model::state::RunOutcomes;
 use lakebed_model::{
     CommitNumber, Directory, FeatureLevel, FlushId, Generation, Group, GroupId, Nonce, ObjectId, Offset, Partition,
-    PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot, Topic, TopicId,
-    TopicName,
+    PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot, Table,
+    TableFileId, Topic, TopicId, TopicName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ struct BaseV1 {
     flushes: Vec<FlushV1>,
     /// The highest generation of any group that was deleted.
     generation_gone: u32,
+    /// The highest version of any table whose topic was deleted.
+    table_version_gone: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,6 +50,10 @@ struct TopicV1 {
     name: String,
     partitions: u32,
     config: BTreeMap<String, String>,
+    /// Of its table: version, published version, the commit that allotted the version, and when that was written in milliseconds; absent if it
+    /// never had a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    table: Option<(u32, u32, u64, i64)>,
 }
 
 /// Topic, partition, outcomes.
@@ -76,12 +82,13 @@ struct PartitionV1 {
 /// Base offset, rows, object, first row, bytes, first and last timestamp in milliseconds, hash.
 type RunV1 = (u64, u64, ObjectV1, u64, u64, Option<i64>, Option<i64>, Hex);
 
-/// The number of a commit, or the id of a segment.
+/// The number of a commit, the id of a segment, or that of a table file in a list of its own.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum ObjectV1 {
     Commit(u64),
     Segment(Text<SegmentId>),
+    Table((Text<TableFileId>,)),
 }
 
 /// Producer id, epoch, when it wrote last in milliseconds, the last batches: first sequence, rows, base offset.
@@ -99,6 +106,7 @@ fn bytes_of<T: Serialize>(part: &T) -> Vec<u8> {
 
 /// The bytes of the base part.
 pub(super) fn encode_base(snapshot: &Snapshot) -> Vec<u8> {
+    let tables: BTreeMap<TopicId, Table> = snapshot.tables.iter().copied().collect();
     bytes_of(&BaseV1 {
         number: snapshot.number.get(),
         directory: Text(snapshot.place.directory),
@@ -109,9 +117,10 @@ pub(super) fn encode_base(snapshot: &Snapshot) -> Vec<u8> {
         highest: Text(snapshot.highest),
         directories: snapshot.directories.iter().map(|(number, at)| (number.get(), Text(*at))).collect(),
         producer_ids: snapshot.producer_ids,
-        topics: snapshot.topics.iter().map(topic_v1).collect(),
+        topics: snapshot.topics.iter().map(|topic| topic_v1(topic, &tables)).collect(),
         flushes: snapshot.flushes.iter().map(flush_v1).collect(),
         generation_gone: snapshot.generation_gone.get(),
+        table_version_gone: snapshot.table_version_gone,
     })
 }
 
@@ -119,7 +128,14 @@ pub(super) fn encode_base(snapshot: &Snapshot) -> Vec<u8> {
 pub(super) fn decode_base(bytes: &[u8]) -> Result<Snapshot, FormatError> {
     let base: BaseV1 = json("the base of a checkpoint", bytes)?;
     let directories = base.directories.into_iter().map(|(number, at)| (CommitNumber::new(number), at.0));
+    let tables = base.topics.iter().filter_map(|topic| {
+        let (version, published, commit, time_ms) = topic.table?;
+        let table = Table { version, published, commit: CommitNumber::new(commit), time_ms };
+        Some((TopicId::new(topic.topic.0), table))
+    });
     Ok(Snapshot {
+        tables: tables.collect(),
+        table_version_gone: base.table_version_gone,
         number: CommitNumber::new(base.number),
         place: Place { directory: base.directory.0, index: base.index },
         owner: base.owner.map(|owner| Nonce::new(owner.0)),
@@ -136,12 +152,13 @@ pub(super) fn decode_base(bytes: &[u8]) -> Result<Snapshot, FormatError> {
     })
 }
 
-fn topic_v1((id, topic): &(TopicId, Topic)) -> TopicV1 {
+fn topic_v1((id, topic): &(TopicId, Topic), tables: &BTreeMap<TopicId, Table>) -> TopicV1 {
     TopicV1 {
         topic: Text(id.uuid()),
         name: topic.name.as_str().to_owned(),
         partitions: topic.partitions,
         config: topic.config.as_ref().clone(),
+        table: tables.get(id).map(|table| (table.version, table.published, table.commit.get(), table.time_ms)),
     }
 }
 
@@ -237,6 +254,7 @@ fn run_v1((base, run): &(Offset, Run)) -> RunV1 {
     let object = match run.object {
         ObjectId::Commit(number) => ObjectV1::Commit(number.get()),
         ObjectId::Segment(id) => ObjectV1::Segment(Text(id)),
+        ObjectId::Table(id) => ObjectV1::Table((Text(id),)),
     };
     let first_ms = run.timestamps.map(|range| range.first_ms);
     let last_ms = run.timestamps.map(|range| range.last_ms);
@@ -248,6 +266,7 @@ fn run(persisted: RunV1) -> Result<(Offset, Run), FormatError> {
     let object = match object {
         ObjectV1::Commit(number) => ObjectId::Commit(CommitNumber::new(number)),
         ObjectV1::Segment(id) => ObjectId::Segment(id.0),
+        ObjectV1::Table((id,)) => ObjectId::Table(id.0),
     };
     let timestamps = timestamps(first_ms, last_ms)?;
     Ok((Offset::new(base), Run { rows, object, first_row, bytes, timestamps, hash: rows_hash(hash)? }))

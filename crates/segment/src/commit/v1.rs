@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use lakebed_model::{
-    BatchFacts, BatchRefusal, Commit, CommitNumber, Directory, Entry, FeatureLevel, Flush, FlushBody, FlushId,
-    FlushRun, Generation, Merge, MergedRun, Nonce, Offset, Outcome, PartitionIndex, PartitionKey, Place, ProducerEpoch,
-    ProducerId, ProducerStamp, RowsHash, SegmentId, Sequence, Takeover, TimestampRange, TopicId, TopicName,
+    BatchFacts, BatchRefusal, Commit, CommitNumber, CompactedFile, Compaction, Directory, Entry, FeatureLevel, Flush,
+    FlushBody, FlushId, FlushRun, Generation, Merge, MergedRun, Nonce, Offset, Outcome, PartitionIndex, PartitionKey,
+    Place, ProducerEpoch, ProducerId, ProducerStamp, RowsHash, SegmentId, Sequence, TableFileId, Takeover,
+    TimestampRange, TopicId, TopicName,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -38,6 +39,8 @@ enum EntryV1 {
     DeleteTopic { topic: Text<Uuid> },
     Flush(FlushV1),
     Merge { segment: Text<SegmentId>, runs: Vec<MergedRunV1> },
+    Compact { topic: Text<Uuid>, files: Vec<CompactedFileV1> },
+    PublishTable { topic: Text<Uuid>, version: u32 },
     MoveLogStart { topic: Text<Uuid>, partition: u32, offset: u64 },
     StartGeneration(StartGenerationV1),
     CommitOffsets(CommitOffsetsV1),
@@ -122,6 +125,41 @@ struct MergedRunV1 {
     hash: Hex,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CompactedFileV1 {
+    file: Text<TableFileId>,
+    /// Partition, base offset, rows, hash.
+    runs: Vec<(u32, u64, u64, Hex)>,
+}
+
+impl From<&CompactedFile> for CompactedFileV1 {
+    fn from(file: &CompactedFile) -> Self {
+        let run =
+            |run: &MergedRun| (run.partition.partition.get(), run.base_offset.get(), run.rows, Hex(run.hash.to_bits()));
+        Self { file: Text(file.id), runs: file.runs.iter().map(run).collect() }
+    }
+}
+
+impl CompactedFileV1 {
+    /// The rows of its runs lie one after another from row 0.
+    fn restore(self, topic: TopicId) -> Result<CompactedFile, FormatError> {
+        let (mut runs, mut first_row) = (Vec::with_capacity(self.runs.len()), 0_u64);
+        for (partition, base_offset, rows, hash) in self.runs {
+            runs.push(MergedRun {
+                partition: partition_key(topic.uuid(), partition),
+                base_offset: Offset::new(base_offset),
+                rows,
+                first_row,
+                hash: rows_hash(hash)?,
+            });
+            let too_many = || malformed("a table file of more rows than can be counted");
+            first_row = first_row.checked_add(rows).ok_or_else(too_many)?;
+        }
+        Ok(CompactedFile { id: self.file.0, runs })
+    }
+}
+
 impl From<&Commit> for CommitV1 {
     fn from(commit: &Commit) -> Self {
         Self {
@@ -171,6 +209,13 @@ impl From<&Entry> for EntryV1 {
             Entry::Merge(merge) => {
                 Self::Merge { segment: Text(merge.segment), runs: merge.runs.iter().map(MergedRunV1::from).collect() }
             }
+            Entry::Compact(compaction) => Self::Compact {
+                topic: Text(compaction.topic.uuid()),
+                files: compaction.files.iter().map(CompactedFileV1::from).collect(),
+            },
+            Entry::PublishTable { topic, version } => {
+                Self::PublishTable { topic: Text(topic.uuid()), version: *version }
+            }
             Entry::MoveLogStart { partition, offset } => Self::MoveLogStart {
                 topic: Text(partition.topic.uuid()),
                 partition: partition.partition.get(),
@@ -219,6 +264,12 @@ impl TryFrom<EntryV1> for Entry {
                 segment: segment.0,
                 runs: runs.into_iter().map(MergedRun::try_from).collect::<Result<_, _>>()?,
             }),
+            EntryV1::Compact { topic, files } => {
+                let topic = TopicId::new(topic.0);
+                let files = files.into_iter().map(|file| file.restore(topic)).collect::<Result<_, _>>()?;
+                Self::Compact(Compaction { topic, files })
+            }
+            EntryV1::PublishTable { topic, version } => Self::PublishTable { topic: TopicId::new(topic.0), version },
             EntryV1::MoveLogStart { topic, partition, offset } => {
                 Self::MoveLogStart { partition: partition_key(topic.0, partition), offset: Offset::new(offset) }
             }

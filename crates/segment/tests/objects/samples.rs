@@ -9,14 +9,17 @@ use lakebed_model::{
     Sequence, State, Takeover, TopicId, TopicName,
 };
 use lakebed_model::{CommitOffsets, CommittedOffset, DeleteOffsets, Generation, GroupId, GroupKind, StartGeneration};
+use lakebed_model::{CompactedFile, Compaction, MergedRun, RowsHash, TableFileId};
 use lakebed_model::{Draft, FlushProposal, ProposedRun, Snapshot};
 use lakebed_segment::batch::{Codec, Encoder, Fields, Limits, Record, Rows, TimestampType, decode};
 use lakebed_segment::body::{Body, seal};
 use lakebed_segment::checkpoint::{Checkpoint, encode};
 use lakebed_segment::commit::{Identity, commit_object, segment_object};
+use lakebed_segment::footer::{Footer, Parsed};
 use lakebed_segment::root::Root;
 use lakebed_segment::row_hash::facts;
 use lakebed_segment::rows::BodyBatch;
+use lakebed_segment::table::{TableFileName, TableWriter};
 use lakebed_segment::verdict::{Broken, Verdict};
 use uuid::Uuid;
 
@@ -185,6 +188,14 @@ pub fn commit_with_rows() -> Commit {
                 runs,
             }),
             Entry::MoveLogStart { partition: partition(1, 0), offset: Offset::new(101) },
+            Entry::Compact(Compaction {
+                topic: topic(1),
+                files: vec![CompactedFile {
+                    id: table_file_id(),
+                    runs: vec![compacted(0, 101, 4, 0), compacted(0, 110, 3, 4), compacted(2, 90, 2, 7)],
+                }],
+            }),
+            Entry::PublishTable { topic: topic(1), version: 3 },
             Entry::StartGeneration(start_generation(4)),
             Entry::CommitOffsets(commit_offsets(4)),
             Entry::DeleteOffsets(DeleteOffsets {
@@ -198,6 +209,29 @@ pub fn commit_with_rows() -> Commit {
             Entry::ExpireProducers { before_ms: INGEST_TIME_MS - 86_400_000, forgotten: 2 },
         ],
     }
+}
+
+pub fn table_file_id() -> TableFileId {
+    "01KAS7Z04V0123456789ABCDEF".parse().unwrap()
+}
+
+fn compacted(index: u32, base: u64, rows: u64, first_row: u64) -> MergedRun {
+    let hash = RowsHash::EMPTY.push(base);
+    MergedRun { partition: partition(1, index), base_offset: Offset::new(base), rows, first_row, hash }
+}
+
+/// A table file with the rows of partition 0 of topic 1.
+pub fn table_file() -> Bytes {
+    let name = TableFileName { id: table_file_id(), topic_id: topic(1), topic: TopicName::new("orders").unwrap() };
+    let mut writer = TableWriter::new(&identity(), name).unwrap();
+    let body = content().body();
+    let segment: Bytes = segment_object(&identity(), segment_id(), Nonce::new(0xb0b), body).into();
+    let Parsed::Whole(footer) = Footer::parse(&segment, segment.len() as u64).unwrap() else { unreachable!() };
+    let runs = content().runs(100);
+    let rows: usize = runs[0].batches.iter().map(|(facts, _)| facts.rows as usize).sum();
+    let rows = footer.read(0..rows as u64, &[(0, segment.clone())]).unwrap();
+    writer.push(partition(1, 0).partition, Offset::new(100), &rows, 0..rows.len()).unwrap();
+    writer.finish().unwrap().into()
 }
 
 pub fn group() -> GroupId {
@@ -243,7 +277,7 @@ pub fn takeover() -> Commit {
     }
 }
 
-/// A state that came about by commits: topics, runs inline and in segments, producers, a group.
+/// A state that came about by commits: topics, runs inline, in segments and in a table file, producers, a group.
 pub fn state() -> State {
     let writer = Nonce::new(0x5eed);
     let first = State::new(directory(0, 1));
@@ -291,6 +325,17 @@ pub fn state() -> State {
         if round == 5 {
             draft.change(lakebed_model::Change::StartGeneration(start_generation(1))).unwrap();
             draft.change(lakebed_model::Change::CommitOffsets(commit_offsets(1))).unwrap();
+            let (_, base, run) = draft.state().runs_of_topic(topic(1)).next().unwrap();
+            let compacted = MergedRun {
+                partition: partition(1, 0),
+                base_offset: base,
+                rows: run.rows,
+                first_row: 0,
+                hash: run.hash,
+            };
+            let files = vec![CompactedFile { id: table_file_id(), runs: vec![compacted] }];
+            draft.change(lakebed_model::Change::Compact(Compaction { topic: topic(1), files })).unwrap();
+            draft.change(lakebed_model::Change::PublishTable { topic: topic(1), version: 1 }).unwrap();
         }
         state = draft.seal(writer, 6).1;
     }

@@ -8,13 +8,14 @@ use proptest::prelude::*;
 use super::groups::{Ledger, group_of};
 use super::{batch, create, directory, flush_id, segment, topic_id};
 use crate::commit::{
-    BatchFacts, BatchRefusal, Commit, Entry, FlushBody, Merge, MergedRun, Outcome, ProducerStamp, Takeover,
+    BatchFacts, BatchRefusal, Commit, CompactedFile, Compaction, Entry, FlushBody, Merge, MergedRun, Outcome,
+    ProducerStamp, Takeover,
 };
 use crate::draft::{Change, Draft, FlushProposal, ProposedRun};
 use crate::group::{CommitOffsets, CommittedOffset, DeleteOffsets, GroupId, GroupKind, StartGeneration};
 use crate::hash::RowsHash;
 use crate::ids::{
-    Generation, Nonce, Offset, PartitionIndex, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId,
+    Generation, Nonce, Offset, PartitionIndex, PartitionKey, ProducerEpoch, ProducerId, Sequence, TableFileId, TopicId,
 };
 use crate::state::{ObjectId, State};
 
@@ -32,6 +33,8 @@ pub(super) enum Step {
     Flush { inline: bool, batches: Vec<BatchStep> },
     FlushAgain { which: u8 },
     Merge { partition: u8, from: u8, runs: u8 },
+    Compact { partition: u8, from: u8, runs: u8 },
+    PublishTable { topic: u8, beyond: bool },
     MoveLogStart { partition: u8, percent: u8 },
     MoveBoundary { percent: u8 },
     AllotIds { count: u8 },
@@ -86,17 +89,20 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (any::<bool>(), vec(batch_step(), 1..6)).prop_map(|(inline, batches)| Step::Flush { inline, batches }),
         2 => pick().prop_map(|which| Step::FlushAgain { which }),
         4 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Merge { partition, from, runs }),
-        2 => (pick(), 0..=100_u8).prop_map(|(partition, percent)| Step::MoveLogStart { partition, percent }),
+        4 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Compact { partition, from, runs }),
+        9 => (pick(), proptest::bool::weighted(0.2))
+            .prop_map(|(topic, beyond)| Step::PublishTable { topic, beyond }),
+        4 => (pick(), 0..=100_u8).prop_map(|(partition, percent)| Step::MoveLogStart { partition, percent }),
         1 => (0..=100_u8).prop_map(|percent| Step::MoveBoundary { percent }),
         2 => (0..4_u8).prop_map(|count| Step::AllotIds { count }),
-        3 => (60..=110_u8).prop_map(|percent| Step::Expire { percent }),
+        6 => (60..=110_u8).prop_map(|percent| Step::Expire { percent }),
         3 => (pick(), 0..3_u8, 0..3_u8).prop_map(|(group, more, members)| Step::StartGeneration { group, more, members }),
         5 => (pick(), proptest::bool::weighted(0.2), vec((pick(), pick()), 1..4))
             .prop_map(|(group, stale, partitions)| Step::CommitOffsets { group, stale, partitions }),
         3 => (pick(), proptest::bool::weighted(0.2), vec(pick(), 1..4))
             .prop_map(|(group, stale, partitions)| Step::DeleteOffsets { group, stale, partitions }),
         5 => (pick(), pick()).prop_map(|(group, before)| Step::ExpireOffsets { group, before }),
-        2 => (pick(), proptest::bool::weighted(0.2)).prop_map(|(group, stale)| Step::DeleteGroup { group, stale }),
+        9 => (pick(), proptest::bool::weighted(0.2)).prop_map(|(group, stale)| Step::DeleteGroup { group, stale }),
         6 => Just(Step::Seal),
     ]
 }
@@ -211,7 +217,21 @@ impl History {
                 Some(Change::AddPartitions { id, partitions: existing + u32::from(more) })
             }
             Step::DeleteTopic { topic } => Some(Change::DeleteTopic { id: self.topic(topic) }),
-            Step::Merge { partition, from, runs } => self.merge(partition, from, runs).map(Change::Merge),
+            Step::Merge { partition, from, runs } => {
+                let (segment, run) = (segment(self.fresh_id()), self.rewritten(partition, from, runs)?);
+                Some(Change::Merge(Merge { segment, runs: vec![run] }))
+            }
+            Step::Compact { partition, from, runs } => {
+                let id = TableFileId::new(self.fresh_id().into());
+                let run = self.rewritten(partition, from, runs)?;
+                let files = vec![CompactedFile { id, runs: vec![run] }];
+                Some(Change::Compact(Compaction { topic: run.partition.topic, files }))
+            }
+            Step::PublishTable { topic, beyond } => {
+                let topic = self.topic(topic);
+                let version = self.state().table(topic).map_or(0, |table| table.version);
+                Some(Change::PublishTable { topic, version: version + u32::from(beyond) })
+            }
             Step::MoveLogStart { partition, percent } => {
                 let partition = self.partition(partition);
                 let end = self.state().partition(partition)?.high_watermark.get();
@@ -286,8 +306,8 @@ impl History {
         (group, Generation::new(named))
     }
 
-    /// A merge of some runs of one partition, hashed from the account and not from the state.
-    fn merge(&mut self, partition: u8, from: u8, count: u8) -> Option<Merge> {
+    /// One run in place of some runs of one partition, hashed from the account and not from the state.
+    fn rewritten(&mut self, partition: u8, from: u8, count: u8) -> Option<MergedRun> {
         let partition = self.partition(partition);
         let runs: Vec<_> = self.state().runs_of(partition).collect();
         let first = usize::from(from).checked_rem(runs.len())?;
@@ -295,8 +315,7 @@ impl History {
         let base_offset = merged.first()?.0;
         let rows = merged.iter().map(|(_, run)| run.rows).sum();
         let hash = self.hash_of(partition, base_offset, rows);
-        let segment = segment(self.fresh_id());
-        Some(Merge { segment, runs: vec![MergedRun { partition, base_offset, rows, first_row: 0, hash }] })
+        Some(MergedRun { partition, base_offset, rows, first_row: 0, hash })
     }
 
     /// The hash of `rows` rows, from the account.
@@ -474,6 +493,8 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::DeleteTopic { .. } => "delete",
         Entry::Flush(_) => "flush",
         Entry::Merge(_) => "merge",
+        Entry::Compact(_) => "compact",
+        Entry::PublishTable { .. } => "publish table",
         Entry::MoveLogStart { .. } => "log start",
         Entry::StartGeneration(_) => "generation",
         Entry::CommitOffsets(_) => "offsets",

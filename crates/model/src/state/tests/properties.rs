@@ -10,12 +10,12 @@ use super::history::{History, Step, steps};
 use super::raw_commit;
 use crate::commit::{BatchRefusal, Commit, Entry, Outcome};
 use crate::ids::{CommitNumber, Nonce, Offset, PartitionIndex, Place, SegmentId};
-use crate::state::{ApplyError, Refusal, State};
+use crate::state::{ApplyError, ObjectId, Refusal, State};
 
 /// Every run draws the same histories; a failing one is printed in its smallest form.
 fn for_histories(property: impl Fn(&History) -> Result<(), TestCaseError>) {
     let config = ProptestConfig {
-        cases: 300,
+        cases: 1000,
         rng_seed: RngSeed::Fixed(0x1A6E),
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -47,6 +47,8 @@ fn the_histories_exercise_every_kind_of_entry_and_outcome() {
         "delete",
         "flush",
         "merge",
+        "compact",
+        "publish table",
         "generation",
         "offsets",
         "delete offsets",
@@ -131,7 +133,7 @@ fn a_commit_that_is_changed_in_any_way_is_refused_and_changes_nothing() {
         Ok(())
     });
     let kinds = kinds.into_inner();
-    assert!(kinds.len() == 17 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
+    assert!(kinds.len() == 22 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
 }
 
 /// Every way to spoil a valid commit that applies to it.
@@ -176,6 +178,21 @@ fn mutants(commit: &Commit, before: &State) -> Vec<(&'static str, Commit)> {
                     merge.runs[0].hash = merge.runs[0].hash.push(1);
                 }
             }),
+            Entry::Compact(_) => {
+                add("a table file twice", &|c| c.entries.insert(index + 1, c.entries[index].clone()));
+                for (what, spoil) in COMPACTION_MUTATIONS {
+                    add(what, &|c| {
+                        if let Entry::Compact(compaction) = &mut c.entries[index] {
+                            spoil(compaction);
+                        }
+                    });
+                }
+            }
+            Entry::PublishTable { .. } => add("a version that was never allotted", &|c| {
+                if let Entry::PublishTable { version, .. } = &mut c.entries[index] {
+                    *version += 1000;
+                }
+            }),
             Entry::AllotProducerIds { .. } => add("ids given before", &|c| {
                 if let Entry::AllotProducerIds { first, .. } = &mut c.entries[index] {
                     *first += 1;
@@ -191,6 +208,19 @@ fn mutants(commit: &Commit, before: &State) -> Vec<(&'static str, Commit)> {
     }
     mutants
 }
+
+type CompactionMutation = (&'static str, fn(&mut crate::Compaction));
+
+const COMPACTION_MUTATIONS: [CompactionMutation; 3] = [
+    ("compacted rows", |compaction| {
+        let run = &mut compaction.files[0].runs[0];
+        run.hash = run.hash.push(1);
+    }),
+    ("a table file without rows", |compaction| compaction.files[0].runs.clear()),
+    ("rows of another topic", |compaction| {
+        compaction.files[0].runs[0].partition.topic = crate::TopicId::new(uuid::Uuid::max());
+    }),
+];
 
 type FlushMutation = (&'static str, fn(&mut crate::Flush));
 
@@ -233,6 +263,7 @@ fn an_entry_that_names_an_id_below_the_boundary_is_refused() {
                 let id = match entry {
                     Entry::Flush(flush) => SegmentId::from(flush.id),
                     Entry::Merge(merge) => merge.segment,
+                    Entry::Compact(compaction) => compaction.files[0].id.into(),
                     _ => continue,
                 };
                 if id < boundary {
@@ -253,6 +284,31 @@ fn a_producer_is_remembered_with_the_time_of_its_last_batch_until_it_was_idle_fo
         let remembered: Vec<_> = state.producers.iter().map(|(place, one)| (*place, one.last_ms)).collect();
         let wrote: Vec<_> = history.wrote_in(state).map(|(place, wrote_ms)| (*place, *wrote_ms)).collect();
         prop_assert_eq!(remembered, wrote);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_versions_of_a_name_s_tables_only_grow_and_are_never_used_twice() {
+    for_histories(|history| {
+        let mut highest: BTreeMap<String, u32> = BTreeMap::new();
+        let mut known: BTreeMap<crate::TopicId, u32> = BTreeMap::new();
+        for state in &history.states {
+            for (topic, table) in state.tables() {
+                if known.insert(topic, table.version) != Some(table.version) {
+                    let name = state.topic(topic).unwrap().name.table_name();
+                    let before = highest.insert(name, table.version).unwrap_or(0);
+                    prop_assert!(table.version > before, "version {} after {}", table.version, before);
+                }
+                prop_assert!(table.published <= table.version);
+            }
+            // Rows of table files are those of topics that have a version.
+            for (key, _, run) in state.runs() {
+                if matches!(run.object, ObjectId::Table(_)) {
+                    prop_assert!(state.table(key.topic).is_some());
+                }
+            }
+        }
         Ok(())
     });
 }

@@ -1,0 +1,344 @@
+//! Topics as tables: publishes what compaction has made, makes a table fresh for who asks, and deletes files that nobody reads any more.
+//!
+//! 1. A version is published as it was allotted: the state changes a table's files and its version together.
+//! 2. A file is deleted when the state does not name it, no later commit can name it, and no published version has shown it for
+//!    [`GRACE`]: running queries end in that time.
+//! 3. How long that is, this process measures: a restart begins anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use lakebed_compact::{Compactor, RewriteError};
+use lakebed_lake::{
+    PartitionBy, PublishError, Publisher, Shown, ShownFile, TableName, TableVersion, ValueFormat, readers_root,
+};
+use lakebed_log::{AppendError, BarrierError, Log};
+use lakebed_model::{Change, Compaction, ObjectId, SegmentId, State, TableFileId, TopicId};
+use lakebed_segment::layout;
+use lakebed_store::{DeleteError, Directory, Key, ListError, Store};
+use tokio::time::{Instant, sleep, sleep_until};
+
+pub(crate) mod catalog;
+
+/// Files that no version shows any more stay so long for running queries.
+const GRACE: Duration = Duration::from_secs(3600);
+/// Tables that are published at once.
+const PUBLISHED_AT_ONCE: usize = 8;
+/// Objects of one listing.
+const LISTED_MAX: usize = 1000;
+/// After a publication that failed, the next try waits so long.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// Most files that wait to be deleted; more are found again later.
+const UNNAMED_MAX: usize = 100_000;
+
+/// Why a table is not as fresh as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TableError {
+    /// There is no such topic (any more).
+    #[error("topic {topic} does not exist")]
+    UnknownTopic {
+        /// Its id.
+        topic: TopicId,
+    },
+    /// What is acknowledged could not be found out.
+    #[error(transparent)]
+    Barrier(#[from] BarrierError),
+    /// Its rows could not be put into table files.
+    #[error(transparent)]
+    Compact(#[from] RewriteError),
+    /// Its files could not be listed.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// A file that the state names is not there.
+    #[error("table file {key} does not stand, but the log names it")]
+    Missing {
+        /// Its key.
+        key: String,
+    },
+    /// The version could not be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The log did not take it down.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl TableError {
+    /// Whether it stays until somebody mends something.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Missing { .. } => true,
+            Self::Compact(error) => matches!(
+                error,
+                RewriteError::Damaged { .. }
+                    | RewriteError::Taken { .. }
+                    | RewriteError::Unfaithful { .. }
+                    | RewriteError::Table(_)
+            ),
+            Self::Publish(error) => {
+                matches!(error, PublishError::Invalid { .. } | PublishError::File { .. } | PublishError::Taken { .. })
+            }
+            Self::UnknownTopic { .. } | Self::Barrier(_) | Self::List(_) | Self::Append(_) => false,
+        }
+    }
+}
+
+/// See the module. A handle; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Tables {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log: Log,
+    store: Store,
+    compactor: Compactor,
+    publisher: Publisher,
+    /// One publication of a table at a time.
+    turns: Mutex<BTreeMap<TopicId, Arc<tokio::sync::Mutex<()>>>>,
+    unnamed: Mutex<BTreeMap<Key, Instant>>,
+}
+
+impl Tables {
+    /// Tables over a log. [`Tables::run`] must run for anything to be published by itself.
+    pub(crate) fn new(log: Log, store: Store, compactor: Compactor) -> Self {
+        let options = lakebed_lake::Options { offload: log.seams().offload, ..lakebed_lake::Options::default() };
+        let publisher = Publisher::new(store.clone(), options);
+        let (turns, unnamed) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { log, store, compactor, publisher, turns, unnamed }) }
+    }
+
+    /// Publishes what is behind, and deletes what nobody reads any more, until the log closes.
+    ///
+    /// # Cancel
+    /// May leave metadata that nothing names, and versions that are published later.
+    pub(crate) async fn run(self) {
+        let log = &self.inner.log;
+        let mut commits = log.watch();
+        let mut known: BTreeMap<TopicId, TableName> = BTreeMap::new();
+        while log.is_closed().is_none() {
+            commits.mark_unchanged();
+            let state = log.state();
+            let gone = self.withdraw_deleted(&state, &mut known).await;
+            let behind: Vec<TopicId> =
+                state.tables().filter(|(_, table)| table.published < table.version).map(|(id, _)| id).collect();
+            let publications: Vec<_> = behind.into_iter().map(|topic| self.published(topic)).collect();
+            let all = stream::iter(publications).buffer_unordered(PUBLISHED_AT_ONCE);
+            let all = all.fold(true, |all, done| std::future::ready(all && done)).await;
+            if !all || !gone {
+                tokio::select! {
+                    biased;
+                    _ = log.closed() => return,
+                    () = sleep(REST_AFTER_FAILURE) => {}
+                }
+                continue;
+            }
+            let due = self.unnamed().values().min().map(|since| *since + GRACE);
+            tokio::select! {
+                biased;
+                _ = log.closed() => return,
+                changed = commits.changed() => if changed.is_err() { return },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.delete_due().await,
+            }
+        }
+    }
+
+    /// Publishes a table; whether it is.
+    async fn published(&self, topic: TopicId) -> bool {
+        match self.publish(topic).await {
+            Ok(()) | Err(TableError::UnknownTopic { .. }) => true,
+            Err(error) if self.inner.log.is_closed().is_some() => {
+                tracing::debug!(%error, "a table is not published: the log is closed");
+                false
+            }
+            Err(error) => {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::warn!(error, %topic, "a table could not be published; trying again later");
+                false
+            }
+        }
+    }
+
+    /// Makes everything of a topic that is acknowledged now visible to readers of its table.
+    ///
+    /// # Errors
+    /// [`TableError`]
+    /// # Cost
+    /// A barrier, a compaction of what is in no table file, a publication if anything changed.
+    pub(crate) async fn refresh(&self, topic: TopicId) -> Result<(), TableError> {
+        self.inner.log.barrier().await?;
+        self.inner.compactor.refresh(topic).await?;
+        let state = self.inner.log.state();
+        if state.topic(topic).is_none() {
+            return Err(TableError::UnknownTopic { topic });
+        }
+        if state.table(topic).is_none() {
+            let first = Change::Compact(Compaction { topic, files: Vec::new() });
+            match self.inner.log.change(first).await {
+                // Somebody else was first.
+                Err(AppendError::Refused(_)) | Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.publish(topic).await
+    }
+
+    /// Publishes the newest version of a table, unless it is.
+    async fn publish(&self, topic: TopicId) -> Result<(), TableError> {
+        let turn = {
+            let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(topic).or_default())
+        };
+        let _turn = turn.lock().await;
+        let state = self.inner.log.state();
+        let Some(table) = state.table(topic) else { return Ok(()) };
+        if table.published >= table.version {
+            return Ok(());
+        }
+        let (shown, unnamed) = self.shown(&state, topic).await?;
+        self.inner.publisher.publish(&shown).await?;
+        self.inner.log.change(Change::PublishTable { topic, version: table.version }).await?;
+        // From now on no version that a reader may begin with has these.
+        self.notice(unnamed);
+        Ok(())
+    }
+
+    /// What the newest version of a table shows, and which files stand there besides.
+    async fn shown(&self, state: &State, topic: TopicId) -> Result<(Shown, Vec<Key>), TableError> {
+        let (Some(table), Some(about)) = (state.table(topic), state.topic(topic)) else {
+            return Err(TableError::UnknownTopic { topic });
+        };
+        let table_name = about.name.table_name();
+        let mut standing = self.data_files(&table_name).await?;
+        let mut files = Vec::new();
+        for (id, rows) in state.table_files(topic) {
+            let Some((key, size_bytes)) = standing.remove(&id) else {
+                return Err(TableError::Missing { key: layout::table_file_key(&table_name, id) });
+            };
+            files.push(ShownFile { key, size_bytes, rows });
+        }
+        let shown = Shown {
+            table_uuid: topic.uuid(),
+            name: name_of(&table_name),
+            topic: about.name.as_str().to_owned(),
+            root: readers_root(self.inner.store.url()),
+            version: TableVersion::new(u64::from(table.version)).expect("the state allots versions from 1 on"),
+            commit: table.commit,
+            time_ms: table.time_ms,
+            value_format: ValueFormat::Binary,
+            partition_by: PartitionBy::Nothing,
+            files,
+        };
+        Ok((shown, standing.into_values().map(|(key, _)| key).collect()))
+    }
+
+    /// The table files that stand in a table's directory, with their sizes.
+    async fn data_files(&self, table: &str) -> Result<BTreeMap<TableFileId, (Key, u64)>, ListError> {
+        let directory = Directory::new(layout::table_data_prefix(table).trim_end_matches('/'));
+        let directory = directory.expect("names of tables make portable keys");
+        let (mut files, mut after) = (BTreeMap::new(), None::<Key>);
+        loop {
+            let listing = self.inner.store.list(&directory, after.as_ref(), LISTED_MAX).await?;
+            after = listing.objects.last().map(|object| object.key.clone());
+            for object in listing.objects {
+                if let Some((_, id)) = layout::parse_table_file_key(object.key.as_str()) {
+                    files.insert(id, (object.key, object.size_bytes));
+                }
+            }
+            if !listing.more {
+                return Ok(files);
+            }
+        }
+    }
+
+    /// Takes the tables of deleted topics out of readers' sight, and has their files deleted later; whether that could be done.
+    async fn withdraw_deleted(&self, state: &State, known: &mut BTreeMap<TopicId, TableName>) -> bool {
+        for (topic, _) in state.tables() {
+            if let (false, Some(about)) = (known.contains_key(&topic), state.topic(topic)) {
+                known.insert(topic, name_of(&about.name.table_name()));
+            }
+        }
+        let gone: Vec<TopicId> = known.keys().filter(|topic| state.table(**topic).is_none()).copied().collect();
+        for topic in gone {
+            let name = known[&topic].clone();
+            self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
+            let taken = state.tables().any(|(id, _)| known.get(&id) == Some(&name));
+            let done = async {
+                if !taken {
+                    self.inner.publisher.withdraw(&name).await.map_err(WithdrawError::Hint)?;
+                }
+                self.data_files(&name.table).await.map_err(WithdrawError::List)
+            };
+            match done.await {
+                Ok(files) => {
+                    let named: BTreeSet<ObjectId> = state.objects().map(|(id, _)| id).collect();
+                    let unnamed = files.into_iter().filter(|(id, _)| !named.contains(&ObjectId::Table(*id)));
+                    self.notice(unnamed.map(|(_, (key, _))| key).collect());
+                    known.remove(&topic);
+                }
+                Err(error) => {
+                    let error = &error as &(dyn std::error::Error + 'static);
+                    tracing::warn!(error, table = %name, "the table of a deleted topic could not be withdrawn");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn notice(&self, unnamed: Vec<Key>) {
+        let (now, mut waiting) = (Instant::now(), self.unnamed());
+        for key in unnamed {
+            if waiting.len() < UNNAMED_MAX {
+                waiting.entry(key).or_insert(now);
+            }
+        }
+    }
+
+    /// Deletes the files that have waited long enough.
+    async fn delete_due(&self) {
+        let (now, state) = (Instant::now(), self.inner.log.state());
+        let due: Vec<Key> =
+            self.unnamed().iter().filter(|(_, since)| **since + GRACE <= now).map(|(key, _)| key.clone()).collect();
+        let mut dead = Vec::new();
+        for key in due {
+            let Some((_, id)) = layout::parse_table_file_key(key.as_str()) else { continue };
+            let named = state.object(ObjectId::Table(id)).is_some();
+            if !named && SegmentId::from(id) < state.reclaim_boundary() {
+                dead.push(key);
+            } else if named {
+                self.unnamed().remove(&key);
+            } else {
+                // A compaction that is under way may still name it.
+                self.unnamed().insert(key, now);
+            }
+        }
+        match self.inner.store.delete(&dead).await {
+            Ok(()) => self.unnamed().retain(|key, _| dead.binary_search(key).is_err()),
+            Err(error) => {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::warn!(error, files = dead.len(), "files of tables could not be deleted; trying again later");
+                self.unnamed().extend(dead.into_iter().map(|key| (key, now)));
+            }
+        }
+    }
+
+    fn unnamed(&self) -> MutexGuard<'_, BTreeMap<Key, Instant>> {
+        self.inner.unnamed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WithdrawError {
+    #[error("its hint can't be deleted")]
+    Hint(#[source] DeleteError),
+    #[error("its files can't be listed")]
+    List(#[source] ListError),
+}
+
+fn name_of(table: &str) -> TableName {
+    TableName::new(layout::NAMESPACE, table).expect("names of topics make names of tables")
+}

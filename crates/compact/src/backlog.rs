@@ -1,0 +1,163 @@
+//! What is to be put into table files, from the state alone: rows of the log, and small table files. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lakebed_model::{ObjectId, State, TopicId};
+
+use crate::compaction::Job;
+
+/// Table files of one tier are rewritten into a larger one when there are so many.
+const FAN_IN: usize = 8;
+/// The first tier holds files of at most so many bytes of keys, values and headers; each one after it so many times as much.
+const FIRST_TIER_BYTES: u64 = 1 << 20;
+const TIER_FACTOR: u64 = 8;
+
+/// Settings of compaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactionOptions {
+    /// A topic is compacted when so many bytes of it are in no table file (64 MiB). More makes fewer and larger files, and fewer requests; less
+    /// makes tables fresher.
+    pub bytes: u64,
+    /// A busy topic is compacted at the latest when its oldest rows have waited so long (60 s).
+    pub age_min: Duration,
+    /// A quiet one at the latest after this (1 h).
+    pub age_max: Duration,
+    /// About how large a table file becomes at most. It is held in memory while it is written.
+    pub file_bytes_max: usize,
+    /// Bytes of keys, values and headers of one compaction (256 MiB); bounds how long one takes.
+    pub job_bytes_max: u64,
+    /// Compactions an hour that age alone causes, of all topics together (2000): what quiet topics may cost. A compaction with its publication
+    /// is seven writes to the store or listings, so 2000 an hour are $50 a month at $5 a million.
+    pub quiet_per_hour: u32,
+}
+
+impl Default for CompactionOptions {
+    fn default() -> Self {
+        Self {
+            bytes: 64 << 20,
+            age_min: Duration::from_secs(60),
+            age_max: Duration::from_secs(3600),
+            file_bytes_max: 128 << 20,
+            job_bytes_max: 256 << 20,
+            quiet_per_hour: 2000,
+        }
+    }
+}
+
+impl CompactionOptions {
+    /// How long rows of a topic may wait, given how many bytes wait: the fewer, the longer.
+    pub fn age(&self, bytes: u64) -> Duration {
+        let share = self.bytes as f64 / bytes.max(1) as f64;
+        Duration::try_from_secs_f64(self.age_min.as_secs_f64() * share).unwrap_or(self.age_max).min(self.age_max)
+    }
+}
+
+/// What of a topic could be compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Runs that are in no table file.
+    pub runs: usize,
+    /// Bytes of their keys, values and headers.
+    pub bytes: u64,
+    /// Whether enough small table files wait to become a larger one.
+    pub small_files: bool,
+}
+
+/// The backlog of every topic that has one. Objects in `without` are left alone.
+///
+/// # Cost Visits every run.
+pub fn backlogs(
+    state: &State,
+    options: &CompactionOptions,
+    without: &BTreeSet<ObjectId>,
+) -> BTreeMap<TopicId, Backlog> {
+    let mut backlogs: BTreeMap<TopicId, Backlog> = BTreeMap::new();
+    let mut files: BTreeMap<TopicId, BTreeSet<ObjectId>> = BTreeMap::new();
+    for (key, _, run) in state.runs() {
+        if without.contains(&run.object) {
+            continue;
+        }
+        if matches!(run.object, ObjectId::Table(_)) {
+            files.entry(key.topic).or_default().insert(run.object);
+            continue;
+        }
+        let backlog = backlogs.entry(key.topic).or_default();
+        backlog.runs += 1;
+        backlog.bytes += run.bytes;
+    }
+    for (topic, files) in files {
+        if full_tier(state, options, &files).is_some() {
+            backlogs.entry(topic).or_default().small_files = true;
+        }
+    }
+    backlogs
+}
+
+/// The smallest tier of files that is full. Files that are large enough are in none.
+fn full_tier(state: &State, options: &CompactionOptions, files: &BTreeSet<ObjectId>) -> Option<BTreeSet<ObjectId>> {
+    let mut tiers: BTreeMap<u32, (BTreeSet<ObjectId>, u64)> = BTreeMap::new();
+    for file in files {
+        let bytes = state.object(*file)?.live_bytes;
+        // Compressed it is smaller still, but how much is not known here.
+        if bytes >= options.file_bytes_max as u64 {
+            continue;
+        }
+        let (tier, total) = tiers.entry(tier_of(bytes)).or_default();
+        if tier.len() < FAN_IN && *total + bytes <= options.job_bytes_max {
+            tier.insert(*file);
+            *total += bytes;
+        }
+    }
+    tiers.into_values().map(|(files, _)| files).find(|files| files.len() >= FAN_IN)
+}
+
+fn tier_of(bytes: u64) -> u32 {
+    let mut tier = 0;
+    let mut limit = FIRST_TIER_BYTES;
+    while bytes > limit {
+        tier += 1;
+        limit = limit.saturating_mul(TIER_FACTOR);
+    }
+    tier
+}
+
+/// The next compaction of rows of the log of a topic: whole runs, the first by partition and offset.
+///
+/// # Cost Visits the topic's runs.
+pub fn log_job(
+    state: &State,
+    topic: TopicId,
+    options: &CompactionOptions,
+    without: &BTreeSet<ObjectId>,
+) -> Option<Job> {
+    let mut job = Job { topic, runs: Vec::new() };
+    let mut bytes = 0;
+    for (key, base, run) in state.runs_of_topic(topic) {
+        if matches!(run.object, ObjectId::Table(_)) || without.contains(&run.object) {
+            continue;
+        }
+        bytes += run.bytes;
+        if bytes > options.job_bytes_max && !job.runs.is_empty() {
+            break;
+        }
+        job.runs.push((key, base, run));
+    }
+    (!job.runs.is_empty()).then_some(job)
+}
+
+/// The next rewrite of small table files of a topic into a larger one.
+///
+/// # Cost Visits the topic's runs.
+pub fn files_job(
+    state: &State,
+    topic: TopicId,
+    options: &CompactionOptions,
+    without: &BTreeSet<ObjectId>,
+) -> Option<Job> {
+    let of_table = |object: &ObjectId| matches!(object, ObjectId::Table(_)) && !without.contains(object);
+    let files = state.runs_of_topic(topic).map(|(.., run)| run.object).filter(of_table).collect();
+    let chosen = full_tier(state, options, &files)?;
+    let runs = state.runs_of_topic(topic).filter(|(.., run)| chosen.contains(&run.object));
+    Some(Job { topic, runs: runs.collect() })
+}

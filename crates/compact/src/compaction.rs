@@ -1,0 +1,209 @@
+//! One compaction: read runs of a topic, verify them, write table files, read those back, swap.
+//!
+//! 1. Rows stream through: a part of a run at a time, a row group of the file, and the file, whose size is bounded.
+//! 2. What was written is decoded again and compared before the log may name it: the runs that it replaces will be deleted.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lakebed_log::{AppendError, Log};
+use lakebed_model::{
+    Change, CompactedFile, Compaction, MergedRun, ObjectId, Offset, PartitionKey, RowsHash, Run, SegmentId, State,
+    TableFileId, TopicId, TopicName,
+};
+use lakebed_segment::commit::Identity;
+use lakebed_segment::layout;
+use lakebed_segment::row_set::RowSet;
+use lakebed_segment::table::{ParsedTable, TableFileName, TableFooter, TableWriter};
+use lakebed_store::{Created, Key, Store};
+
+use crate::objects::{OpenObject, RewriteError, table_rows};
+
+/// Most footers that are kept at once.
+const OPENED_MAX: usize = 512;
+/// What was written is read back so many rows at a time.
+const READ_BACK_ROWS: u64 = 65_536;
+
+/// Runs to put into table files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The topic.
+    pub topic: TopicId,
+    /// Whole runs of it, ascending by partition and offset.
+    pub runs: Vec<(PartitionKey, Offset, Run)>,
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compacted {
+    /// Runs that were replaced.
+    pub runs: usize,
+    /// Bytes of keys, values and headers that were re-homed.
+    pub bytes_in: u64,
+    /// Files that took their place.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes_out: u64,
+}
+
+/// A file in the making.
+struct Making {
+    id: TableFileId,
+    writer: TableWriter,
+    runs: Vec<MergedRun>,
+    rows: u64,
+}
+
+impl Making {
+    fn begin(log: &Log, topic: TopicId, name: &TopicName) -> Result<Self, RewriteError> {
+        let id = TableFileId::new(log.mint().ulid());
+        let name = TableFileName { id, topic_id: topic, topic: name.clone() };
+        Ok(Self { id, writer: TableWriter::new(&log.identity(), name)?, runs: Vec::new(), rows: 0 })
+    }
+
+    /// Takes rows in; the hashes are those of what was read, not those of the state.
+    fn push(mut self, key: PartitionKey, base: Offset, rows: &RowSet) -> Result<Self, RewriteError> {
+        let (count, hash) = (rows.len() as u64, rows.hash());
+        self.writer.push(key.partition, base, rows, 0..rows.len())?;
+        match self.runs.last_mut() {
+            Some(last) if last.partition == key && last.base_offset.checked_add(last.rows) == Some(base) => {
+                last.hash = last.hash.concat(hash, count);
+                last.rows += count;
+            }
+            _ => self.runs.push(MergedRun {
+                partition: key,
+                base_offset: base,
+                rows: count,
+                first_row: self.rows,
+                hash: RowsHash::EMPTY.concat(hash, count),
+            }),
+        }
+        self.rows += count;
+        Ok(self)
+    }
+
+    /// The file, read back.
+    fn finish(self, identity: &Identity) -> Result<Made, RewriteError> {
+        let bytes = Bytes::from(self.writer.finish()?);
+        read_back(identity, self.id, &bytes, &self.runs)?;
+        Ok(Made { file: CompactedFile { id: self.id, runs: self.runs }, bytes })
+    }
+}
+
+/// A file that is finished.
+struct Made {
+    file: CompactedFile,
+    bytes: Bytes,
+}
+
+/// Puts runs into table files of about `file_bytes_max` at most.
+///
+/// # Errors
+/// [`RewriteError`]
+/// # Cost
+/// A few GETs a run, one PUT a file, its share of a commit. Holds a part of a run, a file, and that file decoded in parts.
+/// # Cancel
+/// May leave files that nothing names; they are deleted later.
+pub async fn compact(
+    log: &Log,
+    store: &Store,
+    state: &State,
+    job: &Job,
+    file_bytes_max: usize,
+) -> Result<Compacted, RewriteError> {
+    let Some(topic) = state.topic(job.topic) else { return Ok(Compacted::default()) };
+    let (name, identity, offload) = (topic.name.clone(), log.identity(), log.seams().offload);
+    // Till the swap is durable the boundary must not pass the new files: the first has the lowest id.
+    let _hold = log.hold(SegmentId::from(log.mint()));
+    let mut done = Compacted { runs: job.runs.len(), ..Compacted::default() };
+    let mut files: Vec<CompactedFile> = Vec::new();
+    let mut making: Option<Making> = None;
+    let mut opened: BTreeMap<ObjectId, OpenObject<'_>> = BTreeMap::new();
+    for (key, base, run) in &job.runs {
+        if !opened.contains_key(&run.object) {
+            if opened.len() >= OPENED_MAX {
+                opened.clear();
+            }
+            opened.insert(run.object, OpenObject::open(log, store, state, *key, run.object).await?);
+        }
+        let object = &opened[&run.object];
+        let mut hash = RowsHash::EMPTY;
+        for wanted in object.parts(run) {
+            let part = object.part(*key, *base, run, wanted).await?;
+            hash = hash.concat(part.rows.hash(), part.rows.len() as u64);
+            let current = match making.take() {
+                Some(current) => current,
+                None => Making::begin(log, job.topic, &name)?,
+            };
+            let key = *key;
+            making = Some(offload.run(move || current.push(key, part.base, &part.rows)).await?);
+        }
+        object.check(*key, *base, run, hash)?;
+        done.bytes_in += run.bytes;
+        // A run is in one file: the state swaps whole runs.
+        if let Some(full) = making.take_if(|making| making.writer.size_bytes() >= file_bytes_max) {
+            files.push(upload(log, store, &name, &identity, full, &mut done).await?);
+        }
+    }
+    if let Some(last) = making {
+        files.push(upload(log, store, &name, &identity, last, &mut done).await?);
+    }
+    if files.is_empty() {
+        return Ok(done);
+    }
+    match log.change(Change::Compact(Compaction { topic: job.topic, files })).await {
+        Ok(_) => Ok(done),
+        Err(AppendError::Refused(refusal)) => Err(RewriteError::Stale(refusal)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn upload(
+    log: &Log,
+    store: &Store,
+    topic: &TopicName,
+    identity: &Identity,
+    making: Making,
+    done: &mut Compacted,
+) -> Result<CompactedFile, RewriteError> {
+    let owner = *identity;
+    let Made { file, bytes } = log.seams().offload.run(move || making.finish(&owner)).await?;
+    let key = Key::new(layout::table_file_key(&topic.table_name(), file.id)).expect("keys of the layout are valid");
+    done.files += 1;
+    done.bytes_out += bytes.len() as u64;
+    match store.create(&key, bytes).await? {
+        Created::New | Created::Mine => Ok(file),
+        Created::Other => Err(RewriteError::Taken { key: key.to_string() }),
+    }
+}
+
+/// Decodes a file that was written just now, and compares every run with what was put into it.
+fn read_back(identity: &Identity, id: TableFileId, bytes: &Bytes, runs: &[MergedRun]) -> Result<(), RewriteError> {
+    let Some(first) = runs.first() else { return Ok(()) };
+    let unfaithful = |partition, what: String| RewriteError::Unfaithful { partition, what };
+    let footer = match TableFooter::parse(bytes, bytes.len() as u64) {
+        Ok(ParsedTable::Whole(footer)) => footer,
+        other => return Err(unfaithful(first.partition, format!("{other:?}"))),
+    };
+    if footer.identity != *identity || footer.name.id != id {
+        return Err(unfaithful(first.partition, "it says that it is another file".to_owned()));
+    }
+    let parts = [(0, bytes.clone())];
+    for run in runs {
+        let mut hash = RowsHash::EMPTY;
+        let mut from = 0;
+        while from < run.rows {
+            let to = (from + READ_BACK_ROWS).min(run.rows);
+            let rows = run.first_row + from..run.first_row + to;
+            let base = Offset::new(run.base_offset.get() + from);
+            let read = table_rows(&footer, rows, &parts, run.partition, base);
+            let read = read.map_err(|error| unfaithful(run.partition, error.to_string()))?;
+            hash = hash.concat(read.hash(), to - from);
+            from = to;
+        }
+        if hash != run.hash {
+            return Err(unfaithful(run.partition, format!("rows from offset {} on differ", run.base_offset)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! The background task that compacts: woken by commits and by age, one compaction at a time, and whenever somebody wants a fresh table.
+//!
+//! 1. Compactions and merges take turns, or each would make the other's work stale.
+//! 2. What is damaged is left alone and named once; the rest of its topic goes on.
+//! 3. How long rows wait is measured by this process: it decides when something is done, never whether it is right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lakebed_log::Log;
+use lakebed_model::{ObjectId, TopicId};
+use lakebed_store::Store;
+use tokio::time::{Instant, sleep_until};
+
+use crate::backlog::{Backlog, CompactionOptions, backlogs, files_job, log_job};
+use crate::compaction::{Job, compact};
+use crate::objects::RewriteError;
+
+/// Least time between two looks: a look visits all runs.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// After a compaction that failed, the next one waits so long.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// Most damaged objects that are remembered; with more, compaction stops and says so.
+const DAMAGED_MAX: usize = 1000;
+/// Quiet topics may use up so much of an hour's allowance at once.
+const BURST_SHARE: f64 = 0.1;
+
+/// Whose turn it is to rewrite: a merge's or a compaction's.
+pub type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// What a compactor has done so far, and what waits.
+#[derive(Debug, Default)]
+pub struct CompactionCounts {
+    /// Compactions that were committed.
+    pub compactions: AtomicU64,
+    /// Table files that were written for them.
+    pub files: AtomicU64,
+    /// Bytes of keys, values and headers that were re-homed.
+    pub bytes_in: AtomicU64,
+    /// Bytes of the files.
+    pub bytes_out: AtomicU64,
+    /// Compactions that failed.
+    pub failures: AtomicU64,
+    /// Damaged objects that are left alone.
+    pub set_aside: AtomicU64,
+    /// Bytes of keys, values and headers that are in no table file, when they were counted last.
+    pub backlog_bytes: AtomicU64,
+    /// Milliseconds that the oldest of them had waited then, as far as this process has seen.
+    pub backlog_age_ms: AtomicU64,
+    /// When a compaction was last committed, or nothing was due, in milliseconds since 1970; 0 if never yet.
+    pub success_at_ms: AtomicI64,
+}
+
+/// Compacts. A handle; clones share it.
+#[derive(Debug, Clone)]
+pub struct Compactor {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    log: Log,
+    store: Store,
+    options: CompactionOptions,
+    counts: Arc<CompactionCounts>,
+    turn: Turn,
+    damaged: Mutex<BTreeSet<ObjectId>>,
+}
+
+/// How long each topic has had a backlog, and what quiet topics may still cost.
+#[derive(Debug)]
+struct Waiting {
+    since: BTreeMap<TopicId, Instant>,
+    allowance: f64,
+    granted: Instant,
+}
+
+/// What comes next.
+enum Next {
+    /// Rows of the log, or small files; `quiet` if only age made it due.
+    Compact { topic: TopicId, rows: bool, quiet: bool },
+    /// Nothing before then.
+    At(Option<Instant>),
+}
+
+impl Waiting {
+    fn new(options: &CompactionOptions, now: Instant) -> Self {
+        Self { since: BTreeMap::new(), allowance: f64::from(options.quiet_per_hour) * BURST_SHARE, granted: now }
+    }
+
+    /// Notes what waits now, and says what to do.
+    fn next(&mut self, options: &CompactionOptions, backlogs: &BTreeMap<TopicId, Backlog>, now: Instant) -> Next {
+        let per_second = f64::from(options.quiet_per_hour) / 3600.0;
+        let granted = per_second * now.duration_since(self.granted).as_secs_f64();
+        self.allowance = (self.allowance + granted).min(f64::from(options.quiet_per_hour) * BURST_SHARE);
+        self.granted = now;
+        self.since.retain(|topic, _| backlogs.get(topic).is_some_and(|backlog| backlog.runs > 0));
+        let mut oldest: Option<(Instant, TopicId)> = None;
+        for (topic, backlog) in backlogs {
+            if backlog.small_files {
+                return Next::Compact { topic: *topic, rows: false, quiet: false };
+            }
+            if backlog.runs == 0 {
+                continue;
+            }
+            let since = *self.since.entry(*topic).or_insert(now);
+            if backlog.bytes >= options.bytes {
+                return Next::Compact { topic: *topic, rows: true, quiet: false };
+            }
+            let due = since + options.age(backlog.bytes);
+            if oldest.is_none_or(|(first, _)| due < first) {
+                oldest = Some((due, *topic));
+            }
+        }
+        match oldest {
+            Some((due, topic)) if due <= now && self.allowance >= 1.0 => {
+                Next::Compact { topic, rows: true, quiet: true }
+            }
+            Some((due, _)) if due <= now && per_second > 0.0 => {
+                Next::At(Some(now + Duration::from_secs_f64((1.0 - self.allowance) / per_second)))
+            }
+            Some((due, _)) if due > now => Next::At(Some(due)),
+            _ => Next::At(None),
+        }
+    }
+}
+
+impl Compactor {
+    /// A compactor of `log`, whose objects are in `store`.
+    pub fn new(log: Log, store: Store, options: CompactionOptions, turn: Turn) -> Self {
+        let (counts, damaged) = (Arc::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { log, store, options, counts, turn, damaged }) }
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> Arc<CompactionCounts> {
+        Arc::clone(&self.shared.counts)
+    }
+
+    /// Compacts whatever is due, until the log closes.
+    ///
+    /// # Cancel
+    /// May leave table files that nothing names.
+    pub async fn run(&self) {
+        let Shared { log, options, counts, .. } = &*self.shared;
+        let mut commits = log.watch();
+        let mut waiting = Waiting::new(options, Instant::now());
+        while log.is_closed().is_none() {
+            commits.mark_unchanged();
+            let (looked, state, without) = (Instant::now(), log.state(), self.damaged().clone());
+            let visited = (state, options.clone());
+            let found = log.seams().offload.run(move || backlogs(&visited.0, &visited.1, &without)).await;
+            let next = match self.damaged().len() < DAMAGED_MAX {
+                true => waiting.next(options, &found, looked),
+                false => Next::At(None),
+            };
+            self.count(&found, &waiting, looked);
+            match next {
+                Next::Compact { topic, rows, quiet } => {
+                    if quiet {
+                        waiting.allowance -= 1.0;
+                    }
+                    self.compact_one(topic, rows).await;
+                }
+                Next::At(next) => {
+                    counts.success_at_ms.store((log.seams().wall)(), Ordering::Relaxed);
+                    tokio::select! {
+                        biased;
+                        _ = log.closed() => return,
+                        changed = commits.changed() => if changed.is_err() { return },
+                        () = sleep_until(next.unwrap_or(looked)), if next.is_some() => {}
+                    }
+                    sleep_until(looked + LOOK_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    fn count(&self, found: &BTreeMap<TopicId, Backlog>, waiting: &Waiting, now: Instant) {
+        let counts = &self.shared.counts;
+        let bytes = found.values().map(|backlog| backlog.bytes).sum();
+        let oldest = waiting.since.values().min().map_or(Duration::ZERO, |since| now.duration_since(*since));
+        counts.backlog_bytes.store(bytes, Ordering::Relaxed);
+        counts.backlog_age_ms.store(u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        counts.set_aside.store(self.damaged().len() as u64, Ordering::Relaxed);
+    }
+
+    /// Puts all rows of a topic that are committed now into table files.
+    ///
+    /// # Errors
+    /// [`RewriteError`]: some rows are not in table files; those that are stay there. A damaged object fails it only if rows of the topic are
+    /// in it.
+    /// # Cancel
+    /// May leave table files that nothing names.
+    pub async fn refresh(&self, topic: TopicId) -> Result<(), RewriteError> {
+        let Shared { log, store, options, turn, .. } = &*self.shared;
+        let until = log.state();
+        loop {
+            let _turn = turn.lock().await;
+            let state = log.state();
+            let without = BTreeSet::new();
+            let job = log_job(&state, topic, options, &without).map(|job| below(job, &until));
+            let Some(job) = job.filter(|job| !job.runs.is_empty()) else { return Ok(()) };
+            match compact(log, store, &state, &job, options.file_bytes_max).await {
+                Ok(done) => self.succeeded(done),
+                Err(RewriteError::Stale(_)) => {}
+                Err(error) => {
+                    self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn compact_one(&self, topic: TopicId, rows: bool) {
+        let Shared { log, store, options, turn, .. } = &*self.shared;
+        let done = {
+            let _turn = turn.lock().await;
+            let state = log.state();
+            let (visited, options_, without) = (state.clone(), options.clone(), self.damaged().clone());
+            let planned = log.seams().offload.run(move || match rows {
+                true => log_job(&visited, topic, &options_, &without),
+                false => files_job(&visited, topic, &options_, &without),
+            });
+            let Some(job) = planned.await else { return };
+            compact(log, store, &state, &job, options.file_bytes_max).await
+        };
+        match done {
+            Ok(done) => self.succeeded(done),
+            Err(error) => self.failed(&error).await,
+        }
+    }
+
+    fn succeeded(&self, done: crate::compaction::Compacted) {
+        let counts = &self.shared.counts;
+        counts.compactions.fetch_add(1, Ordering::Relaxed);
+        counts.files.fetch_add(done.files as u64, Ordering::Relaxed);
+        counts.bytes_in.fetch_add(done.bytes_in, Ordering::Relaxed);
+        counts.bytes_out.fetch_add(done.bytes_out, Ordering::Relaxed);
+        counts.success_at_ms.store((self.shared.log.seams().wall)(), Ordering::Relaxed);
+        tracing::debug!(runs = done.runs, files = done.files, bytes = done.bytes_out, "compacted");
+    }
+
+    async fn failed(&self, error: &RewriteError) {
+        let log = &self.shared.log;
+        self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
+        match error {
+            RewriteError::Damaged { object, .. } => {
+                // Whoever has been fenced, or comes late, reads what was reclaimed meanwhile.
+                let Ok(state) = log.barrier().await else { return };
+                if state.object(*object).is_none() {
+                    return tracing::debug!(%error, "a compaction came too late");
+                }
+                tracing::error!(%error, "a damaged object is left as it is");
+                self.damaged().insert(*object);
+            }
+            RewriteError::Stale(_) => tracing::debug!(%error, "a compaction came too late"),
+            _ if log.is_closed().is_some() => {}
+            RewriteError::Taken { .. } | RewriteError::Unfaithful { .. } | RewriteError::Table(_) => {
+                tracing::error!(%error, "a compaction failed: please report this bug; trying again later");
+                tokio::time::sleep(REST_AFTER_FAILURE).await;
+            }
+            _ => {
+                tracing::warn!(%error, "a compaction failed; trying again later");
+                tokio::time::sleep(REST_AFTER_FAILURE).await;
+            }
+        }
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, BTreeSet<ObjectId>> {
+        self.shared.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job without the runs that came after a state.
+fn below(mut job: Job, until: &lakebed_model::State) -> Job {
+    job.runs.retain(|(key, base, _)| until.partition(*key).is_some_and(|bounds| *base < bounds.high_watermark));
+    job
+}

@@ -1,0 +1,80 @@
+//! Table files: the rows of one topic as Parquet for everybody, sorted by partition and offset. The long-term and only copy.
+//!
+//! Here the `parquet` crate writes and reads, because these files are compressed and encoded as analysts want them. What is ours is in the
+//! footer's key-values (`docs/format.md` lists them). Invariants:
+//!
+//! 1. The pages are covered by CRC-32Cs, one for each [`BLOCK_BYTES`] of the file (`lakebed.blocks`); what stands behind the pages by that of
+//!    `lakebed.footer`. A byte is verified before a decoder sees it.
+//! 2. Rows stand in the order of their partitions and offsets; `lakebed.runs` says where each run begins.
+//! 3. Equal rows give equal bytes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use lakebed_model::{TableFileId, TopicId, TopicName};
+use serde::{Deserialize, Serialize};
+
+mod read;
+mod write;
+
+pub use read::{ParsedTable, TableFooter, TableRows};
+pub use write::{TableError, TableWriter};
+
+/// So many bytes of a file share a checksum: what a seek to one row reads is a multiple of it for each column.
+pub const BLOCK_BYTES: u64 = 128 * 1024;
+
+/// Keys of the footer's key-values that segments don't have.
+mod key {
+    pub(super) const TOPIC: &str = "lakebed.topic";
+    pub(super) const TOPIC_ID: &str = "lakebed.topic_id";
+    pub(super) const FILE: &str = "lakebed.file";
+    pub(super) const RUNS: &str = "lakebed.runs";
+    pub(super) const BLOCKS: &str = "lakebed.blocks";
+}
+
+/// What `lakebed.kind` says of a table file.
+const KIND: &str = "table";
+
+/// Which table file of which topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableFileName {
+    /// Its id.
+    pub id: TableFileId,
+    /// The topic.
+    pub topic_id: TopicId,
+    /// The topic's name.
+    pub topic: TopicName,
+}
+
+/// A run in `lakebed.runs`: its rows begin where those of the run before it end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunV1 {
+    partition: u32,
+    base_offset: u64,
+    rows: u64,
+}
+
+/// The columns, as Arrow knows them; each has the id by which Iceberg knows it.
+pub fn schema() -> SchemaRef {
+    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let header =
+        Fields::from(vec![field("key", DataType::Utf8, false, 22), field("value", DataType::Binary, true, 23)]);
+    let headers = DataType::List(Arc::new(field("element", DataType::Struct(header), false, 21)));
+    Arc::new(Schema::new(vec![
+        field("_kafka_partition", DataType::Int32, false, 1),
+        field("_kafka_offset", DataType::Int64, false, 2),
+        field("_kafka_timestamp", micros.clone(), true, 3),
+        field("_kafka_timestamp_type", DataType::Int32, false, 4),
+        field("_kafka_ingest_timestamp", micros, false, 5),
+        field("_kafka_headers", headers, true, 6),
+        field("key", DataType::Binary, true, 7),
+        field("value", DataType::Binary, true, 8),
+    ]))
+}
+
+fn field(name: &str, data_type: DataType, nullable: bool, id: i32) -> Field {
+    let metadata = HashMap::from([(parquet::arrow::PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]);
+    Field::new(name, data_type, nullable).with_metadata(metadata)
+}

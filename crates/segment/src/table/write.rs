@@ -1,0 +1,336 @@
+//! Writing a table file: rows come in order, a row group at a time is encoded, the whole file is held until it is finished.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
+use arrow_array::{ArrayRef, ListArray, RecordBatch, StructArray};
+use arrow_buffer::{NullBufferBuilder, OffsetBuffer, ScalarBuffer};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
+use lakebed_model::{Offset, PartitionIndex};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, key, schema};
+use crate::FORMAT;
+use crate::body::NO_TIMESTAMP_MS;
+use crate::checksum::{DIGITS, crc32c};
+use crate::commit::{self, CREATED_BY, Identity, SEAL_BYTES};
+use crate::rows::{RowSource, timestamp_type_number};
+
+/// A row group has at most so many rows.
+const GROUP_ROWS_MAX: usize = 1 << 20;
+/// A row group ends when its pages have so many bytes.
+const GROUP_BYTES: usize = 64 << 20;
+/// A page has about so many bytes before compression: what a seek to one row decodes.
+const PAGE_BYTES: usize = 256 * 1024;
+/// A page of small values has at most so many rows.
+const PAGE_ROWS_MAX: usize = 20_000;
+/// Rows are handed to the encoder when they have so many bytes.
+const BATCH_BYTES: usize = 4 << 20;
+/// Or when they are so many.
+const BATCH_ROWS: usize = 8192;
+/// What the statistics keep of a key or a value at most.
+const STATISTICS_BYTES: usize = 64;
+
+/// Why rows can't be written.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// Rows came out of order.
+    #[error("rows of partition {partition} from offset {base_offset} on are not in order")]
+    OutOfOrder {
+        /// The partition.
+        partition: PartitionIndex,
+        /// The first offset.
+        base_offset: Offset,
+    },
+    /// A header's key is no UTF-8: the edge refuses those.
+    #[error("a header's key is not UTF-8")]
+    HeaderKey,
+    /// A number that Parquet's signed types can't hold.
+    #[error("{what} {number} is out of range")]
+    OutOfRange {
+        /// What it is.
+        what: &'static str,
+        /// The number.
+        number: u64,
+    },
+    /// The rows don't fit the arrays: more than 2 GiB in one batch.
+    #[error("rows can't be arranged: {0}")]
+    Arrow(#[from] ArrowError),
+    /// The encoder failed.
+    #[error("rows can't be encoded: {0}")]
+    Parquet(#[from] ParquetError),
+}
+
+/// Writes one table file into memory.
+#[derive(Debug)]
+pub struct TableWriter {
+    identity: Identity,
+    name: TableFileName,
+    writer: ArrowWriter<Vec<u8>>,
+    rows: Columns,
+    runs: Vec<RunV1>,
+    /// Where the next row may begin.
+    next: (PartitionIndex, Offset),
+}
+
+impl TableWriter {
+    /// A file without rows.
+    ///
+    /// # Errors
+    /// [`TableError::Parquet`], not for any input.
+    pub fn new(identity: &Identity, name: TableFileName) -> Result<Self, TableError> {
+        let schema = schema();
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties()?)
+            .with_skip_arrow_metadata(true)
+            .with_schema_root("table".to_owned());
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
+        let next = (PartitionIndex::ZERO, Offset::ZERO);
+        Ok(Self { identity: *identity, name, writer, rows: Columns::new(schema), runs: Vec::new(), next })
+    }
+
+    /// Appends rows of a partition; the offset of the first is `base_offset`, and there is no gap between them. Partitions ascend, and
+    /// the offsets of one partition too.
+    ///
+    /// # Errors
+    /// [`TableError`]; the file is then good for nothing.
+    ///
+    /// # Cost
+    /// Copies the rows, and encodes them now and then.
+    pub fn push<S: RowSource>(
+        &mut self,
+        partition: PartitionIndex,
+        base_offset: Offset,
+        source: &S,
+        rows: Range<usize>,
+    ) -> Result<(), TableError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if (partition, base_offset) < self.next {
+            return Err(TableError::OutOfOrder { partition, base_offset });
+        }
+        let number = i32::try_from(partition.get());
+        let number =
+            number.map_err(|_| TableError::OutOfRange { what: "partition", number: u64::from(partition.get()) })?;
+        let count = rows.len() as u64;
+        let end = base_offset.checked_add(count).filter(|end| i64::try_from(end.get()).is_ok());
+        let end = end.ok_or(TableError::OutOfRange { what: "offset", number: base_offset.get() })?;
+        for (offset, row) in (base_offset.get() as i64..).zip(rows) {
+            self.rows.append(number, offset, source, row)?;
+            if self.rows.is_full() {
+                self.encode()?;
+            }
+        }
+        match self.runs.last_mut() {
+            Some(last) if (partition.get(), base_offset.get()) == (last.partition, last.base_offset + last.rows) => {
+                last.rows += count;
+            }
+            _ => self.runs.push(RunV1 { partition: partition.get(), base_offset: base_offset.get(), rows: count }),
+        }
+        self.next = (partition, end);
+        Ok(())
+    }
+
+    fn encode(&mut self) -> Result<(), TableError> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let batch = self.rows.finish()?;
+        self.writer.write(&batch)?;
+        if self.writer.in_progress_size() >= GROUP_BYTES {
+            self.writer.flush()?;
+        }
+        Ok(())
+    }
+
+    /// About how many bytes the file has so far.
+    pub fn size_bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
+    /// The bytes of the file.
+    ///
+    /// # Errors
+    /// [`TableError`]
+    pub fn finish(mut self) -> Result<Vec<u8>, TableError> {
+        self.encode()?;
+        self.writer.flush()?;
+        self.writer.sync().map_err(ParquetError::from)?;
+        let pages = self.writer.inner();
+        let pages_end = pages.len();
+        let blocks: Vec<String> =
+            pages.chunks(BLOCK_BYTES as usize).map(|block| format!("{:08x}", crc32c(block))).collect();
+        let runs = serde_json::to_string(&self.runs).expect("persisted types have string keys");
+        let pairs = [
+            (commit::key::FORMAT, FORMAT.to_string()),
+            (commit::key::KIND, KIND.to_owned()),
+            (commit::key::CLUSTER, self.identity.cluster_id.hyphenated().to_string()),
+            (commit::key::CELL, self.identity.cell.to_string()),
+            (key::TOPIC, self.name.topic.as_str().to_owned()),
+            (key::TOPIC_ID, self.name.topic_id.uuid().hyphenated().to_string()),
+            (key::FILE, self.name.id.to_string()),
+            (key::RUNS, runs),
+            (key::BLOCKS, blocks.concat()),
+            (commit::key::FOOTER, format!("{pages_end:016x}-{:08x}", 0)),
+        ];
+        for (key, value) in pairs {
+            self.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        }
+        let mut bytes = self.writer.into_inner()?;
+        commit::write_seal(&mut bytes, pages_end);
+        Ok(bytes)
+    }
+}
+
+fn properties() -> Result<WriterProperties, ParquetError> {
+    let path = |name: &str| ColumnPath::from(name);
+    let header = |name: &str| ColumnPath::new(["_kafka_headers", "list", "element", name].map(str::to_owned).to_vec());
+    let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
+    let mut properties = WriterProperties::builder()
+        .set_created_by(CREATED_BY.to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_data_page_row_count_limit(PAGE_ROWS_MAX)
+        .set_write_batch_size(256)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_statistics_truncate_length(Some(STATISTICS_BYTES))
+        .set_column_index_truncate_length(Some(STATISTICS_BYTES))
+        .set_sorting_columns(Some(vec![sorting(0), sorting(1)]))
+        .set_dictionary_enabled(false);
+    for name in ["_kafka_offset", "_kafka_timestamp", "_kafka_ingest_timestamp"] {
+        properties = properties.set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
+    }
+    for name in ["_kafka_partition", "_kafka_timestamp_type"] {
+        properties = properties.set_column_dictionary_enabled(path(name), true);
+    }
+    properties = properties
+        .set_column_dictionary_enabled(header("key"), true)
+        .set_column_encoding(header("value"), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+    for name in ["key", "value"] {
+        properties = properties.set_column_encoding(path(name), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+    }
+    // The least and the greatest of payloads tell nobody anything, but how many are null does.
+    properties = properties.set_column_statistics_enabled(path("value"), EnabledStatistics::Chunk);
+    Ok(properties.build())
+}
+
+/// Rows on their way to the encoder.
+#[derive(Debug)]
+struct Columns {
+    schema: SchemaRef,
+    partitions: Int32Builder,
+    offsets: Int64Builder,
+    timestamps: TimestampMicrosecondBuilder,
+    timestamp_types: Int32Builder,
+    ingest_timestamps: TimestampMicrosecondBuilder,
+    headers_end: Vec<i32>,
+    headers_nulls: NullBufferBuilder,
+    header_keys: StringBuilder,
+    header_values: BinaryBuilder,
+    keys: BinaryBuilder,
+    values: BinaryBuilder,
+    bytes: usize,
+}
+
+impl Columns {
+    fn new(schema: SchemaRef) -> Self {
+        Self {
+            schema,
+            partitions: Int32Builder::new(),
+            offsets: Int64Builder::new(),
+            timestamps: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
+            timestamp_types: Int32Builder::new(),
+            ingest_timestamps: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
+            headers_end: vec![0],
+            headers_nulls: NullBufferBuilder::new(0),
+            header_keys: StringBuilder::new(),
+            header_values: BinaryBuilder::new(),
+            keys: BinaryBuilder::new(),
+            values: BinaryBuilder::new(),
+            bytes: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.headers_end.len() == 1
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES || self.headers_end.len() > BATCH_ROWS
+    }
+
+    fn append<S: RowSource>(&mut self, partition: i32, offset: i64, source: &S, row: usize) -> Result<(), TableError> {
+        self.partitions.append_value(partition);
+        self.offsets.append_value(offset);
+        let timestamp_ms = source.timestamp_ms(row);
+        let timestamp = if timestamp_ms == NO_TIMESTAMP_MS { None } else { Some(micros(timestamp_ms)?) };
+        self.timestamps.append_option(timestamp);
+        self.timestamp_types.append_value(i32::from(timestamp_type_number(source.timestamp_type(row))));
+        self.ingest_timestamps.append_value(micros(source.ingest_time_ms(row))?);
+        let (key, value) = (source.key(row), source.value(row));
+        self.keys.append_option(key);
+        self.values.append_option(value);
+        self.bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let headers = source.headers(row);
+        self.headers_nulls.append(headers.len() > 0);
+        for (key, value) in headers {
+            let key = std::str::from_utf8(key).map_err(|_| TableError::HeaderKey)?;
+            self.header_keys.append_value(key);
+            self.header_values.append_option(value);
+            self.bytes += key.len() + value.map_or(0, <[u8]>::len);
+        }
+        let count = self.header_values_len();
+        let end = i32::try_from(count).map_err(|_| TableError::OutOfRange { what: "headers", number: count as u64 })?;
+        self.headers_end.push(end);
+        Ok(())
+    }
+
+    fn header_values_len(&self) -> usize {
+        use arrow_array::builder::ArrayBuilder;
+        self.header_values.len()
+    }
+
+    /// The rows so far, and none from then on.
+    fn finish(&mut self) -> Result<RecordBatch, TableError> {
+        let DataType::List(element) = self.schema.field(5).data_type() else { unreachable!("headers are a list") };
+        let DataType::Struct(fields) = element.data_type() else { unreachable!("a header is a struct") };
+        let parts: Vec<ArrayRef> = vec![Arc::new(self.header_keys.finish()), Arc::new(self.header_values.finish())];
+        let entries = StructArray::try_new(fields.clone(), parts, None)?;
+        let ends = std::mem::replace(&mut self.headers_end, vec![0]);
+        let headers = ListArray::try_new(
+            Arc::clone(element),
+            OffsetBuffer::new(ScalarBuffer::from(ends)),
+            Arc::new(entries),
+            self.headers_nulls.finish(),
+        )?;
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.partitions.finish()),
+            Arc::new(self.offsets.finish()),
+            Arc::new(self.timestamps.finish()),
+            Arc::new(self.timestamp_types.finish()),
+            Arc::new(self.ingest_timestamps.finish()),
+            Arc::new(headers),
+            Arc::new(self.keys.finish()),
+            Arc::new(self.values.finish()),
+        ];
+        self.bytes = 0;
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+fn micros(time_ms: i64) -> Result<i64, TableError> {
+    let micros = time_ms.checked_mul(1000).filter(|micros| *micros >= 0);
+    micros.ok_or(TableError::OutOfRange { what: "time in milliseconds", number: time_ms as u64 })
+}
+
+// The seal of the footer has the place of its digits from there.
+const _: () = assert!(SEAL_BYTES > DIGITS);
