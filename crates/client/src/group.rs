@@ -28,6 +28,9 @@ use crate::error::ClientError;
 use driver::{Command, Driver, Item};
 use progress::{Key, Progress};
 
+/// Topic, turn in which it was read, batch.
+type Read = (Arc<str>, u64, Batch);
+
 /// Batches that wait for the caller.
 const ITEMS_MAX: usize = 2;
 /// Commits that wait to be sent.
@@ -231,7 +234,7 @@ impl GroupConsumer {
     }
 
     /// The next batch with the turn in which it was read; it is not yet noted as given to the caller.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(Arc<str>, u64, Batch), ClientError>>> {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Read, ClientError>>> {
         loop {
             self.progress.lock().came_back();
             match ready!(self.items.poll_recv(context)) {

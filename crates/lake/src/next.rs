@@ -281,22 +281,13 @@ impl Changes {
 }
 
 /// The lowest and highest partition and offset.
-fn extremes<'a>(files: &[&'a DataFile]) -> [Option<i64>; 4] {
+fn extremes(files: &[&DataFile]) -> [Option<i64>; 4] {
     let number = |bytes: &[u8]| match bytes.len() {
         4 => Some(i64::from(i32::from_le_bytes(bytes.try_into().ok()?))),
         _ => Some(i64::from_le_bytes(bytes.try_into().ok()?)),
     };
-    let bounds = |id: i32, of: fn(&crate::file::Column) -> &Option<Vec<u8>>| -> Vec<i64> {
-        files.iter().filter_map(|file| number(of(file.columns.get(&id)?).as_deref()?)).collect()
-    };
-    let (lower, upper): (
-        fn(&'_ crate::file::Column) -> &'_ Option<Vec<u8>>,
-        fn(&'_ crate::file::Column) -> &'_ Option<Vec<u8>>,
-    ) = (|column| &column.lower, |column| &column.upper);
-    [
-        bounds(schema::PARTITION, lower).into_iter().min(),
-        bounds(schema::OFFSET, lower).into_iter().min(),
-        bounds(schema::PARTITION, upper).into_iter().max(),
-        bounds(schema::OFFSET, upper).into_iter().max(),
-    ]
+    let columns = |id: i32| files.iter().filter_map(move |file| file.columns.get(&id));
+    let lowest = |id| columns(id).filter_map(|column| number(column.lower.as_deref()?)).min();
+    let highest = |id| columns(id).filter_map(|column| number(column.upper.as_deref()?)).max();
+    [lowest(schema::PARTITION), lowest(schema::OFFSET), highest(schema::PARTITION), highest(schema::OFFSET)]
 }

@@ -13,10 +13,13 @@ use super::reconcile::member::{Beat, Beaten, Departure};
 use super::reconcile::topics::Known;
 use super::{Answer, Groups, gone};
 
+/// By group and member id.
+type Listeners = BTreeMap<(GroupId, Arc<str>), Arc<Notify>>;
+
 /// Members that are told when asking would tell them something new.
 #[derive(Debug, Default)]
 pub(super) struct Nudges {
-    listeners: Mutex<BTreeMap<(GroupId, Arc<str>), Arc<Notify>>>,
+    listeners: Mutex<Listeners>,
 }
 
 impl Nudges {

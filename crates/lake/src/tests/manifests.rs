@@ -74,5 +74,5 @@ async fn manifests_stay_few_when_files_come_one_by_one() {
     }
     assert_eq!(published.live().count(), 600);
     assert!(written <= 600 * 10, "{written} entries were written for 600 files");
-    assert!(ENTRIES_MAX > 600);
+    const { assert!(ENTRIES_MAX > 600) };
 }

@@ -306,6 +306,7 @@ impl Member {
     }
 
     /// Has a commit enter the queue of the log; what is returned then says what came of it.
+    #[expect(clippy::async_yields_async, reason = "first it is in the queue, then it is durable")]
     fn commit(&self, commit: v1::JoinCommit) -> impl Future<Output = Committed> + Send + use<> {
         let (services, held) = (self.services.clone(), self.held.clone());
         let from = MemberRef {

@@ -62,7 +62,7 @@ fn page(state: &State, request: &DescribeTopicPartitionsRequest) -> DescribeTopi
             return answer.with_next_cursor(Some(cursor(name, 0)));
         }
         let Some(found) = find(state, &TopicReference::Name((*name).to_owned())) else {
-            let error = match lakebed_model::TopicName::new(*name) {
+            let error = match lakebed_model::TopicName::new(name) {
                 Ok(_) => ResponseError::UnknownTopicOrPartition,
                 Err(_) => ResponseError::InvalidTopicException,
             };

@@ -140,9 +140,8 @@ fn a_commit_that_is_changed_in_any_way_is_refused_and_changes_nothing() {
 fn mutants(commit: &Commit, before: &State) -> Vec<(&'static str, Commit)> {
     let mut mutants = Vec::new();
     let mut add = |what, spoil: &dyn Fn(&mut Commit)| {
-        let mut mutant = commit.clone();
-        spoil(&mut mutant);
-        mutants.push((what, mutant));
+        mutants.push((what, commit.clone()));
+        mutants.iter_mut().next_back().into_iter().for_each(|(_, mutant)| spoil(mutant));
     };
     add("next number", &|c| c.number = c.number.next());
     add("next place", &|c| c.place.index += 1);
