@@ -100,6 +100,8 @@ struct Inner {
     /// One publication of a table at a time.
     turns: Mutex<BTreeMap<TopicId, Arc<tokio::sync::Mutex<()>>>>,
     unnamed: Mutex<BTreeMap<Key, Instant>>,
+    /// When a table's metadata was last looked through for what no reader needs.
+    swept: Mutex<BTreeMap<TopicId, Instant>>,
 }
 
 impl Tables {
@@ -107,8 +109,8 @@ impl Tables {
     pub(crate) fn new(log: Log, store: Store, compactor: Compactor) -> Self {
         let options = lakebed_lake::Options { offload: log.seams().offload, ..lakebed_lake::Options::default() };
         let publisher = Publisher::new(store.clone(), options);
-        let (turns, unnamed) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { log, store, compactor, publisher, turns, unnamed }) }
+        let (turns, unnamed, swept) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { log, store, compactor, publisher, turns, unnamed, swept }) }
     }
 
     /// Publishes what is behind, and deletes what nobody reads any more, until the log closes.
@@ -203,7 +205,41 @@ impl Tables {
         self.inner.log.change(Change::PublishTable { topic, version: table.version }).await?;
         // From now on no version that a reader may begin with has these.
         self.notice(unnamed);
+        if self.is_to_be_swept(topic) {
+            self.sweep(&shown.name).await;
+        }
         Ok(())
+    }
+
+    /// Whether a table's metadata was last looked through, or first published by this process, long ago.
+    fn is_to_be_swept(&self, topic: TopicId) -> bool {
+        let now = Instant::now();
+        let mut swept = self.inner.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = swept.get(&topic).is_some_and(|at| now.duration_since(*at) >= GRACE);
+        if is_due || !swept.contains_key(&topic) {
+            swept.insert(topic, now);
+        }
+        is_due
+    }
+
+    /// Deletes the metadata of a table that no reader needs any more. What fails is found again next time.
+    async fn sweep(&self, name: &TableName) {
+        let (store, now_ms) = (&self.inner.store, (self.inner.log.seams().wall)());
+        let age_ms = i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX);
+        let due = match lakebed_lake::due(store, name, now_ms, age_ms).await {
+            Ok(due) => due,
+            Err(error) => {
+                let error = &error as &(dyn std::error::Error + 'static);
+                return tracing::warn!(error, table = %name, "old metadata of a table could not be found");
+            }
+        };
+        match store.delete(&due).await {
+            Ok(()) => tracing::debug!(table = %name, objects = due.len(), "old metadata of a table is deleted"),
+            Err(error) => {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::warn!(error, table = %name, "old metadata of a table could not be deleted");
+            }
+        }
     }
 
     /// What the newest version of a table shows, and which files stand there besides.
@@ -265,6 +301,7 @@ impl Tables {
         for topic in gone {
             let name = known[&topic].clone();
             self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
+            self.inner.swept.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
             let taken = state.tables().any(|(id, _)| known.get(&id) == Some(&name));
             let done = async {
                 if !taken {
