@@ -19,6 +19,9 @@ pub struct CompactionOptions {
     /// A topic is compacted when so many bytes of it are in no table file (64 MiB). More makes fewer and larger files, and fewer requests; less
     /// makes tables fresher.
     pub bytes: u64,
+    /// No topic is compacted before its oldest rows have waited so long (10 s), unless somebody asks for its table: a burst is taken in first, and
+    /// becomes fewer and larger files.
+    pub age_least: Duration,
     /// A busy topic is compacted at the latest when its oldest rows have waited so long (60 s).
     pub age_min: Duration,
     /// A quiet one at the latest after this (1 h).
@@ -36,6 +39,7 @@ impl Default for CompactionOptions {
     fn default() -> Self {
         Self {
             bytes: 64 << 20,
+            age_least: Duration::from_secs(10),
             age_min: Duration::from_secs(60),
             age_max: Duration::from_secs(3600),
             file_bytes_max: 128 << 20,

@@ -106,10 +106,11 @@ impl Waiting {
                 continue;
             }
             let since = *self.since.entry(*topic).or_insert(now);
-            if backlog.bytes >= options.bytes {
+            let is_much = backlog.bytes >= options.bytes;
+            if is_much && now >= since + options.age_least {
                 return Next::Compact { topic: *topic, rows: true, quiet: false };
             }
-            let due = since + options.age(backlog.bytes);
+            let due = since + if is_much { options.age_least } else { options.age(backlog.bytes) };
             if oldest.is_none_or(|(first, _)| due < first) {
                 oldest = Some((due, *topic));
             }
