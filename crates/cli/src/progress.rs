@@ -34,6 +34,8 @@ fn bar(total: Option<u64>, target: ProgressDrawTarget, template: &str) -> Progre
     let bar = ProgressBar::with_draw_target(total, target).with_finish(ProgressFinish::AndClear);
     bar.set_style(ProgressStyle::with_template(template).expect("the template is well formed"));
     if !bar.is_hidden() {
+        // Work that ends before the first tick is shown too.
+        bar.tick();
         bar.enable_steady_tick(TICK);
     }
     bar

@@ -40,13 +40,9 @@ func produce(ctx context.Context, arguments []string) error {
 		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
 		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(arguments[0]), kgo.DefaultProduceTopic(arguments[1]),
-		kgo.ProducerBatchCompression(codecs[arguments[2]]), kgo.ProducerBatchMaxBytes(10_000_000), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	var records []*kgo.Record
+	// What a topic takes by default, unless a record is larger.
+	batch := int32(1_000_012)
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 1<<24)
 	for lines.Scan() {
@@ -55,7 +51,16 @@ func produce(ctx context.Context, arguments []string) error {
 			return err
 		}
 		records = append(records, record)
+		if len(record.Value) > 900_000 {
+			batch = 10_000_000
+		}
 	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(arguments[0]), kgo.DefaultProduceTopic(arguments[1]),
+		kgo.ProducerBatchCompression(codecs[arguments[2]]), kgo.ProducerBatchMaxBytes(batch), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
 	for _, result := range client.ProduceSync(ctx, records...) {
 		if result.Err != nil {
 			return result.Err
