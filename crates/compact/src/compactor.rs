@@ -264,7 +264,8 @@ impl Compactor {
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
             }
             _ => {
-                tracing::warn!(%error, "a compaction failed; trying again later");
+                let error = error as &(dyn std::error::Error + 'static);
+                tracing::warn!(error, "a compaction failed; trying again later");
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
             }
         }
