@@ -264,7 +264,7 @@ impl Compactor {
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
             }
             _ => {
-                let error = error as &(dyn std::error::Error + 'static);
+                let error = error as &(dyn std::error::Error + Send + Sync + 'static);
                 tracing::warn!(error, "a compaction failed; trying again later");
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
             }
