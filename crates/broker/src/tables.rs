@@ -131,6 +131,8 @@ impl Tables {
             let all = stream::iter(publications).buffer_unordered(PUBLISHED_AT_ONCE);
             let all = all.fold(true, |all, done| std::future::ready(all && done)).await;
             if !all || !gone {
+                // One table that can't be published holds up no other's files.
+                self.delete_due().await;
                 tokio::select! {
                     biased;
                     _ = log.closed() => return,
@@ -203,6 +205,8 @@ impl Tables {
         let (shown, unnamed) = self.shown(&state, topic).await?;
         self.inner.publisher.publish(&shown).await?;
         self.inner.log.change(Change::PublishTable { topic, version: table.version }).await?;
+        // SUBTLE: a file that was being written when it was noticed is named by now, and its time begins anew when it is dropped.
+        self.forget(&shown.files);
         // From now on no version that a reader may begin with has these.
         self.notice(unnamed);
         if self.is_to_be_swept(topic) {
@@ -324,6 +328,13 @@ impl Tables {
             }
         }
         true
+    }
+
+    fn forget(&self, named: &[ShownFile]) {
+        let mut waiting = self.unnamed();
+        named.iter().for_each(|file| {
+            waiting.remove(&file.key);
+        });
     }
 
     fn notice(&self, unnamed: Vec<Key>) {
