@@ -29,8 +29,8 @@ use crate::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
 use crate::request_memory::RequestBudgets;
 use crate::rooms::Rooms;
-use crate::tables::Tables;
 use crate::tables::catalog::Fresh;
+use crate::tables::{TableOptions, Tables};
 use crate::topics::Topics;
 
 mod expiring;
@@ -356,7 +356,7 @@ async fn open(
     let producer_ids = ProducerIds::new(log.clone());
     let topics = Topics::new(log.clone(), config.default_partitions, config.partitions_max, seams.seed);
     let groups = Groups::new(log.clone(), groups_options(&config, flush_interval));
-    let tables = Tables::new(log.clone(), store.clone(), compactor.clone());
+    let tables = Tables::new(log.clone(), store.clone(), compactor.clone(), TableOptions::default());
     let catalog = Catalog::new(Arc::new(Fresh::new(tables.clone())), CatalogOptions::default());
     let rooms = Rooms {
         config,

@@ -26,7 +26,7 @@ pub mod readiness;
 pub mod reason;
 mod request_memory;
 mod rooms;
-mod tables;
+pub mod tables;
 pub mod topics;
 
 pub use broker::{Broker, RunError, StartError};

@@ -2,7 +2,7 @@
 //!
 //! 1. A version is published as it was allotted: the state changes a table's files and its version together.
 //! 2. A file is deleted when the state does not name it, no later commit can name it, and no published version has shown it for
-//!    [`GRACE`]: running queries end in that time.
+//!    [`TableOptions::grace`]: running queries end in that time.
 //! 3. How long that is, this process measures: a restart begins anew.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use lakebed_compact::{Compactor, RewriteError};
 use lakebed_lake::{
-    PartitionBy, PublishError, Publisher, Shown, ShownFile, TableName, TableVersion, ValueFormat, readers_root,
+    Expiry, PartitionBy, PublishError, Publisher, Shown, ShownFile, TableName, TableVersion, ValueFormat, readers_root,
 };
 use lakebed_log::{AppendError, BarrierError, Log};
 use lakebed_model::{Change, Compaction, ObjectId, SegmentId, State, TableFileId, TopicId};
@@ -22,8 +22,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub(crate) mod catalog;
 
-/// Files that no version shows any more stay so long for running queries.
-const GRACE: Duration = Duration::from_secs(3600);
 /// Tables that are published at once.
 const PUBLISHED_AT_ONCE: usize = 8;
 /// Objects of one listing.
@@ -33,9 +31,22 @@ const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Most files that wait to be deleted; more are found again later.
 const UNNAMED_MAX: usize = 100_000;
 
+/// Settings of [`Tables`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableOptions {
+    /// Files that no version shows any more, and metadata that no version leads to, stay so long for running queries (1 h).
+    pub grace: Duration,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(3600) }
+    }
+}
+
 /// Why a table is not as fresh as it should be.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TableError {
+pub enum TableError {
     /// There is no such topic (any more).
     #[error("topic {topic} does not exist")]
     UnknownTopic {
@@ -87,7 +98,7 @@ impl TableError {
 
 /// See the module. A handle; clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Tables {
+pub struct Tables {
     inner: Arc<Inner>,
 }
 
@@ -97,6 +108,7 @@ struct Inner {
     store: Store,
     compactor: Compactor,
     publisher: Publisher,
+    options: TableOptions,
     /// One publication of a table at a time.
     turns: Mutex<BTreeMap<TopicId, Arc<tokio::sync::Mutex<()>>>>,
     unnamed: Mutex<BTreeMap<Key, Instant>>,
@@ -106,18 +118,23 @@ struct Inner {
 
 impl Tables {
     /// Tables over a log. [`Tables::run`] must run for anything to be published by itself.
-    pub(crate) fn new(log: Log, store: Store, compactor: Compactor) -> Self {
-        let options = lakebed_lake::Options { offload: log.seams().offload, ..lakebed_lake::Options::default() };
+    pub fn new(log: Log, store: Store, compactor: Compactor, table_options: TableOptions) -> Self {
+        let age_ms = i64::try_from(table_options.grace.as_millis()).unwrap_or(i64::MAX);
+        let expiry = Expiry { age_ms, ..Expiry::default() };
+        let options =
+            lakebed_lake::Options { expiry, offload: log.seams().offload, ..lakebed_lake::Options::default() };
         let publisher = Publisher::new(store.clone(), options);
         let (turns, unnamed, swept) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { log, store, compactor, publisher, turns, unnamed, swept }) }
+        Self {
+            inner: Arc::new(Inner { log, store, compactor, publisher, options: table_options, turns, unnamed, swept }),
+        }
     }
 
     /// Publishes what is behind, and deletes what nobody reads any more, until the log closes.
     ///
     /// # Cancel
     /// May leave metadata that nothing names, and versions that are published later.
-    pub(crate) async fn run(self) {
+    pub async fn run(self) {
         let log = &self.inner.log;
         let mut commits = log.watch();
         let mut known: BTreeMap<TopicId, TableName> = BTreeMap::new();
@@ -140,7 +157,7 @@ impl Tables {
                 }
                 continue;
             }
-            let due = self.unnamed().values().min().map(|since| *since + GRACE);
+            let due = self.unnamed().values().min().map(|since| *since + self.inner.options.grace);
             tokio::select! {
                 biased;
                 _ = log.closed() => return,
@@ -172,7 +189,7 @@ impl Tables {
     /// [`TableError`]
     /// # Cost
     /// A barrier, a compaction of what is in no table file, a publication if anything changed.
-    pub(crate) async fn refresh(&self, topic: TopicId) -> Result<(), TableError> {
+    pub async fn refresh(&self, topic: TopicId) -> Result<(), TableError> {
         self.inner.log.barrier().await?;
         self.inner.compactor.refresh(topic).await?;
         let state = self.inner.log.state();
@@ -219,7 +236,7 @@ impl Tables {
     fn is_to_be_swept(&self, topic: TopicId) -> bool {
         let now = Instant::now();
         let mut swept = self.inner.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = swept.get(&topic).is_some_and(|at| now.duration_since(*at) >= GRACE);
+        let is_due = swept.get(&topic).is_some_and(|at| now.duration_since(*at) >= self.inner.options.grace);
         if is_due || !swept.contains_key(&topic) {
             swept.insert(topic, now);
         }
@@ -229,7 +246,7 @@ impl Tables {
     /// Deletes the metadata of a table that no reader needs any more. What fails is found again next time.
     async fn sweep(&self, name: &TableName) {
         let (store, now_ms) = (&self.inner.store, (self.inner.log.seams().wall)());
-        let age_ms = i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX);
+        let age_ms = i64::try_from(self.inner.options.grace.as_millis()).unwrap_or(i64::MAX);
         let due = match lakebed_lake::due(store, name, now_ms, age_ms).await {
             Ok(due) => due,
             Err(error) => {
@@ -349,8 +366,12 @@ impl Tables {
     /// Deletes the files that have waited long enough.
     async fn delete_due(&self) {
         let (now, state) = (Instant::now(), self.inner.log.state());
-        let due: Vec<Key> =
-            self.unnamed().iter().filter(|(_, since)| **since + GRACE <= now).map(|(key, _)| key.clone()).collect();
+        let due: Vec<Key> = self
+            .unnamed()
+            .iter()
+            .filter(|(_, since)| **since + self.inner.options.grace <= now)
+            .map(|(key, _)| key.clone())
+            .collect();
         let mut dead = Vec::new();
         for key in due {
             let Some((_, id)) = layout::parse_table_file_key(key.as_str()) else { continue };

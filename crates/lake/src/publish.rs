@@ -289,12 +289,19 @@ impl Publisher {
         stream::iter(reads).buffered(READS_MAX).try_collect().await
     }
 
+    /// How long what was published last is taken for the newest: much less than what is superseded is kept.
+    fn trusted(&self) -> Duration {
+        let kept = Duration::from_millis(u64::try_from(self.options.expiry.age_ms).unwrap_or(0));
+        TRUSTED_MAX.min(kept / 6)
+    }
+
     /// What we published last, if it can be taken for the newest.
     fn remembered(&self, shown: &Shown) -> Option<Arc<Published>> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = remembered.get(&shown.name)?;
-        let usable =
-            kept.at.elapsed() < TRUSTED_MAX && kept.published.version < shown.version && fits(shown, &kept.published);
+        let usable = kept.at.elapsed() < self.trusted()
+            && kept.published.version < shown.version
+            && fits(shown, &kept.published);
         usable.then(|| kept.published.clone())
     }
 
