@@ -17,6 +17,7 @@ use lakebed_lake::{
 use lakebed_log::{AppendError, BarrierError, Log};
 use lakebed_model::{Change, Compaction, ObjectId, SegmentId, State, TableFileId, TopicId};
 use lakebed_segment::layout;
+use lakebed_segment::table::{self, TableSettings};
 use lakebed_store::{DeleteError, Directory, Key, ListError, Store};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -285,7 +286,10 @@ impl Tables {
             version: TableVersion::new(u64::from(table.version)).expect("the state allots versions from 1 on"),
             commit: table.commit,
             time_ms: table.time_ms,
-            value_format: ValueFormat::Binary,
+            value_format: match TableSettings::of(&about.config).value_format {
+                table::ValueFormat::Binary => ValueFormat::Binary,
+                table::ValueFormat::String | table::ValueFormat::Json => ValueFormat::Text,
+            },
             partition_by: PartitionBy::Nothing,
             files,
         };

@@ -271,6 +271,8 @@ impl Topics {
         if let Some(asked) = alteration.id.filter(|asked| *asked != found.id) {
             return Err(TopicError::OtherId { name: alteration.name, found: found.id, asked });
         }
+        // What is fixed can't have changed since, for the id is the same.
+        settings::check_fixed(&found.config, &alteration.config.after(&found.config))?;
         let (id, partitions_max) = (found.id, self.partitions_max);
         let decide = move |state: &State| within(partitions_max, state, alteration.changes(id, state)?);
         let state = if validate_only {

@@ -14,7 +14,7 @@ use lakebed_model::{
 use lakebed_segment::commit::Identity;
 use lakebed_segment::layout;
 use lakebed_segment::row_set::RowSet;
-use lakebed_segment::table::{ParsedTable, TableFileName, TableFooter, TableWriter};
+use lakebed_segment::table::{ParsedTable, TableFileName, TableFooter, TableSettings, TableWriter};
 use lakebed_store::{Created, Key, Store};
 
 use crate::objects::{OpenObject, RewriteError, table_rows};
@@ -44,6 +44,17 @@ pub struct Compacted {
     pub files: usize,
     /// Their bytes.
     pub bytes_out: u64,
+    /// Rows of the log of which the value is not what the topic says that its values are; those of table files were counted before.
+    pub misfits: u64,
+}
+
+/// Whose rows a compaction puts into files, and how.
+struct Target<'a> {
+    log: &'a Log,
+    store: &'a Store,
+    topic: TopicId,
+    name: TopicName,
+    settings: TableSettings,
 }
 
 /// A file in the making.
@@ -55,10 +66,11 @@ struct Making {
 }
 
 impl Making {
-    fn begin(log: &Log, topic: TopicId, name: &TopicName) -> Result<Self, RewriteError> {
-        let id = TableFileId::new(log.mint().ulid());
-        let name = TableFileName { id, topic_id: topic, topic: name.clone() };
-        Ok(Self { id, writer: TableWriter::new(&log.identity(), name)?, runs: Vec::new(), rows: 0 })
+    fn begin(target: &Target<'_>) -> Result<Self, RewriteError> {
+        let id = TableFileId::new(target.log.mint().ulid());
+        let name = TableFileName { id, topic_id: target.topic, topic: target.name.clone() };
+        let writer = TableWriter::new(&target.log.identity(), name, target.settings)?;
+        Ok(Self { id, writer, runs: Vec::new(), rows: 0 })
     }
 
     /// Takes rows in; the hashes are those of what was read, not those of the state.
@@ -112,7 +124,8 @@ pub async fn compact(
     file_bytes_max: usize,
 ) -> Result<Compacted, RewriteError> {
     let Some(topic) = state.topic(job.topic) else { return Ok(Compacted::default()) };
-    let (name, identity, offload) = (topic.name.clone(), log.identity(), log.seams().offload);
+    let (name, settings, offload) = (topic.name.clone(), TableSettings::of(&topic.config), log.seams().offload);
+    let target = Target { log, store, topic: job.topic, name, settings };
     // Till the swap is durable the boundary must not pass the new files: the first has the lowest id.
     let _hold = log.hold(SegmentId::from(log.mint()));
     let mut done = Compacted { runs: job.runs.len(), ..Compacted::default() };
@@ -133,20 +146,24 @@ pub async fn compact(
             hash = hash.concat(part.rows.hash(), part.rows.len() as u64);
             let current = match making.take() {
                 Some(current) => current,
-                None => Making::begin(log, job.topic, &name)?,
+                None => Making::begin(&target)?,
             };
-            let key = *key;
-            making = Some(offload.run(move || current.push(key, part.base, &part.rows)).await?);
+            let (key, before) = (*key, current.writer.misfits());
+            let current = offload.run(move || current.push(key, part.base, &part.rows)).await?;
+            if !matches!(run.object, ObjectId::Table(_)) {
+                done.misfits += current.writer.misfits() - before;
+            }
+            making = Some(current);
         }
         object.check(*key, *base, run, hash)?;
         done.bytes_in += run.bytes;
         // A run is in one file: the state swaps whole runs.
         if let Some(full) = making.take_if(|making| making.writer.size_bytes() >= file_bytes_max) {
-            files.push(upload(log, store, &name, &identity, full, &mut done).await?);
+            files.push(upload(&target, full, &mut done).await?);
         }
     }
     if let Some(last) = making {
-        files.push(upload(log, store, &name, &identity, last, &mut done).await?);
+        files.push(upload(&target, last, &mut done).await?);
     }
     if files.is_empty() {
         return Ok(done);
@@ -158,20 +175,14 @@ pub async fn compact(
     }
 }
 
-async fn upload(
-    log: &Log,
-    store: &Store,
-    topic: &TopicName,
-    identity: &Identity,
-    making: Making,
-    done: &mut Compacted,
-) -> Result<CompactedFile, RewriteError> {
-    let owner = *identity;
-    let Made { file, bytes } = log.seams().offload.run(move || making.finish(&owner)).await?;
-    let key = Key::new(layout::table_file_key(&topic.table_name(), file.id)).expect("keys of the layout are valid");
+async fn upload(target: &Target<'_>, making: Making, done: &mut Compacted) -> Result<CompactedFile, RewriteError> {
+    let owner = target.log.identity();
+    let Made { file, bytes } = target.log.seams().offload.run(move || making.finish(&owner)).await?;
+    let table = target.name.table_name();
+    let key = Key::new(layout::table_file_key(&table, file.id)).expect("keys of the layout are valid");
     done.files += 1;
     done.bytes_out += bytes.len() as u64;
-    match store.create(&key, bytes).await? {
+    match target.store.create(&key, bytes).await? {
         Created::New | Created::Mine => Ok(file),
         Created::Other => Err(RewriteError::Taken { key: key.to_string() }),
     }

@@ -41,6 +41,8 @@ pub struct CompactionCounts {
     pub bytes_in: AtomicU64,
     /// Bytes of the files.
     pub bytes_out: AtomicU64,
+    /// Rows of the log that went into table files with a value that is not what their topic says that its values are.
+    pub misfits: AtomicU64,
     /// Compactions that failed.
     pub failures: AtomicU64,
     /// Damaged objects that are left alone.
@@ -240,6 +242,7 @@ impl Compactor {
         counts.files.fetch_add(done.files as u64, Ordering::Relaxed);
         counts.bytes_in.fetch_add(done.bytes_in, Ordering::Relaxed);
         counts.bytes_out.fetch_add(done.bytes_out, Ordering::Relaxed);
+        counts.misfits.fetch_add(done.misfits, Ordering::Relaxed);
         counts.success_at_ms.store((self.shared.log.seams().wall)(), Ordering::Relaxed);
         tracing::debug!(runs = done.runs, files = done.files, bytes = done.bytes_out, "compacted");
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use parquet::basic::Type;
+use parquet::basic::{ConvertedType, Type};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
@@ -187,7 +187,7 @@ fn column(groups: &[RowGroupMetaData], index: usize, id: i32) -> Column {
     let bounds: Option<Vec<Bounds>> = bounded.map(|chunk| Bounds::of(chunk.statistics()?)).collect();
     let bounds = bounds.and_then(|bounds| bounds.into_iter().reduce(Bounds::with));
     let is_text = groups.first().is_some_and(|group| {
-        group.column(index).column_descr().converted_type() == parquet::basic::ConvertedType::UTF8
+        matches!(group.column(index).column_descr().converted_type(), ConvertedType::UTF8 | ConvertedType::JSON)
     });
     let (lower, upper) = bounds.map_or((None, None), |bounds| bounds.serialized(is_text));
     Column { size_bytes, values: Some(values), nulls, lower, upper }

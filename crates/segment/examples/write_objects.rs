@@ -13,5 +13,8 @@ fn main() -> std::io::Result<()> {
     for (name, bytes) in samples::files() {
         std::fs::write(directory.join(name), bytes)?;
     }
-    std::fs::write(directory.join("table.parquet"), samples::table_file())
+    for (name, bytes) in samples::table_files() {
+        std::fs::write(directory.join(name), bytes)?;
+    }
+    Ok(())
 }

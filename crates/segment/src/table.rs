@@ -7,6 +7,7 @@
 //!    `lakebed.footer`. A byte is verified before a decoder sees it.
 //! 2. Rows stand in the order of their partitions and offsets; `lakebed.runs` says where each run begins.
 //! 3. Equal rows give equal bytes.
+//! 4. Every value comes back as it was, whatever the column `value` says that it holds: what is no such thing stands in `_kafka_value_raw`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,10 +16,13 @@ use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use lakebed_model::{TableFileId, TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 
+mod fits;
 mod read;
+mod settings;
 mod write;
 
 pub use read::{ParsedTable, TableFooter, TableRows};
+pub use settings::{TableSettings, VALUE_FORMAT, ValueFormat};
 pub use write::{TableError, TableWriter};
 
 /// So many bytes of a file share a checksum: what a seek to one row reads is a multiple of it for each column.
@@ -31,6 +35,7 @@ mod key {
     pub(super) const FILE: &str = "lakebed.file";
     pub(super) const RUNS: &str = "lakebed.runs";
     pub(super) const BLOCKS: &str = "lakebed.blocks";
+    pub(super) const VALUE_FORMAT: &str = "lakebed.value_format";
 }
 
 /// What `lakebed.kind` says of a table file.
@@ -57,12 +62,12 @@ struct RunV1 {
 }
 
 /// The columns, as Arrow knows them; each has the id by which Iceberg knows it.
-pub fn schema() -> SchemaRef {
+pub fn schema(format: ValueFormat) -> SchemaRef {
     let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let header =
         Fields::from(vec![field("key", DataType::Utf8, false, 22), field("value", DataType::Binary, true, 23)]);
     let headers = DataType::List(Arc::new(field("element", DataType::Struct(header), false, 21)));
-    Arc::new(Schema::new(vec![
+    let mut fields = vec![
         field("_kafka_partition", DataType::Int32, false, 1),
         field("_kafka_offset", DataType::Int64, false, 2),
         field("_kafka_timestamp", micros.clone(), true, 3),
@@ -70,8 +75,15 @@ pub fn schema() -> SchemaRef {
         field("_kafka_ingest_timestamp", micros, false, 5),
         field("_kafka_headers", headers, true, 6),
         field("key", DataType::Binary, true, 7),
-        field("value", DataType::Binary, true, 8),
-    ]))
+    ];
+    match format {
+        ValueFormat::Binary => fields.push(field("value", DataType::Binary, true, 8)),
+        ValueFormat::String | ValueFormat::Json => {
+            fields.push(field("value", DataType::Utf8, true, 8));
+            fields.push(field("_kafka_value_raw", DataType::Binary, true, 9));
+        }
+    }
+    Arc::new(Schema::new(fields))
 }
 
 fn field(name: &str, data_type: DataType, nullable: bool, id: i32) -> Field {

@@ -277,6 +277,7 @@ fn merging(samples: &mut Samples, rooms: &Rooms) {
     samples.count("compaction_files", &[], load(&counts.files));
     samples.count("compaction_read", &[], load(&counts.bytes_in));
     samples.count("compaction_written", &[], load(&counts.bytes_out));
+    samples.count("compaction_misfits", &[], load(&counts.misfits));
     samples.level("compaction_backlog", &[], load(&counts.backlog_bytes) as f64);
     samples.level("compaction_backlog_age", &[], load(&counts.backlog_age_ms) as f64 / 1e3);
     samples.level("compaction_objects_set_aside", &[], load(&counts.set_aside) as f64);

@@ -132,6 +132,7 @@ pub const METRICS: &[Described] = &[
     counter("compaction_files", None, &[], "Table files that compactions wrote", "Many small ones are rewritten later: quiet topics make them."),
     counter("compaction_read", BYTES, &[], "Bytes of keys, values and headers that compactions re-homed", "Divided by produced bytes it is how often a byte is rewritten."),
     counter("compaction_written", BYTES, &[], "Bytes of the table files", "Divided by compaction_read it is what compression leaves."),
+    counter("compaction_misfits", None, &[], "Rows that compactions put into table files with a value that is not what value.format of their topic says", "Growing: a producer sends what is not text, or not JSON. Its rows are in column _kafka_value_raw, consumers get them as ever."),
     gauge("compaction_backlog", BYTES, &[], "Bytes of keys, values and headers that are in no table file yet", "Growing without end: compaction can't keep up, or fails."),
     gauge("compaction_backlog_age", SECONDS, &[], "For how long the oldest of them have waited, as far as this process has seen", "Above an hour: compaction can't keep up, fails, or quiet topics are too many for its allowance."),
     gauge("compaction_objects_set_aside", None, &[], "Damaged objects that compaction leaves alone", "Above 0: the log names them; restore the object or delete its topic."),

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use lakebed_segment::table::{VALUE_FORMAT, ValueFormat};
+
 /// What values a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
@@ -66,7 +68,15 @@ const KNOWN: &[(&str, Kind, &str, &str)] = &[
     ("segment.jitter.ms", Kind::Number(0, LONG), "0", "log.roll.jitter.ms"),
     ("segment.ms", Kind::Number(1, LONG), "604800000", "log.roll.ms"),
     ("unclean.leader.election.enable", Kind::Flag, "false", "unclean.leader.election.enable"),
+    (VALUE_FORMAT, Kind::One(&ValueFormat::WORDS), ValueFormat::Binary.word(), ""),
 ];
+
+/// Our own settings: what each does, for people. Those that are here are fixed when a topic is created: its table files are written by them.
+const OURS: &[(&str, &str)] = &[(
+    VALUE_FORMAT,
+    "What the column `value` of the topic's table holds: binary (bytes), string (text in UTF-8) or json. A record's value that is no such thing \
+     is accepted all the same, and stands in the column `_kafka_value_raw`. Fixed when the topic is created.",
+)];
 
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const COMPACT: &str = "compact";
@@ -102,6 +112,19 @@ pub enum SettingError {
         /// What it takes.
         expected: String,
     },
+    /// It is fixed when a topic is created.
+    #[error(
+        "topic setting {name} is {is:?} and stays so: it is fixed when the topic is created, its table files are written by it. \
+         For {asked:?} create another topic"
+    )]
+    Fixed {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        is: String,
+        /// The value that it should have, or its default.
+        asked: String,
+    },
     /// Keys would be compacted, and are not.
     #[error("topic setting cleanup.policy: compact is not supported yet, records would be kept for ever; use delete")]
     Compact,
@@ -135,6 +158,8 @@ pub struct Known {
     pub broker_name: Option<&'static str>,
     /// What kind of value it has.
     pub value_type: ValueType,
+    /// What it does; `None` for Kafka's own settings.
+    pub documentation: Option<&'static str>,
 }
 
 /// Every topic setting, by name.
@@ -152,6 +177,7 @@ pub fn all_known() -> impl Iterator<Item = Known> {
             // The one kind of text is a list of replicas.
             Kind::Some(_) | Kind::Text => ValueType::List,
         },
+        documentation: OURS.iter().find(|(ours, _)| ours == name).map(|(_, what)| *what),
     })
 }
 
@@ -200,6 +226,23 @@ pub fn check(config: &BTreeMap<String, String>) -> Result<(), SettingError> {
     Ok(())
 }
 
+/// Checks that what is fixed when a topic is created stays as it is.
+///
+/// # Errors
+/// [`SettingError::Fixed`]
+pub fn check_fixed(now: &BTreeMap<String, String>, then: &BTreeMap<String, String>) -> Result<(), SettingError> {
+    for (name, ..) in OURS {
+        let (name, _) = known(name)?;
+        let default = all_known().find(|known| known.name == name).map_or("", |known| known.default);
+        let value = |config: &BTreeMap<String, String>| config.get(name).map_or(default, String::as_str).to_owned();
+        let (is, asked) = (value(now), value(then));
+        if is != asked {
+            return Err(SettingError::Fixed { name, is, asked });
+        }
+    }
+    Ok(())
+}
+
 /// Checks names of settings.
 ///
 /// # Errors
@@ -221,7 +264,7 @@ impl SettingError {
     pub fn setting(&self) -> &str {
         match self {
             Self::Unknown { name, .. } => name,
-            Self::Value { name, .. } => name,
+            Self::Value { name, .. } | Self::Fixed { name, .. } => name,
             Self::Compact => CLEANUP_POLICY,
         }
     }
@@ -330,9 +373,33 @@ mod tests {
             ("message.timestamp.type", "LogAppendTime", true),
             ("message.timestamp.type", "logappendtime", false),
             ("preallocate", "yes", false),
+            ("value.format", "json", true),
+            ("value.format", "JSON", false),
+            ("value.format", "avro", false),
         ] {
             assert_eq!(check(&config(name, value)).is_ok(), fits, "{name}={value}");
         }
+    }
+
+    #[test]
+    fn what_table_files_are_written_by_stays_as_it_was_when_the_topic_was_created() {
+        let (json, binary, none) = (config("value.format", "json"), config("value.format", "binary"), BTreeMap::new());
+        for (now, then, stays) in [
+            (&json, &json, true),
+            (&none, &binary, true),
+            (&binary, &none, true),
+            (&json, &none, false),
+            (&none, &json, false),
+        ] {
+            let checked = check_fixed(now, then);
+            assert_eq!(checked.is_ok(), stays, "{now:?} {then:?}");
+            if let Err(refused) = checked {
+                assert_eq!(refused.setting(), "value.format");
+            }
+        }
+        let refused = check_fixed(&json, &none).unwrap_err().to_string();
+        assert!(refused.contains("is \"json\" and stays so") && refused.contains("another topic"), "{refused}");
+        assert!(all_known().all(|known| known.documentation.is_none_or(|what| what.contains("Fixed when"))));
     }
 
     #[test]

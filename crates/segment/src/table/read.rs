@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch};
+use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray};
 use bytes::Bytes;
 use lakebed_model::{Cell, Offset, PartitionIndex, TableFileId, TopicId, TopicName};
 use parquet::arrow::arrow_reader::{
@@ -19,7 +19,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 use uuid::Uuid;
 
-use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, key, schema};
+use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, ValueFormat, key, schema};
 use crate::batch::TimestampType;
 use crate::body::NO_TIMESTAMP_MS;
 use crate::checksum::{DIGITS, crc32c, parse_digits};
@@ -50,6 +50,8 @@ pub struct TableFooter {
     pub name: TableFileName,
     /// How many rows it has.
     pub rows: u64,
+    /// What its values are.
+    pub value_format: ValueFormat,
     runs: Vec<RunV1>,
     blocks: Vec<u32>,
     pages_end: u64,
@@ -80,6 +82,7 @@ struct Words<'a> {
     file: Option<&'a [u8]>,
     runs: Option<&'a [u8]>,
     blocks: Option<&'a [u8]>,
+    value_format: Option<&'a [u8]>,
     seal: Option<(&'a [u8], usize)>,
 }
 
@@ -247,6 +250,7 @@ impl<'a> Words<'a> {
                 key::FILE => words.file = Some(value),
                 key::RUNS => words.runs = Some(value),
                 key::BLOCKS => words.blocks = Some(value),
+                key::VALUE_FORMAT => words.value_format = Some(value),
                 _ => {}
             }
             Ok(())
@@ -281,6 +285,13 @@ impl<'a> Words<'a> {
         if !rest.is_empty() || blocks.len() as u64 != pages_end.div_ceil(BLOCK_BYTES) {
             return Err(malformed("lakebed.blocks has another number of blocks than the file"));
         }
+        let value_format = match self.value_format {
+            None => ValueFormat::Binary,
+            word => {
+                let word = text(key::VALUE_FORMAT, word)?;
+                ValueFormat::of_word(word).ok_or_else(|| malformed(format!("values of the unknown format {word:?}")))?
+            }
+        };
         let end =
             Verified { parts: Arc::new(vec![(object_bytes - suffix.len() as u64, suffix.clone())]), object_bytes };
         let metadata = ParquetMetaDataReader::new()
@@ -289,14 +300,14 @@ impl<'a> Words<'a> {
             .parse_and_finish(&end)
             .map_err(|error| undecodable(&error))?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).map_err(|_| malformed("fewer rows than none"))?;
-        let options = ArrowReaderOptions::new().with_schema(schema());
+        let options = ArrowReaderOptions::new().with_schema(schema(value_format));
         let metadata =
             ArrowReaderMetadata::try_new(Arc::new(metadata), options).map_err(|error| undecodable(&error))?;
         let counted = runs.iter().try_fold(0_u64, |sum, run| sum.checked_add(run.rows));
         if counted != Some(rows) {
             return Err(malformed(format!("runs of {counted:?} rows in a file of {rows}")));
         }
-        Ok(TableFooter { identity, name, rows, runs, blocks, pages_end, object_bytes, metadata })
+        Ok(TableFooter { identity, name, rows, value_format, runs, blocks, pages_end, object_bytes, metadata })
     }
 }
 
@@ -348,7 +359,7 @@ impl ChunkReader for Verified {
 
 impl TableRows {
     fn extend(&mut self, batch: &RecordBatch) -> Result<(), FormatError> {
-        let [partitions, offsets, timestamps, types, ingest, headers, keys, values] = batch.columns() else {
+        let [partitions, offsets, timestamps, types, ingest, headers, keys, values, raw @ ..] = batch.columns() else {
             return Err(malformed("a table file has other columns"));
         };
         for partition in partitions.as_primitive::<Int32Type>().values() {
@@ -375,8 +386,23 @@ impl TableRows {
         }
         let keys = spans(&mut rows.buffers, keys.as_binary::<i32>())?;
         rows.keys.extend(keys);
-        let values = spans(&mut rows.buffers, values.as_binary::<i32>())?;
-        rows.values.extend(values);
+        match raw {
+            [] => {
+                let values = spans(&mut rows.buffers, values.as_binary::<i32>())?;
+                rows.values.extend(values);
+            }
+            [raw, ..] => {
+                let values = spans(&mut rows.buffers, &bytes_of(values.as_string::<i32>()))?;
+                let raw = spans(&mut rows.buffers, raw.as_binary::<i32>())?;
+                for pair in values.into_iter().zip(raw) {
+                    rows.values.push(match pair {
+                        (value, Span::NULL) => value,
+                        (Span::NULL, raw) => raw,
+                        _ => return Err(malformed("a row has a value twice")),
+                    });
+                }
+            }
+        }
         extend_headers(rows, headers)
     }
 }
@@ -404,12 +430,15 @@ fn spans(buffers: &mut Vec<Bytes>, array: &BinaryArray) -> Result<Vec<Span>, For
     Ok(spans.collect())
 }
 
+/// The same texts as bytes; they are not copied.
+fn bytes_of(texts: &StringArray) -> BinaryArray {
+    BinaryArray::new(texts.offsets().clone(), texts.values().clone(), texts.nulls().cloned())
+}
+
 fn extend_headers(rows: &mut RowSet, headers: &ArrayRef) -> Result<(), FormatError> {
     let headers = headers.as_list::<i32>();
     let entries = headers.values().as_struct();
-    let keys = entries.column(0).as_string::<i32>();
-    let keys = BinaryArray::new(keys.offsets().clone(), keys.values().clone(), keys.nulls().cloned());
-    let keys = spans(&mut rows.buffers, &keys)?;
+    let keys = spans(&mut rows.buffers, &bytes_of(entries.column(0).as_string::<i32>()))?;
     let values = spans(&mut rows.buffers, entries.column(1).as_binary::<i32>())?;
     for (row, ends) in headers.offsets().windows(2).enumerate() {
         if headers.is_valid(row) {

@@ -4,25 +4,27 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
-use arrow_array::{ArrayRef, ListArray, RecordBatch, StructArray};
+use arrow_array::{ArrayRef, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_buffer::{NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 use lakebed_model::{Offset, PartitionIndex};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type};
 
-use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, key, schema};
+use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, TableSettings, ValueFormat, key, schema};
 use crate::FORMAT;
 use crate::body::NO_TIMESTAMP_MS;
 use crate::checksum::{DIGITS, crc32c};
 use crate::commit::{self, CREATED_BY, Identity, SEAL_BYTES};
 use crate::rows::{RowSource, timestamp_type_number};
 
+/// The name of the schema's root.
+const ROOT: &str = "table";
 /// A row group has at most so many rows.
 const GROUP_ROWS_MAX: usize = 1 << 20;
 /// A row group ends when its pages have so many bytes.
@@ -78,6 +80,7 @@ pub struct TableWriter {
     runs: Vec<RunV1>,
     /// Where the next row may begin.
     next: (PartitionIndex, Offset),
+    settings: TableSettings,
 }
 
 impl TableWriter {
@@ -85,15 +88,20 @@ impl TableWriter {
     ///
     /// # Errors
     /// [`TableError::Parquet`], not for any input.
-    pub fn new(identity: &Identity, name: TableFileName) -> Result<Self, TableError> {
-        let schema = schema();
+    pub fn new(identity: &Identity, name: TableFileName, settings: TableSettings) -> Result<Self, TableError> {
+        let schema = schema(settings.value_format);
         let options = ArrowWriterOptions::new()
-            .with_properties(properties()?)
+            .with_properties(properties(settings)?)
             .with_skip_arrow_metadata(true)
-            .with_schema_root("table".to_owned());
+            .with_schema_root(ROOT.to_owned());
+        let options = match settings.value_format {
+            ValueFormat::Binary | ValueFormat::String => options,
+            ValueFormat::Json => options.with_parquet_schema(with_json(&schema)?),
+        };
         let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
         let next = (PartitionIndex::ZERO, Offset::ZERO);
-        Ok(Self { identity: *identity, name, writer, rows: Columns::new(schema), runs: Vec::new(), next })
+        let rows = Columns::new(schema, settings.value_format);
+        Ok(Self { identity: *identity, name, writer, rows, runs: Vec::new(), next, settings })
     }
 
     /// Appends rows of a partition; the offset of the first is `base_offset`, and there is no gap between them. Partitions ascend, and
@@ -151,6 +159,11 @@ impl TableWriter {
         Ok(())
     }
 
+    /// How many rows have a value that is not what the topic's values are.
+    pub fn misfits(&self) -> u64 {
+        self.rows.misfits
+    }
+
     /// About how many bytes the file has so far.
     pub fn size_bytes(&self) -> usize {
         self.writer.bytes_written() + self.writer.in_progress_size()
@@ -169,6 +182,8 @@ impl TableWriter {
         let blocks: Vec<String> =
             pages.chunks(BLOCK_BYTES as usize).map(|block| format!("{:08x}", crc32c(block))).collect();
         let runs = serde_json::to_string(&self.runs).expect("persisted types have string keys");
+        let format = self.settings.value_format;
+        let format = (format != ValueFormat::Binary).then(|| (key::VALUE_FORMAT, format.word().to_owned()));
         let pairs = [
             (commit::key::FORMAT, FORMAT.to_string()),
             (commit::key::KIND, KIND.to_owned()),
@@ -181,7 +196,7 @@ impl TableWriter {
             (key::BLOCKS, blocks.concat()),
             (commit::key::FOOTER, format!("{pages_end:016x}-{:08x}", 0)),
         ];
-        for (key, value) in pairs {
+        for (key, value) in format.into_iter().chain(pairs) {
             self.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
         let mut bytes = self.writer.into_inner()?;
@@ -190,7 +205,22 @@ impl TableWriter {
     }
 }
 
-fn properties() -> Result<WriterProperties, ParquetError> {
+/// The schema in Parquet's words, in which `value` is JSON: Arrow has no such type.
+fn with_json(schema: &SchemaRef) -> Result<SchemaDescriptor, ParquetError> {
+    let plain = ArrowSchemaConverter::new().schema_root(ROOT).convert(schema)?;
+    let json = Type::primitive_type_builder("value", Physical::BYTE_ARRAY)
+        .with_repetition(Repetition::OPTIONAL)
+        .with_converted_type(ConvertedType::JSON)
+        .with_logical_type(Some(LogicalType::Json))
+        .with_id(Some(8))
+        .build()?;
+    let json = Arc::new(json);
+    let fields = plain.root_schema().get_fields().iter();
+    let fields = fields.map(|field| Arc::clone(if field.name() == json.name() { &json } else { field })).collect();
+    Ok(SchemaDescriptor::new(Arc::new(Type::group_type_builder(ROOT).with_fields(fields).build()?)))
+}
+
+fn properties(settings: TableSettings) -> Result<WriterProperties, ParquetError> {
     let path = |name: &str| ColumnPath::from(name);
     let header = |name: &str| ColumnPath::new(["_kafka_headers", "list", "element", name].map(str::to_owned).to_vec());
     let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
@@ -220,6 +250,12 @@ fn properties() -> Result<WriterProperties, ParquetError> {
     }
     // The least and the greatest of payloads tell nobody anything, but how many are null does.
     properties = properties.set_column_statistics_enabled(path("value"), EnabledStatistics::Chunk);
+    if settings.value_format != ValueFormat::Binary {
+        let raw = path("_kafka_value_raw");
+        properties = properties
+            .set_column_encoding(raw.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY)
+            .set_column_statistics_enabled(raw, EnabledStatistics::Chunk);
+    }
     Ok(properties.build())
 }
 
@@ -238,11 +274,16 @@ struct Columns {
     header_values: BinaryBuilder,
     keys: BinaryBuilder,
     values: BinaryBuilder,
+    /// Values that the format does not hold; not written if it holds all.
+    raw_values: BinaryBuilder,
+    format: ValueFormat,
+    /// How many of them there were in all.
+    misfits: u64,
     bytes: usize,
 }
 
 impl Columns {
-    fn new(schema: SchemaRef) -> Self {
+    fn new(schema: SchemaRef, format: ValueFormat) -> Self {
         Self {
             schema,
             partitions: Int32Builder::new(),
@@ -256,6 +297,9 @@ impl Columns {
             header_values: BinaryBuilder::new(),
             keys: BinaryBuilder::new(),
             values: BinaryBuilder::new(),
+            raw_values: BinaryBuilder::new(),
+            format,
+            misfits: 0,
             bytes: 0,
         }
     }
@@ -278,7 +322,10 @@ impl Columns {
         self.ingest_timestamps.append_value(micros(source.ingest_time_ms(row))?);
         let (key, value) = (source.key(row), source.value(row));
         self.keys.append_option(key);
-        self.values.append_option(value);
+        let fits = value.is_none_or(|value| self.format.holds(value));
+        self.values.append_option(value.filter(|_| fits));
+        self.raw_values.append_option(value.filter(|_| !fits));
+        self.misfits += u64::from(!fits);
         self.bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         let headers = source.headers(row);
         self.headers_nulls.append(headers.len() > 0);
@@ -312,7 +359,8 @@ impl Columns {
             Arc::new(entries),
             self.headers_nulls.finish(),
         )?;
-        let columns: Vec<ArrayRef> = vec![
+        let (values, raw_values) = (self.values.finish(), self.raw_values.finish());
+        let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.partitions.finish()),
             Arc::new(self.offsets.finish()),
             Arc::new(self.timestamps.finish()),
@@ -320,8 +368,14 @@ impl Columns {
             Arc::new(self.ingest_timestamps.finish()),
             Arc::new(headers),
             Arc::new(self.keys.finish()),
-            Arc::new(self.values.finish()),
         ];
+        match self.format {
+            ValueFormat::Binary => columns.push(Arc::new(values)),
+            ValueFormat::String | ValueFormat::Json => {
+                columns.push(Arc::new(StringArray::try_from_binary(values)?));
+                columns.push(Arc::new(raw_values));
+            }
+        }
         self.bytes = 0;
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }

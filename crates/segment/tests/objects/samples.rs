@@ -19,7 +19,7 @@ use lakebed_segment::footer::{Footer, Parsed};
 use lakebed_segment::root::Root;
 use lakebed_segment::row_hash::facts;
 use lakebed_segment::rows::BodyBatch;
-use lakebed_segment::table::{TableFileName, TableWriter};
+use lakebed_segment::table::{TableFileName, TableSettings, TableWriter, ValueFormat};
 use lakebed_segment::verdict::{Broken, Verdict};
 use uuid::Uuid;
 
@@ -220,10 +220,20 @@ fn compacted(index: u32, base: u64, rows: u64, first_row: u64) -> MergedRun {
     MergedRun { partition: partition(1, index), base_offset: Offset::new(base), rows, first_row, hash }
 }
 
-/// A table file with the rows of partition 0 of topic 1.
-pub fn table_file() -> Bytes {
+/// A table file with the rows of partition 0 of topic 1, by its name.
+pub fn table_files() -> Vec<(&'static str, Bytes)> {
+    [
+        ("table.parquet", ValueFormat::Binary),
+        ("table-string.parquet", ValueFormat::String),
+        ("table-json.parquet", ValueFormat::Json),
+    ]
+    .map(|(name, format)| (name, table_file(TableSettings { value_format: format })))
+    .into()
+}
+
+fn table_file(settings: TableSettings) -> Bytes {
     let name = TableFileName { id: table_file_id(), topic_id: topic(1), topic: TopicName::new("orders").unwrap() };
-    let mut writer = TableWriter::new(&identity(), name).unwrap();
+    let mut writer = TableWriter::new(&identity(), name, settings).unwrap();
     let body = content().body();
     let segment: Bytes = segment_object(&identity(), segment_id(), Nonce::new(0xb0b), body).into();
     let Parsed::Whole(footer) = Footer::parse(&segment, segment.len() as u64).unwrap() else { unreachable!() };

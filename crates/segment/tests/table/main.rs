@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod formats;
 mod rows;
 
 use arrow_array::Array;
@@ -13,7 +14,9 @@ use lakebed_segment::FormatError;
 use lakebed_segment::commit::Identity;
 use lakebed_segment::row_hash::{hash_row, hash_source};
 use lakebed_segment::rows::RowSource;
-use lakebed_segment::table::{BLOCK_BYTES, ParsedTable, TableError, TableFileName, TableFooter, TableWriter};
+use lakebed_segment::table::{
+    BLOCK_BYTES, ParsedTable, TableError, TableFileName, TableFooter, TableSettings, TableWriter, ValueFormat,
+};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rows::{Lcg, TestRows};
 use uuid::Uuid;
@@ -34,7 +37,12 @@ fn name() -> TableFileName {
 type Runs = Vec<(u32, u64, TestRows)>;
 
 fn write(runs: &Runs) -> Bytes {
-    let mut writer = TableWriter::new(&identity(), name()).unwrap();
+    write_as(runs, TableSettings::default()).0
+}
+
+/// The file, and how many of its values are not of the format.
+fn write_as(runs: &Runs, settings: TableSettings) -> (Bytes, u64) {
+    let mut writer = TableWriter::new(&identity(), name(), settings).unwrap();
     for (partition, base, rows) in runs {
         // In two parts, as rows come when they are read in parts.
         let middle = rows.row_count() / 2;
@@ -45,7 +53,8 @@ fn write(runs: &Runs) -> Bytes {
         push(&mut writer, 0..middle);
         push(&mut writer, middle..rows.row_count());
     }
-    writer.finish().unwrap().into()
+    let misfits = writer.misfits();
+    (writer.finish().unwrap().into(), misfits)
 }
 
 fn open(bytes: &Bytes) -> TableFooter {
@@ -202,12 +211,12 @@ fn rows_out_of_order_are_refused() {
         writer.push(PartitionIndex::new(partition), Offset::new(base), &rows, 0..10)
     };
     for (partition, base) in [(0, 100), (1, 99), (1, 109)] {
-        let mut writer = TableWriter::new(&identity(), name()).unwrap();
+        let mut writer = TableWriter::new(&identity(), name(), TableSettings::default()).unwrap();
         push(&mut writer, 1, 100).unwrap();
         let refused = push(&mut writer, partition, base).unwrap_err();
         assert!(matches!(refused, TableError::OutOfOrder { .. }), "{refused}");
     }
-    let mut writer = TableWriter::new(&identity(), name()).unwrap();
+    let mut writer = TableWriter::new(&identity(), name(), TableSettings::default()).unwrap();
     for (partition, base) in [(u32::MAX, 0), (0, u64::MAX - 4), (0, i64::MAX as u64)] {
         let refused = push(&mut writer, partition, base).unwrap_err();
         assert!(matches!(refused, TableError::OutOfRange { .. }), "{refused}");

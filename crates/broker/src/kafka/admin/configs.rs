@@ -46,6 +46,7 @@ struct Shown {
     read_only: bool,
     value_type: ValueType,
     synonyms: Vec<(String, String, i8)>,
+    documentation: Option<&'static str>,
 }
 
 fn wrong<T>(why: impl ToString) -> Result<T, Refused> {
@@ -69,7 +70,8 @@ pub(super) async fn describe(
                 let keys = resource.configuration_keys;
                 let asked = |name: &str| keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == name));
                 let shown = shown.into_iter().filter(|one| asked(&one.name));
-                let one = |one| config_result(one, reply_to.version, request.include_synonyms);
+                let with = (request.include_synonyms, request.include_documentation);
+                let one = |one| config_result(one, reply_to.version, with);
                 result.with_error_message(None).with_configs(shown.map(one).collect())
             }
             Err((error, why)) => result.with_error_code(error.code()).with_error_message(Some(words(why))),
@@ -113,6 +115,7 @@ fn topic_setting(known: &Known, set: Option<&String>) -> Shown {
         read_only: false,
         value_type: known.value_type,
         synonyms,
+        documentation: known.documentation,
     }
 }
 
@@ -123,7 +126,8 @@ fn broker_settings(service: &Service, reached_at: SocketAddr) -> Vec<Shown> {
     let mut show = |name: String, value: String, is_default: bool, value_type: ValueType| {
         let source = if is_default { DEFAULT } else { SET_FOR_BROKER };
         let synonyms = vec![(name.clone(), value.clone(), source)];
-        settings.insert(name.clone(), Shown { name, value, source, read_only: true, value_type, synonyms });
+        let shown = Shown { name, value, source, read_only: true, value_type, synonyms, documentation: None };
+        settings.insert(shown.name.clone(), shown);
     };
     for setting in TABLE {
         let value = setting.value(config).to_string();
@@ -157,7 +161,9 @@ fn broker_settings(service: &Service, reached_at: SocketAddr) -> Vec<Shown> {
     settings.into_values().collect()
 }
 
-fn config_result(shown: Shown, version: i16, with_synonyms: bool) -> DescribeConfigsResourceResult {
+/// `with`: whether the others that a value comes from are asked for, and what it does.
+fn config_result(shown: Shown, version: i16, with: (bool, bool)) -> DescribeConfigsResourceResult {
+    let (with_synonyms, with_documentation) = with;
     let synonym = |(name, value, source): (String, String, i8)| {
         DescribeConfigsSynonym::default().with_name(words(name)).with_value(Some(words(value))).with_source(source)
     };
@@ -176,7 +182,8 @@ fn config_result(shown: Shown, version: i16, with_synonyms: bool) -> DescribeCon
         ValueType::Double => 6,
         ValueType::List => 7,
     };
-    if version >= 3 { result.with_config_type(value_type).with_documentation(None) } else { result }
+    let documentation = shown.documentation.filter(|_| with_documentation).map(words);
+    if version >= 3 { result.with_config_type(value_type).with_documentation(documentation) } else { result }
 }
 
 /// Gives topics the settings that are named, and no others.

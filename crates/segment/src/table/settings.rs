@@ -1,0 +1,76 @@
+//! How the table files of a topic are written: settings of the topic, fixed when it is created.
+//!
+//! Names and values are those of the topic's configuration. What a newer broker may have set, and this one can't read, counts as the default.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The topic setting of [`ValueFormat`].
+pub const VALUE_FORMAT: &str = "value.format";
+
+/// What the values of a topic are, as readers of its table see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ValueFormat {
+    /// Bytes.
+    #[default]
+    Binary,
+    /// Text in UTF-8.
+    String,
+    /// JSON texts (RFC 8259) that every reader takes: see [`ValueFormat::holds`].
+    Json,
+}
+
+impl ValueFormat {
+    /// Every format by its word, the default first.
+    pub const ALL: [Self; 3] = [Self::Binary, Self::String, Self::Json];
+    /// Their words.
+    pub const WORDS: [&str; 3] = ["binary", "string", "json"];
+
+    /// Its word in a topic's settings and in a file's footer.
+    pub const fn word(self) -> &'static str {
+        Self::WORDS[self as usize]
+    }
+
+    /// The format of that word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.word() == word)
+    }
+}
+
+impl fmt::Display for ValueFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TableSettings {
+    /// What values are.
+    pub value_format: ValueFormat,
+}
+
+impl TableSettings {
+    /// Those of a topic with this configuration.
+    pub fn of(config: &BTreeMap<String, String>) -> Self {
+        let word = |name: &str| config.get(name).map(String::as_str);
+        Self { value_format: word(VALUE_FORMAT).and_then(ValueFormat::of_word).unwrap_or_default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_one_of_a_format_and_what_is_none_is_the_default() {
+        for (format, word) in ValueFormat::ALL.into_iter().zip(ValueFormat::WORDS) {
+            assert_eq!((format.word(), ValueFormat::of_word(word)), (word, Some(format)));
+            let config = BTreeMap::from([(VALUE_FORMAT.to_owned(), word.to_owned())]);
+            assert_eq!(TableSettings::of(&config).value_format, format);
+        }
+        let newer = BTreeMap::from([(VALUE_FORMAT.to_owned(), "variant".to_owned())]);
+        assert_eq!(TableSettings::of(&newer), TableSettings::default());
+        assert_eq!(TableSettings::of(&BTreeMap::new()).value_format, ValueFormat::Binary);
+    }
+}
