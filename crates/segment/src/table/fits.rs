@@ -85,11 +85,20 @@ impl<'de> Visitor<'de> for Checked {
 mod tests {
     use super::*;
 
+    fn nested(depth: usize) -> Vec<u8> {
+        format!("{}{}", "[".repeat(depth), "]".repeat(depth)).into_bytes()
+    }
+
+    fn members(depth: usize) -> Vec<u8> {
+        format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth)).into_bytes()
+    }
+
+    fn number(digits: usize) -> Vec<u8> {
+        format!("{{\"n\":{}}}", "9".repeat(digits)).into_bytes()
+    }
+
     #[test]
     fn json_is_what_every_reader_takes() {
-        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth)).into_bytes();
-        let members = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth)).into_bytes();
-        let number = |digits: usize| format!("{{\"n\":{}}}", "9".repeat(digits)).into_bytes();
         let good: Vec<Vec<u8>> = vec![
             b"null".into(),
             b" \t\r\n{\"user_id\": 1}\r\n ".into(),
@@ -109,6 +118,10 @@ mod tests {
         for value in good {
             assert!(ValueFormat::Json.holds(&value), "{}", String::from_utf8_lossy(&value));
         }
+    }
+
+    #[test]
+    fn what_one_reader_refuses_is_no_json() {
         let bad: Vec<Vec<u8>> = vec![
             b"".into(),
             b" ".into(),
