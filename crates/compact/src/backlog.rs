@@ -135,10 +135,22 @@ pub fn log_job(
     options: &CompactionOptions,
     without: &BTreeSet<ObjectId>,
 ) -> Option<Job> {
+    log_job_until(state, state, topic, options, without)
+}
+
+/// The same, of runs that were there in an earlier state.
+pub(crate) fn log_job_until(
+    state: &State,
+    until: &State,
+    topic: TopicId,
+    options: &CompactionOptions,
+    without: &BTreeSet<ObjectId>,
+) -> Option<Job> {
     let mut job = Job { topic, runs: Vec::new() };
     let mut bytes = 0;
     for (key, base, run) in state.runs_of_topic(topic) {
-        if matches!(run.object, ObjectId::Table(_)) || without.contains(&run.object) {
+        let is_later = until.partition(key).is_none_or(|bounds| base >= bounds.high_watermark);
+        if is_later || matches!(run.object, ObjectId::Table(_)) || without.contains(&run.object) {
             continue;
         }
         bytes += run.bytes;

@@ -14,8 +14,8 @@ use lakebed_model::{ObjectId, TopicId};
 use lakebed_store::Store;
 use tokio::time::{Instant, sleep_until};
 
-use crate::backlog::{Backlog, CompactionOptions, backlogs, files_job, log_job};
-use crate::compaction::{Job, compact};
+use crate::backlog::{Backlog, CompactionOptions, backlogs, files_job, log_job, log_job_until};
+use crate::compaction::compact;
 use crate::objects::RewriteError;
 
 /// Least time between two looks: a look visits all runs.
@@ -204,8 +204,7 @@ impl Compactor {
             let _turn = turn.lock().await;
             let state = log.state();
             let without = BTreeSet::new();
-            let job = log_job(&state, topic, options, &without).map(|job| below(job, &until));
-            let Some(job) = job.filter(|job| !job.runs.is_empty()) else { return Ok(()) };
+            let Some(job) = log_job_until(&state, &until, topic, options, &without) else { return Ok(()) };
             match compact(log, store, &state, &job, options.file_bytes_max).await {
                 Ok(done) => self.succeeded(done),
                 Err(RewriteError::Stale(_)) => {}
@@ -277,10 +276,4 @@ impl Compactor {
     fn damaged(&self) -> MutexGuard<'_, BTreeSet<ObjectId>> {
         self.shared.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A job without the runs that came after a state.
-fn below(mut job: Job, until: &lakebed_model::State) -> Job {
-    job.runs.retain(|(key, base, _)| until.partition(*key).is_some_and(|bounds| *base < bounds.high_watermark));
-    job
 }

@@ -114,7 +114,7 @@ pub(crate) fn describe(
     footer: &ParquetMetaData,
 ) -> Result<DataFile, FileError> {
     let found = u64::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
-    if found != rows {
+    if found < rows {
         return Err(FileError::Counts { what: "rows", expected: rows, found });
     }
     let ids = field_ids(footer);
@@ -134,7 +134,7 @@ pub(crate) fn describe(
     let mut split_offsets: Vec<i64> = footer.row_groups().iter().filter_map(begin).collect();
     split_offsets.sort_unstable();
     let is_sorted = footer.row_groups().iter().all(|group| is_sorted(group, &ids));
-    let mut file = DataFile { path, by, partition: None, rows, size_bytes, columns, split_offsets, is_sorted };
+    let mut file = DataFile { path, by, partition: None, rows: found, size_bytes, columns, split_offsets, is_sorted };
     match partition_of(by, file.columns.get(&schema::TIMESTAMP)) {
         Some(partition) => file.partition = partition,
         // Every reader finds its rows all the same, and prunes it by its bounds.

@@ -121,7 +121,7 @@ pub(crate) fn build(
     manifests.extend(sorted.kept.into_values().flatten());
     let files: Vec<ManifestFile> = manifests.iter().map(|manifest| manifest.file.clone()).collect();
     changes.total_files = shown.files.len() as u64;
-    changes.total_rows = shown.files.iter().map(|file| file.rows).sum();
+    changes.total_rows = manifests.iter().flat_map(Manifest::live).map(|entry| entry.file.rows).sum();
     changes.total_bytes = shown.files.iter().map(|file| file.size_bytes).sum();
     let before = previous.map(|previous| &previous.metadata);
     let parent = before.map(|before| before.current_snapshot_id);
@@ -165,7 +165,7 @@ fn sort(shown: &Shown, manifests: &[Manifest], id: i64) -> Result<Sorted, BuildE
             let file = &entry.file;
             match files.get(&file.path) {
                 None => entries.push(Entry { status: Status::Deleted, snapshot: id, ..entry.clone() }),
-                Some(now) if (now.rows, now.size_bytes) == (file.rows, file.size_bytes) => {
+                Some(now) if now.size_bytes == file.size_bytes && now.rows <= file.rows => {
                     entries.push(Entry { status: Status::Existing, ..entry.clone() });
                 }
                 Some(now) => {

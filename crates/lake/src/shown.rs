@@ -91,7 +91,7 @@ pub struct ShownFile {
     pub key: Key,
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// Its rows.
+    /// How many of its rows count: all of them, or fewer if the log start lies in the file.
     pub rows: u64,
 }
 

@@ -302,6 +302,20 @@ async fn a_file_that_is_not_what_the_state_says_is_not_published() {
 }
 
 #[tokio::test]
+async fn a_file_of_which_only_some_rows_count_any_more_is_shown_as_it_is() {
+    let mut world = World::new();
+    world.add(5).await;
+    assert_eq!(world.publish().await, Outcome::Published);
+    // The log start moved into it, and another file came.
+    world.shown.files[0].rows = 3;
+    world.add(2).await;
+    world.shown.files[1].rows = 1;
+    assert_eq!(world.publish().await, Outcome::Published);
+    let view = look(&world.store).await.unwrap();
+    assert_eq!(view.snapshots().last().unwrap()["summary"]["total-records"], "7");
+}
+
+#[tokio::test]
 async fn a_file_in_several_partitions_is_shown_without_one() {
     let mut world = World::new();
     world.shown.partition_by = PartitionBy::Day;

@@ -40,6 +40,12 @@ pub enum Broken {
     /// Producers are forgotten whenever they wrote last.
     #[cfg(feature = "broken-rules")]
     ForgetBusyProducers,
+    /// Files that no version of a table shows any more are deleted while queries still run on them.
+    #[cfg(feature = "broken-rules")]
+    DeleteTableFilesAtOnce,
+    /// A table is made fresh as of what this process knows, without a barrier.
+    #[cfg(feature = "broken-rules")]
+    RefreshWithoutBarrier,
     /// Offsets are committed under whatever generation is in force.
     #[cfg(feature = "broken-rules")]
     CommitUnderOldGenerations,
@@ -88,6 +94,10 @@ switches! {
     gives_ids_in_flight => GiveIdsInFlight;
     /// Whether expiry forgets those that are not idle, too.
     forgets_busy_producers => ForgetBusyProducers;
+    /// Whether files of tables have no grace.
+    deletes_table_files_at_once => DeleteTableFilesAtOnce;
+    /// Whether tables are made fresh without a barrier.
+    refreshes_without_barrier => RefreshWithoutBarrier;
     /// Whether the generation that a commit of offsets names is passed over.
     commits_under_old_generations => CommitUnderOldGenerations;
 }

@@ -147,7 +147,9 @@ impl Log {
         self.shared.seams.clone()
     }
 
-    pub(crate) fn broken(&self) -> Broken {
+    /// The rule that is left out; none in any build but those of the simulation.
+    #[doc(hidden)]
+    pub fn broken(&self) -> Broken {
         self.shared.broken
     }
 

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::climate::{chance, within};
 use crate::process::Gate;
 use crate::world::World;
-use crate::{consumer, fetcher, merge};
+use crate::{consumer, fetcher, merge, tables};
 
 /// How long a closed log's broker takes to exit.
 const EXIT_MS: u64 = 50;
@@ -80,6 +80,7 @@ async fn live(world: &Arc<World>, rng: &mut StdRng, slot: usize) {
     tokio::spawn(consumer::run(Arc::clone(world), Arc::clone(&sequencer), rng.random()));
     tokio::spawn(fetcher::run(Arc::clone(world), Arc::clone(&sequencer), rng.random()));
     tokio::spawn(merge::run(Arc::clone(world), Arc::clone(&sequencer), rng.random()));
+    tokio::spawn(tables::run(Arc::clone(world), Arc::clone(&sequencer), rng.random()));
     match gate.unless_dead(sequencer.log.closed()).await {
         None => {}
         Some(Closed::Fenced { at }) => {

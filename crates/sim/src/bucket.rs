@@ -63,6 +63,12 @@ impl Bucket {
         contents
     }
 
+    /// What stands at a key now.
+    pub(crate) async fn object(&self, key: &str) -> Option<Bytes> {
+        let key = Key::new(key).ok()?;
+        Some(self.objects.get(&key, &Span::All).await.ok()?.bytes)
+    }
+
     /// Waits until an object lands where a commit was reclaimed.
     pub(crate) async fn hole_filled(&self) {
         self.hole_filled.notified().await;
@@ -117,6 +123,10 @@ impl Bucket {
             self.trace.count("segments reclaimed");
         } else if path.ends_with("manifest.json") {
             self.trace.count("checkpoints dropped");
+        } else if path.contains("/data/") {
+            self.trace.count("table files deleted");
+        } else if path.contains("/metadata/") {
+            self.trace.count("table metadata deleted");
         }
     }
 }

@@ -10,14 +10,14 @@ use lakebed_log::Log;
 use lakebed_model::{ObjectId, PartitionIndex, PartitionKey, TopicId};
 use lakebed_segment::layout;
 
-use crate::groups;
 use crate::history::{Fate, History, Row};
 use crate::reader::{Fold, Objects, Partition, Reader, RowCache, takeover_of};
 use crate::trace::Trace;
 use crate::world::World;
+use crate::{groups, tables};
 
 /// Rows by offset.
-type Rows = BTreeMap<u64, Row>;
+pub(crate) type Rows = BTreeMap<u64, Row>;
 
 /// What the cells of a world come to, together.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(crate) async fn check(world: &std::sync::Arc<World>) {
     let mut logs = Vec::new();
     for cell in 0..world.climate.cells {
         match world.open_in_peace(cell).await {
-            Ok((log, _)) => logs.push(log),
+            Ok(opened) => logs.push(opened),
             Err(error) => return trace.anomaly("unopenable-log", error),
         }
     }
@@ -42,7 +42,7 @@ pub(crate) async fn check(world: &std::sync::Arc<World>) {
     let first: Objects = archive.iter().map(|(key, objects)| (key.clone(), objects[0].clone())).collect();
     let standing: Objects = world.bucket.contents().await;
     let mut judged = Judged::default();
-    for (cell, log) in (0..).zip(&logs) {
+    for (cell, (log, store)) in (0..).zip(&logs) {
         let written = match Reader::new(&first, cell).fold(false) {
             Ok(fold) => fold,
             Err(error) => return trace.anomaly("contradictory-log", error),
@@ -69,6 +69,8 @@ pub(crate) async fn check(world: &std::sync::Arc<World>) {
         if cell == world.climate.cell {
             check_producer_ids(trace, &world.history(), &written, log);
             groups::check(trace, &world.history().groups, &written.groups, &log.state());
+            tables::check(trace, &written, &first, &rows);
+            tables::check_end(world, (log, store), &written, &rows).await;
         }
         judged.rows.extend(rows);
         judged.created.extend(written.created);
@@ -132,7 +134,7 @@ fn all_rows(
     for (partition, contents) in partitions {
         let mut rows = Rows::new();
         for (base, run) in contents.runs.iter().filter(|(base, run)| **base + run.rows > contents.start) {
-            rows.extend((*base..).zip(reader.rows(partition, run, cache)?));
+            rows.extend((*base..).zip(reader.rows(partition, (*base, run), cache)?));
         }
         all.insert(partition.clone(), rows);
     }

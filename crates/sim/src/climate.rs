@@ -80,6 +80,10 @@ pub struct Climate {
     pub cell: u16,
     /// Whether consumers read by the read path of a broker, too.
     pub fetches: bool,
+    /// Whether topics become tables.
+    pub tables: bool,
+    /// Time between two analysts of a broker who want a fresh table.
+    pub analyst_ms: Range,
     /// Chance that a sequencer uploads its flushes instead of committing them inline.
     pub uploads: u32,
 }
@@ -127,6 +131,8 @@ impl Climate {
             cell: 0,
             fetches: rng.random_range(0..2) == 0,
             uploads: rng.random_range(0..=500),
+            tables: rng.random_range(0..3) == 0,
+            analyst_ms: (50, 1_500),
         }
         .with_cells(rng)
     }

@@ -30,6 +30,7 @@ mod reader;
 mod rows;
 pub mod rules;
 pub mod s3;
+mod tables;
 pub mod trace;
 mod uploader;
 mod world;

@@ -10,7 +10,7 @@ use crate::climate::Climate;
 use crate::world::{Report, World};
 
 /// What must have been exercised by any run of many worlds: a run that was too tame proves nothing.
-pub const EXERCISED: [&str; 42] = [
+pub const EXERCISED: [&str; 49] = [
     "answers lost",
     "barriers",
     "batches acknowledged",
@@ -20,6 +20,7 @@ pub const EXERCISED: [&str; 42] = [
     "checkpoints damaged",
     "checkpoints dropped",
     "commits of old generations refused",
+    "compactions",
     "commits reclaimed",
     "crashes",
     "duplicates answered",
@@ -51,7 +52,13 @@ pub const EXERCISED: [&str; 42] = [
     "read-backs",
     "segments reclaimed",
     "sequencers that upload",
+    "snapshots held",
+    "table files deleted",
+    "table files written",
+    "table metadata deleted",
+    "tables refreshed",
     "takeovers",
+    "versions published",
     "void takeovers",
 ];
 

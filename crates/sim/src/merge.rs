@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lakebed_compact::{Options, Plan, RewriteError, merge, plan};
-use lakebed_model::{Refusal, State};
+use lakebed_model::{ObjectId, Refusal, State};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
@@ -49,8 +49,9 @@ fn choose(state: &State, rng: &mut StdRng) -> Option<Plan> {
         };
         return plan(state, &options, &BTreeSet::new());
     }
-    let objects: Vec<_> = state.objects().map(|(id, _)| id).take(rng.random_range(1..30)).collect();
-    (state.run_count() >= 2).then_some(Plan::whole(objects))
+    let of_log = |id: &ObjectId| !matches!(id, ObjectId::Table(_));
+    let objects: Vec<_> = state.objects().map(|(id, _)| id).filter(of_log).take(rng.random_range(1..30)).collect();
+    (!objects.is_empty()).then_some(Plan::whole(objects))
 }
 
 /// A merge may fail for many reasons, but never because the rows differ, and only an old plan meets other objects.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, TimestampMicrosecondType};
+use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
@@ -15,6 +15,10 @@ use serde_json::Value;
 
 use crate::groups::FoundGroups;
 use crate::history::Row;
+
+mod tables;
+
+pub(crate) use tables::{Snapshot, Tables, Version, snapshot};
 
 /// Objects by their keys.
 pub(crate) type Objects = BTreeMap<String, Bytes>;
@@ -69,6 +73,8 @@ pub(crate) struct Fold {
     pub forgotten: u64,
     /// Generations and committed offsets.
     pub groups: FoundGroups,
+    /// Versions of tables, and what they show.
+    pub tables: Tables,
     /// Every topic that was ever created.
     pub created: Vec<String>,
 }
@@ -131,7 +137,9 @@ impl<'a> Reader<'a> {
         }
         for topic in array(&base["topics"])? {
             fold.topics.insert(text(&topic["topic"])?, text(&topic["name"])?);
+            fold.tables.restore(topic)?;
         }
+        fold.tables.gone = number(&base["table_version_gone"])?;
         fold.groups.gone = number(&base["generation_gone"])?;
         for bucket in buckets {
             for partition in array(bucket)? {
@@ -144,6 +152,7 @@ impl<'a> Reader<'a> {
                 for run in array(&partition["runs"])? {
                     let object = match &run[2] {
                         Value::String(id) => fold.segment_key(id),
+                        Value::Array(file) => fold.table_file_key(&text(&partition["topic"])?, &text(&file[0])?)?,
                         commit => fold.commit_key(number(commit)?)?,
                     };
                     let (rows, first_row) = (number(&run[1])?, number(&run[3])?);
@@ -156,16 +165,29 @@ impl<'a> Reader<'a> {
         Ok(fold)
     }
 
-    /// The rows of a run.
-    pub(crate) fn rows(&self, partition: &Partition, run: &Run, cache: &mut RowCache) -> Result<Vec<Row>, String> {
+    /// The rows of a run that begins at offset `base`.
+    pub(crate) fn rows(
+        &self,
+        partition: &Partition,
+        (base, run): (u64, &Run),
+        cache: &mut RowCache,
+    ) -> Result<Vec<Row>, String> {
         let object = self.objects.get(&run.object).ok_or(format!("{} is not there", run.object))?;
         let rows = cache.of(&run.object, object)?;
         let range = run.first_row as usize..(run.first_row + run.rows) as usize;
         let rows = rows.get(range).ok_or(format!("{} has {} rows", run.object, rows.len()))?;
-        if let Some((other, _)) = rows.iter().find(|(owner, _)| owner != partition) {
-            return Err(format!("{} has a row of {other:?} where {partition:?} should be", run.object));
+        if let Some(other) = rows.iter().find(|row| row.partition != *partition) {
+            return Err(format!("{} has a row of {:?} where {partition:?} should be", run.object, other.partition));
         }
-        Ok(rows.iter().map(|(_, row)| row.clone()).collect())
+        for (offset, row) in (base..).zip(rows) {
+            if row.offset.is_some_and(|written| written != offset) {
+                return Err(format!(
+                    "{} has offset {:?} of {partition:?} where {offset} should be",
+                    run.object, row.offset
+                ));
+            }
+        }
+        Ok(rows.iter().map(|row| row.row.clone()).collect())
     }
 }
 
@@ -211,6 +233,7 @@ impl Fold {
                 let topic = text(&entry["topic"])?;
                 self.partitions.retain(|(other, _), _| *other != topic);
                 self.groups.forget_topic(&topic);
+                self.tables.forget(&topic);
                 self.topics.remove(&topic).ok_or("a topic that does not exist is deleted")?;
             }
             "add_partitions" => {
@@ -226,9 +249,18 @@ impl Fold {
                 if offset <= contents.start || offset > contents.end {
                     return Err(format!("{partition:?} of {}..{} begins at {offset}", contents.start, contents.end));
                 }
+                let dropped = contents.runs.iter().any(|(base, run)| {
+                    let end = base + run.rows;
+                    end > contents.start && end <= offset && tables::is_table_file(&run.object)
+                });
                 // Runs below it stay in the books, for a merge may name one of which a part counts; they are not read.
                 contents.start = offset;
+                if dropped {
+                    self.change_table(&partition.0)?;
+                }
             }
+            "compact" => self.apply_compact(entry)?,
+            "publish_table" => self.tables.publish(entry)?,
             "flush" => self.apply_flush(key, entry)?,
             "merge" => self.apply_merge(entry)?,
             "allot_producer_ids" => {
@@ -328,11 +360,22 @@ fn commit_of(object: &Bytes) -> Result<Value, String> {
 /// Rows of objects that were read already.
 #[derive(Default)]
 pub(crate) struct RowCache {
-    rows: BTreeMap<(String, usize), Vec<(Partition, Row)>>,
+    rows: BTreeMap<(String, usize), Vec<Placed>>,
+}
+
+/// A row where it stands in an object.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed {
+    /// Whose it is.
+    pub partition: Partition,
+    /// Its offset, if the object says it.
+    pub offset: Option<u64>,
+    /// The record.
+    pub row: Row,
 }
 
 impl RowCache {
-    fn of(&mut self, key: &str, object: &Bytes) -> Result<&[(Partition, Row)], String> {
+    pub(crate) fn of(&mut self, key: &str, object: &Bytes) -> Result<&[Placed], String> {
         // Objects of one key may differ: what stood there first, and what stands there now.
         let known = (key.to_owned(), object.as_ptr() as usize);
         if !self.rows.contains_key(&known) {
@@ -343,9 +386,12 @@ impl RowCache {
     }
 }
 
-fn read_rows(object: &Bytes) -> Result<Vec<(Partition, Row)>, String> {
+fn read_rows(object: &Bytes) -> Result<Vec<Placed>, String> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(object.clone()).map_err(|error| error.to_string())?;
-    let names = ["_lakebed_topic", "_kafka_partition", "_kafka_timestamp", "key", "value"];
+    // The rows of a table file are of one topic, which stands in its footer.
+    let pairs = builder.metadata().file_metadata().key_value_metadata();
+    let topic = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == "lakebed.topic_id")?.value.clone());
+    let names = ["_lakebed_topic", "_kafka_partition", "_kafka_offset", "_kafka_timestamp", "key", "value"];
     let mask = ProjectionMask::roots(
         builder.parquet_schema(),
         builder
@@ -359,34 +405,41 @@ fn read_rows(object: &Bytes) -> Result<Vec<(Partition, Row)>, String> {
     let reader = builder.with_projection(mask).build().map_err(|error| error.to_string())?;
     let mut rows = Vec::new();
     for batch in reader {
-        take_rows(&batch.map_err(|error| error.to_string())?, &mut rows)?;
+        take_rows(&batch.map_err(|error| error.to_string())?, topic.as_deref(), &mut rows)?;
     }
     Ok(rows)
 }
 
-fn take_rows(batch: &RecordBatch, rows: &mut Vec<(Partition, Row)>) -> Result<(), String> {
+fn take_rows(batch: &RecordBatch, topic: Option<&str>, rows: &mut Vec<Placed>) -> Result<(), String> {
     let column = |name: &str| batch.column_by_name(name).ok_or(format!("no column {name}"));
-    let topics = column("_lakebed_topic")?.as_fixed_size_binary();
+    let topics = batch.column_by_name("_lakebed_topic").map(|column| column.as_fixed_size_binary());
     let partitions = column("_kafka_partition")?.as_primitive::<Int32Type>();
+    let offsets = batch.column_by_name("_kafka_offset").map(|column| column.as_primitive::<Int64Type>());
     let times = column("_kafka_timestamp")?.as_primitive::<TimestampMicrosecondType>();
     let keys = column("key")?.as_binary::<i32>();
     let values = column("value")?.as_binary::<i32>();
     for row in 0..batch.num_rows() {
-        let topic = uuid::Uuid::from_slice(topics.value(row)).map_err(|error| error.to_string())?;
-        let partition = (topic.hyphenated().to_string(), partitions.value(row) as u64);
-        rows.push((
-            partition,
-            Row {
+        let topic = match (topics, topic) {
+            (Some(topics), _) => {
+                uuid::Uuid::from_slice(topics.value(row)).map_err(|error| error.to_string())?.to_string()
+            }
+            (None, Some(topic)) => topic.to_owned(),
+            (None, None) => return Err("rows of no topic".to_owned()),
+        };
+        rows.push(Placed {
+            partition: (topic, partitions.value(row) as u64),
+            offset: offsets.map(|offsets| offsets.value(row) as u64),
+            row: Row {
                 key: keys.is_valid(row).then(|| String::from_utf8_lossy(keys.value(row)).into_owned()),
                 value: String::from_utf8_lossy(values.value(row)).into_owned(),
                 timestamp_ms: if times.is_valid(row) { times.value(row) / 1_000 } else { -1 },
             },
-        ));
+        });
     }
     Ok(())
 }
 
-fn json(bytes: &Bytes) -> Result<Value, String> {
+pub(crate) fn json(bytes: &Bytes) -> Result<Value, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 

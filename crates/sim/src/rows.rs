@@ -6,6 +6,7 @@ use lakebed_model::{ObjectId, Run, State, TopicId};
 use lakebed_segment::footer::{Footer, Parsed};
 use lakebed_segment::layout;
 use lakebed_segment::row_set::RowSet;
+use lakebed_segment::table::{ParsedTable, TableFooter};
 use lakebed_store::{Key, ReadError, Store};
 
 /// Why a run can't be read.
@@ -35,6 +36,9 @@ pub(crate) fn object_key(log: &Log, state: &State, topic: TopicId, run: &Run) ->
 
 /// The rows of a run.
 pub(crate) async fn read_run(store: &Store, key: &Key, run: &Run) -> Result<RowSet, RunError> {
+    if matches!(run.object, ObjectId::Table(_)) {
+        return read_table_run(store, key, run).await;
+    }
     let footer = read_footer(store, key).await?;
     let rows = run.first_row..run.first_row + run.rows;
     let ranges = footer.ranges(rows.clone()).map_err(|error| RunError::Damaged(error.to_string()))?;
@@ -44,6 +48,17 @@ pub(crate) async fn read_run(store: &Store, key: &Key, run: &Run) -> Result<RowS
     }
     let rows = footer.read(rows, &parts).map_err(|error| RunError::Damaged(error.to_string()))?;
     if rows.hash() == run.hash { Ok(rows) } else { Err(RunError::Damaged("the hash of its rows".to_owned())) }
+}
+
+async fn read_table_run(store: &Store, key: &Key, run: &Run) -> Result<RowSet, RunError> {
+    let bytes = store.get(key).await.map_err(trouble)?;
+    let damaged = |error: &dyn std::fmt::Display| RunError::Damaged(error.to_string());
+    let footer = match TableFooter::parse(&bytes, bytes.len() as u64).map_err(|error| damaged(&error))? {
+        ParsedTable::Whole(footer) => footer,
+        ParsedTable::NeedsSuffix(_) => return Err(RunError::Damaged("its footer has no end".to_owned())),
+    };
+    let rows = footer.read(run.first_row..run.first_row + run.rows, &[(0, bytes)]).map_err(|error| damaged(&error))?;
+    if rows.rows.hash() == run.hash { Ok(rows.rows) } else { Err(RunError::Damaged("the hash of its rows".to_owned())) }
 }
 
 async fn read_footer(store: &Store, key: &Key) -> Result<Footer, RunError> {

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use crate::climate::Climate;
 
 /// Every rule that can be left out, with its name.
-pub const RULES: [(&str, Broken); 12] = [
+pub const RULES: [(&str, Broken); 14] = [
     ("reclaim-takeovers", Broken::ReclaimTakeovers),
     ("no-list-after-taking-over", Broken::NoListAfterTakingOver),
     ("no-list-before-following", Broken::NoListBeforeFollowing),
@@ -19,6 +19,8 @@ pub const RULES: [(&str, Broken); 12] = [
     ("reclaim-named-rows", Broken::ReclaimNamedRows),
     ("give-ids-in-flight", Broken::GiveIdsInFlight),
     ("forget-busy-producers", Broken::ForgetBusyProducers),
+    ("delete-table-files-at-once", Broken::DeleteTableFilesAtOnce),
+    ("refresh-without-barrier", Broken::RefreshWithoutBarrier),
     ("commit-under-old-generations", Broken::CommitUnderOldGenerations),
 ];
 
@@ -59,6 +61,11 @@ pub fn weather(broken: Broken, seed: u64) -> Climate {
             duration_ms: 25_000,
             ..holes(drawn)
         },
+        Broken::DeleteTableFilesAtOnce => Climate { tables: true, ..drawn },
+        // Whoever has been superseded must be asked before it commits anything and hears of it.
+        Broken::RefreshWithoutBarrier => {
+            Climate { tables: true, analyst_ms: (5, 60), produce_ms: (100, 300), idle_ms: (0, 400), ..drawn }
+        }
         _ => drawn,
     }
 }
@@ -97,6 +104,7 @@ fn holes(drawn: Climate) -> Climate {
         cell: 0,
         fetches: false,
         uploads: 0,
+        tables: false,
         ..drawn
     }
 }

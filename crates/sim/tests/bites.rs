@@ -77,6 +77,16 @@ fn committing_offsets_under_an_old_generation_is_noticed() {
 }
 
 #[test]
+fn deleting_table_files_at_once_is_noticed() {
+    must_be_noticed(Broken::DeleteTableFilesAtOnce);
+}
+
+#[test]
+fn refreshing_without_a_barrier_is_noticed() {
+    must_be_noticed(Broken::RefreshWithoutBarrier);
+}
+
+#[test]
 fn every_rule_that_can_be_left_out_is_tested_here() {
     let source = include_str!("bites.rs");
     for (name, broken) in rules::RULES {

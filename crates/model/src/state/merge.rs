@@ -77,7 +77,8 @@ impl State {
         }
         let of_table = |run: &Run| matches!(run.object, ObjectId::Table(_));
         if !of_table(&whole) && replaced.iter().any(|(_, run)| of_table(run)) {
-            return Err(Refusal::Malformed { what: "a merge takes no rows out of table files" });
+            // A compaction came first: rows never leave table files.
+            return Err(stale());
         }
         if whole.hash != merged.hash {
             return Err(Refusal::MergeDiffers { partition: key, base_offset: merged.base_offset });
