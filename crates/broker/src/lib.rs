@@ -26,6 +26,7 @@ pub mod readiness;
 pub mod reason;
 mod request_memory;
 mod rooms;
+pub mod storage;
 pub mod tables;
 pub mod topics;
 
@@ -35,6 +36,7 @@ pub use damage::DamageLog;
 pub use lakebed_store::TRACE_TARGET;
 pub use producer_ids::{ProducerIdError, ProducerIds};
 pub use rooms::Rooms;
+pub use tables::reading::{ReadTableError, table_location};
 
 /// The generated gRPC servers; their messages are those of `lakebed_wire::v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

@@ -22,6 +22,7 @@ use lakebed_store::{DeleteError, Directory, Key, ListError, Store};
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub(crate) mod catalog;
+pub(crate) mod reading;
 
 /// Tables that are published at once.
 const PUBLISHED_AT_ONCE: usize = 8;

@@ -8,10 +8,12 @@ mod bench;
 mod check;
 mod cluster;
 mod consume;
+mod demo;
 mod group;
 mod place;
 mod produce;
 mod settings;
+mod sql;
 mod topic;
 mod values;
 
@@ -23,10 +25,12 @@ pub(crate) use bench::{BenchArgs, BenchTarget, Phase};
 pub(crate) use check::{CheckArgs, CheckVerb, StorageArgs};
 pub(crate) use cluster::{ClusterArgs, ClusterVerb};
 pub(crate) use consume::ConsumeArgs;
+pub(crate) use demo::DemoArgs;
 pub(crate) use group::{GroupArgs, GroupVerb};
 pub(crate) use place::Place;
 pub(crate) use produce::{Input, ProduceArgs};
 pub(crate) use settings::{ConfigVerb, DevArgs, SettingArgs};
+pub(crate) use sql::{Engine, SqlArgs};
 pub(crate) use topic::{TopicArgs, TopicVerb};
 
 use crate::output::Format;
@@ -44,6 +48,7 @@ pub(crate) struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
+  lakebed demo                                     real records as a table, within seconds
   lakebed dev                                      start a broker here, data in ./lakebed-data
   lakebed topic create orders --partitions 4       make a topic
   echo hello | lakebed produce orders              write a record
@@ -70,14 +75,18 @@ pub(crate) enum Verb {
   lakebed serve --config /etc/lakebed.toml
   lakebed serve --store s3://bucket/prefix --kafka-listen 0.0.0.0:9092 --advertise kafka.lan:9092")]
     Serve(SettingArgs),
+    /// Start a broker with real records, and show them as a table within seconds.
+    Demo(DemoArgs),
     /// Show the settings of a broker, and where each came from.
     #[command(subcommand)]
     Config(ConfigVerb),
     /// Show and choose the broker that client verbs talk to.
     #[command(subcommand)]
     Profile(ProfileVerb),
-    /// Create, list, describe, alter and delete topics, and list the objects that hold their records.
+    /// Create, list, describe, alter and delete topics, and list the objects and files that hold their records.
     Topic(TopicArgs),
+    /// Print what DuckDB, pyiceberg, Spark and Trino are told to read a topic as a table.
+    Sql(SqlArgs),
     /// List, describe, reset and delete consumer groups.
     Group(GroupArgs),
     /// Show the cluster, and ask how a broker is.

@@ -10,6 +10,7 @@ mod check;
 mod cluster;
 mod config;
 mod consume;
+mod demo;
 mod failure;
 mod group;
 mod logging;
@@ -21,6 +22,7 @@ mod progress;
 mod record_json;
 mod serve;
 mod server;
+mod sql;
 mod topic;
 mod version;
 
@@ -63,7 +65,9 @@ async fn run(verb: Verb, output: Output) -> Result<(), Failure> {
     match verb {
         Verb::Dev(args) => serve::dev(args, output).await,
         Verb::Serve(args) => serve::serve(args, output).await,
+        Verb::Demo(args) => demo::run(args, output).await,
         Verb::Topic(args) => topic::run(args, output).await,
+        Verb::Sql(args) => sql::run(args, output).await,
         Verb::Group(args) => group::run(args, output).await,
         Verb::Cluster(args) => cluster::run(args, output).await,
         Verb::Produce(args) => produce::run(args, output).await,

@@ -56,7 +56,7 @@ fn write_profile(broker: &Broker) -> Option<Profiles> {
 }
 
 /// Why it does not start, with the value that did it and where that came from.
-fn start_failure(error: &lakebed_broker::StartError, loaded: &Loaded) -> Failure {
+pub(crate) fn start_failure(error: &lakebed_broker::StartError, loaded: &Loaded) -> Failure {
     let failure = Failure::new("the broker can't start").cause(chain(error)).code(error.code(), Exit::Failed);
     let failure = match error.setting().and_then(Setting::named) {
         Some(setting) => {
@@ -104,7 +104,7 @@ fn banner(kafka: &str, http: &str, store: &str, has_profile: bool) -> String {
 }
 
 /// Waits for SIGINT or SIGTERM, from the call on.
-fn stop_signal() -> impl Future<Output = ()> {
+pub(crate) fn stop_signal() -> impl Future<Output = ()> {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     async move {
         match signals {

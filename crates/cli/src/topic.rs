@@ -1,4 +1,6 @@
-//! `lakebed topic create|list|describe|alter|delete|segments`.
+//! `lakebed topic create|list|describe|alter|delete|files|segments`.
+
+mod files;
 
 use std::collections::BTreeMap;
 
@@ -122,6 +124,7 @@ pub(crate) async fn run(args: TopicArgs, output: Output) -> Result<(), Failure> 
             output.notice(format!("{} topic {name} ({id})", if validate_only { "would delete" } else { "deleted" }));
             output.one(&serde_json::json!({ "name": name, "id": id }), String::new)
         }
+        TopicVerb::Files { name } => files::run(&client, &server, name, output).await,
         TopicVerb::Segments { name, partition, from_offset, to_offset, count } => {
             let request = v1::ListSegmentsRequest {
                 topic: name,

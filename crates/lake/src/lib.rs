@@ -23,6 +23,7 @@ mod publish;
 mod refresh;
 mod schema;
 mod shown;
+mod standing;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -35,4 +36,5 @@ pub use next::BuildError;
 pub use publish::{Options, Outcome, Publication, PublishError, Publisher};
 pub use refresh::{GivenUp, Refreshes};
 pub use shown::{Invalid, PartitionBy, Shown, ShownFile, TableName, TableVersion, ValueFormat, readers_root};
+pub use standing::{StandingError, StandingFile, StandingTable, standing};
 pub use sweep::{SweepError, due};

@@ -8,6 +8,9 @@ pub const ROOT_KEY: &str = "lakebed.json";
 /// The object that records what a check of the store came to: [`crate::verdict::Verdict`].
 pub const VERDICT_KEY: &str = "lakebed-check.json";
 
+/// Stands while a log is made anew from what was left, and no root stands yet.
+pub const RECOVERY_KEY: &str = "lakebed-recovery.json";
+
 /// The name of the part of a checkpoint that is written last: [`crate::checkpoint::Manifest`].
 pub const MANIFEST: &str = "manifest.json";
 

@@ -13,6 +13,7 @@
 //! This crate knows nothing of what is in the objects, except that a writer's nonce is near the end of each
 //! (see [`create`]).
 
+pub mod address;
 pub mod backend;
 pub mod buffers;
 pub mod check;
@@ -31,12 +32,14 @@ mod open;
 mod overwrite;
 mod payload;
 mod read;
+mod read_only;
 mod redact;
 mod remedy;
 mod retry;
 mod span;
 mod store;
 
+pub use address::Address;
 pub use backend::{Backend, Cause, Listed};
 pub use buffers::BufferPool;
 pub use counts::{Counts, Latencies, OperationCounts};

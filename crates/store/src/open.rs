@@ -59,6 +59,16 @@ pub enum OpenError {
 }
 
 impl Store {
+    /// Opens the store at `url` for reading alone: whatever would change something is refused. A local directory is neither created nor
+    /// locked, so that it can be looked at while a broker holds it; it then shows what a power cut could still take away.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a local directory must exist.
+    pub fn open_read_only(url: &str, options: &StoreOptions) -> Result<Store, OpenError> {
+        let opened = open(url, options, LocalBackend::look)?;
+        Ok(opened.read_only())
+    }
+
     /// Opens the store at `url`: `memory://`, `file:///directory` or a plain path, `s3://bucket/prefix`,
     /// `gs://bucket/prefix`, `az://container/prefix`.
     ///
@@ -68,24 +78,30 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; each is one clear line.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Store, OpenError> {
-        let invalid = |reason: &str| OpenError::Url { url: redact_url(url).into_owned(), reason: reason.to_owned() };
-        if !url.contains("://") {
-            return match url {
-                "" => Err(invalid("it is empty")),
-                path => local(Path::new(path), options),
-            };
+        open(url, options, LocalBackend::open)
+    }
+}
+
+/// How a directory becomes a backend.
+type Local = fn(&Path) -> Result<LocalBackend, OpenError>;
+
+fn open(url: &str, options: &StoreOptions, local_backend: Local) -> Result<Store, OpenError> {
+    let invalid = |reason: &str| OpenError::Url { url: redact_url(url).into_owned(), reason: reason.to_owned() };
+    if !url.contains("://") {
+        return match url {
+            "" => Err(invalid("it is empty")),
+            path => local(Path::new(path), options, local_backend),
+        };
+    }
+    let parsed = Url::parse(url).map_err(|error| invalid(&error.to_string()))?;
+    match parsed.scheme() {
+        "memory" => Ok(Store::new("memory://", Arc::new(MemoryBackend::default()), options)),
+        "file" => {
+            let path = parsed.to_file_path().map_err(|()| invalid("it needs an absolute path, as in file:///data"))?;
+            local(&path, options, local_backend)
         }
-        let parsed = Url::parse(url).map_err(|error| invalid(&error.to_string()))?;
-        match parsed.scheme() {
-            "memory" => Ok(Store::new("memory://", Arc::new(MemoryBackend::default()), options)),
-            "file" => {
-                let path =
-                    parsed.to_file_path().map_err(|()| invalid("it needs an absolute path, as in file:///data"))?;
-                local(&path, options)
-            }
-            "s3" | "gs" | "az" => cloud(&parsed, options),
-            scheme => Err(invalid(&format!("unknown scheme '{scheme}'"))),
-        }
+        "s3" | "gs" | "az" => cloud(&parsed, options),
+        scheme => Err(invalid(&format!("unknown scheme '{scheme}'"))),
     }
 }
 
@@ -110,7 +126,7 @@ fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
     let wrong = |source| OpenError::Settings { url: url.to_string(), source };
     let opened = opened.map_err(wrong)?;
     let origins = match url.scheme() {
-        "s3" => settings::s3_origins(&variables).map_err(wrong)?,
+        "s3" => settings::s3_origins(bucket, &variables).map_err(wrong)?,
         "gs" => Origins::of_variables("GOOGLE_APPLICATION_CREDENTIALS and the other GOOGLE_ variables"),
         _ => Origins::of_variables("the AZURE_ variables"),
     };
@@ -118,10 +134,10 @@ fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
     Ok(store.with_origins(origins))
 }
 
-fn local(path: &Path, options: &StoreOptions) -> Result<Store, OpenError> {
+fn local(path: &Path, options: &StoreOptions, local_backend: Local) -> Result<Store, OpenError> {
     let directory =
         std::path::absolute(path).map_err(|source| OpenError::NotWritable { directory: path.to_path_buf(), source })?;
-    let backend = LocalBackend::open(&directory)?;
+    let backend = local_backend(&directory)?;
     // A path that is not UTF-8 has no URL that gives it back.
     let url = Url::from_file_path(&directory).map_or_else(|()| format!("file://{}", directory.display()), String::from);
     Ok(Store::new(url, Arc::new(backend), options))

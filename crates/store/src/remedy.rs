@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
+use crate::address::Address;
 use crate::cloud::status::{Answered, NoRole};
 use crate::store::Store;
 
@@ -16,13 +17,15 @@ pub(crate) struct Origins {
     pub(crate) credentials: String,
     pub(crate) region: String,
     pub(crate) endpoint: String,
+    /// How others reach it, where its URL does not say all.
+    pub(crate) address: Option<Address>,
 }
 
 impl Origins {
     /// All of them from some variables.
     pub(crate) fn of_variables(names: &str) -> Self {
         let all = || names.to_owned();
-        Self { credentials: all(), region: all(), endpoint: all() }
+        Self { credentials: all(), region: all(), endpoint: all(), address: None }
     }
 }
 
@@ -30,7 +33,7 @@ impl Store {
     /// What a person can do about an operation on this store that failed with `error`, if that is known.
     pub fn remedy(&self, error: &(dyn Error + 'static)) -> Option<String> {
         let origins = self.origins()?;
-        let Origins { credentials, region, endpoint } = origins;
+        let Origins { credentials, region, endpoint, .. } = origins;
         let url = self.url();
         if let Some(answered) = in_chain::<Answered>(error) {
             let (status, code) = (answered.status, &*answered.code);

@@ -9,6 +9,7 @@ use crate::buffers::BufferPool;
 use crate::counts::{Counters, Counts, Latencies};
 use crate::health::Trouble;
 use crate::price::Prices;
+use crate::read_only::ReadOnly;
 use crate::remedy::Origins;
 use crate::retry::{Attempts, Retry, RetryPolicy};
 use tokio::time::Instant;
@@ -104,6 +105,13 @@ impl Store {
     pub(crate) fn with_origins(mut self, origins: Origins) -> Self {
         let inner = Arc::get_mut(&mut self.inner).expect("nobody else has it yet");
         inner.origins = Some(origins);
+        self
+    }
+
+    /// The same, but for what would change something, which is refused.
+    pub(crate) fn read_only(mut self) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("nobody else has it yet");
+        inner.backend = Arc::new(ReadOnly(Arc::clone(&inner.backend)));
         self
     }
 

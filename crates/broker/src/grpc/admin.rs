@@ -158,6 +158,11 @@ impl AdminService for Services {
             brokers: vec![broker],
             topic_count: count(state.topics().count()),
             partition_count: count(state.partition_count()),
+            store_address: self.rooms.store.address().map(|address| v1::StoreAddress {
+                endpoint: address.endpoint.clone(),
+                region: address.region.clone(),
+                path_style: address.path_style,
+            }),
         }))
     }
 }

@@ -78,6 +78,14 @@ pub(crate) enum TopicVerb {
         #[arg(long)]
         validate_only: bool,
     },
+    /// List the files of a topic's table, and the segments that wait to become such files.
+    #[command(before_help = "Examples:
+  lakebed topic files orders
+  lakebed topic files orders -o jsonl | jq -r 'select(.kind == \"table\").uri'")]
+    Files {
+        /// Name of the topic.
+        name: String,
+    },
     /// List the Parquet objects that hold a topic's records, by partition and offset.
     #[command(before_help = "Examples:
   lakebed topic segments orders

@@ -110,6 +110,12 @@ impl TableFooter {
         self.runs.iter().map(|run| (PartitionIndex::new(run.partition), Offset::new(run.base_offset), run.rows))
     }
 
+    /// About how many bytes its rows take once they are decoded.
+    pub fn decoded_bytes(&self) -> u64 {
+        let groups = self.metadata.metadata().row_groups().iter();
+        groups.map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0)).sum()
+    }
+
     /// What the footer takes in memory, about.
     pub fn memory_bytes(&self) -> usize {
         self.metadata.metadata().memory_size() + self.blocks.len() * 4 + self.runs.len() * size_of::<RunV1>()
@@ -165,6 +171,19 @@ impl TableFooter {
             }
         }
         ranges
+    }
+
+    /// Where the checksums of blocks end, and the footer's begins.
+    pub fn pages_end(&self) -> u64 {
+        self.pages_end
+    }
+
+    /// Verifies whole blocks, whether or not rows are in them.
+    ///
+    /// # Errors
+    /// [`FormatError`] if bytes are missing or damaged.
+    pub fn verify_blocks(&self, range: Range<u64>, parts: &[(u64, Bytes)]) -> Result<(), FormatError> {
+        self.verify(range, parts).map(drop)
     }
 
     /// Decodes rows. `parts` are bytes of the object with the position of each part's first byte; they hold [`TableFooter::ranges`].

@@ -20,6 +20,8 @@ use object_store::{ClientConfigKey, ObjectStore, RetryConfig, StaticCredentialPr
 
 use super::profile::{self, Profile};
 use super::status::StatusConnector;
+use crate::address::Address;
+use crate::redact::redact_url;
 use crate::remedy::Origins;
 
 /// Longest time of a request as the client sees it. The limit that counts is the policy's, and shorter.
@@ -43,7 +45,7 @@ pub(crate) fn s3(bucket: &str, variables: &Variables) -> Result<Arc<dyn ObjectSt
 }
 
 /// Where what [`s3`] uses comes from, in words.
-pub(crate) fn s3_origins(variables: &Variables) -> Result<Origins, SettingsError> {
+pub(crate) fn s3_origins(bucket: &str, variables: &Variables) -> Result<Origins, SettingsError> {
     let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty());
     let profile = read_profile(variables)?;
     let of_profile = |name: &str| profile.get(name).filter(|value| !value.is_empty());
@@ -76,6 +78,19 @@ pub(crate) fn s3_origins(variables: &Variables) -> Result<Origins, SettingsError
         credentials,
         region: region.unwrap_or_else(|| "us-east-1, by default".to_owned()),
         endpoint: endpoint.unwrap_or_else(|| "AWS, by default (no AWS_ENDPOINT_URL_S3)".to_owned()),
+        address: Some(s3_address(bucket, variables)?),
+    })
+}
+
+/// How others reach what [`s3`] reaches.
+fn s3_address(bucket: &str, variables: &Variables) -> Result<Address, SettingsError> {
+    let builder = s3_builder(bucket, variables)?;
+    let value = |key: AmazonS3ConfigKey| builder.get_config_value(&key);
+    let is_virtual = value(AmazonS3ConfigKey::VirtualHostedStyleRequest).is_some_and(|value| value == "true");
+    Ok(Address {
+        endpoint: value(AmazonS3ConfigKey::Endpoint).map(|endpoint| redact_url(&endpoint).into_owned()),
+        region: value(AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned()),
+        path_style: !is_virtual,
     })
 }
 

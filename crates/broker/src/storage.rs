@@ -1,0 +1,5 @@
+//! What stands in a store, looked at without a broker.
+
+pub(crate) mod file;
+
+pub use file::ObjectError;

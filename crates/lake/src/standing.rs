@@ -1,0 +1,191 @@
+//! What stands of a table in the bucket, read by who is no publisher: the newest version, the files that it shows, and the objects that
+//! lead there. Nothing is written, and the log is not asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lakebed_store::{Key, ListError, ReadError, Store};
+use uuid::Uuid;
+
+use crate::history;
+use crate::layout;
+use crate::manifest;
+use crate::manifest_list::{self, ManifestFile};
+use crate::metadata::{Snapshot, TableMetadata};
+use crate::shown::{TableName, TableVersion};
+
+/// The newest version of a table, and what is still in sight of earlier ones.
+#[derive(Debug, Clone)]
+pub struct StandingTable {
+    /// The versions whose metadata stands, ascending.
+    pub versions: Vec<TableVersion>,
+    /// What the hint names; `None` if there is none, or it is torn.
+    pub hint: Option<TableVersion>,
+    /// Who the table is: the id of its topic.
+    pub table_uuid: Uuid,
+    /// The name of its topic, as far as it is told.
+    pub topic: Option<String>,
+    /// What else it tells of itself.
+    pub properties: BTreeMap<String, String>,
+    /// The files of the newest version.
+    pub files: Vec<StandingFile>,
+    /// Files that earlier versions in sight show and the newest does not, with when the last of these versions was superseded, in
+    /// milliseconds since 1970.
+    pub earlier: BTreeMap<String, i64>,
+    /// What of earlier versions in sight can't be read: a key, and what is wrong.
+    pub damaged_earlier: Vec<(String, String)>,
+    /// The objects of the metadata that the newest version leads to.
+    pub in_sight: BTreeSet<Key>,
+}
+
+/// A file as a version shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandingFile {
+    /// Its URI, as readers are told it.
+    pub uri: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// Why a table can't be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum StandingError {
+    /// An object is missing, or is not what it should be.
+    #[error("{key}: {what}")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The store gave no good answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The store gave no good answer.
+    #[error(transparent)]
+    List(#[from] ListError),
+}
+
+/// Looks at a table; `None` if none of its versions stands.
+///
+/// # Cost
+/// One LIST, a GET each of the hint, the newest metadata, and every list and manifest that is in sight of it.
+/// # Errors
+/// [`StandingError`]
+pub async fn standing(store: &Store, name: &TableName) -> Result<Option<StandingTable>, StandingError> {
+    let versions = history::versions(store, name).await?;
+    let Some(newest) = versions.last() else { return Ok(None) };
+    let hint = history::hint(store, name).await?;
+    let key = layout::metadata_key(name, *newest);
+    let metadata: TableMetadata =
+        serde_json::from_slice(&get(store, &key).await?).map_err(|error| damaged(&key, error))?;
+    let current = metadata.current().ok_or_else(|| damaged(&key, "it names no snapshot of its own"))?.clone();
+    // The metadata may have been written where the bucket had another name: what is below the table's own directory counts.
+    let location = metadata.location.clone();
+    let below = |uri: &str| {
+        let path = uri.strip_prefix(&*location).and_then(|path| path.strip_prefix('/'));
+        path.and_then(|path| name.directory().key(path).ok())
+    };
+    let mut reached =
+        Reached { in_sight: BTreeSet::from([key.clone(), layout::hint_key(name)]), read: BTreeMap::new() };
+    reached.in_sight.extend(metadata.metadata_log.iter().filter_map(|logged| below(&logged.metadata_file)));
+    let files = reached.files_of(store, &key, &current, &below, true).await?;
+    let shown: BTreeSet<&str> = files.iter().map(|file| file.uri.as_str()).collect();
+    let (mut earlier, mut damaged_earlier) = (BTreeMap::new(), Vec::new());
+    for (index, snapshot) in metadata.snapshots.iter().enumerate() {
+        if snapshot.snapshot_id == current.snapshot_id {
+            continue;
+        }
+        let superseded_ms = metadata.snapshots.get(index + 1).map_or(current.timestamp_ms, |next| next.timestamp_ms);
+        let shown_then = match reached.files_of(store, &key, snapshot, &below, false).await {
+            Ok(files) => files,
+            Err(StandingError::Damaged { key, what }) => {
+                damaged_earlier.push((key, what));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for file in shown_then {
+            if !shown.contains(file.uri.as_str()) {
+                let last = earlier.entry(file.uri).or_insert(superseded_ms);
+                *last = superseded_ms.max(*last);
+            }
+        }
+    }
+    drop(shown);
+    Ok(Some(StandingTable {
+        hint,
+        table_uuid: metadata.table_uuid,
+        topic: metadata.properties.get("lakebed.topic").cloned(),
+        properties: metadata.properties.clone(),
+        files,
+        earlier,
+        damaged_earlier,
+        in_sight: reached.in_sight,
+        versions,
+    }))
+}
+
+/// The objects that were come to.
+struct Reached {
+    in_sight: BTreeSet<Key>,
+    /// The live files of each manifest.
+    read: BTreeMap<Key, Vec<StandingFile>>,
+}
+
+impl Reached {
+    /// The files of a snapshot.
+    async fn files_of(
+        &mut self,
+        store: &Store,
+        metadata: &Key,
+        snapshot: &Snapshot,
+        below: &impl Fn(&str) -> Option<Key>,
+        is_newest: bool,
+    ) -> Result<Vec<StandingFile>, StandingError> {
+        let elsewhere = |at: &Key, uri: &str| damaged(at, format!("it names {uri}, which is not below the table"));
+        let list_key = below(&snapshot.manifest_list).ok_or_else(|| elsewhere(metadata, &snapshot.manifest_list))?;
+        let list = manifest_list::decode(&get(store, &list_key).await?).map_err(|error| damaged(&list_key, error))?;
+        self.in_sight.insert(list_key.clone());
+        let mut files = Vec::new();
+        for manifest in list {
+            let key = below(&manifest.path).ok_or_else(|| elsewhere(&list_key, &manifest.path))?;
+            if !self.read.contains_key(&key) {
+                let live = read_manifest(store, &key, &manifest).await?;
+                if let Some(stray) = live.iter().find(|file| below(&file.uri).is_none()).filter(|_| is_newest) {
+                    return Err(elsewhere(&key, &stray.uri));
+                }
+                self.read.insert(key.clone(), live);
+            }
+            files.extend(self.read[&key].iter().cloned());
+            self.in_sight.insert(key);
+        }
+        Ok(files)
+    }
+}
+
+async fn read_manifest(store: &Store, key: &Key, named: &ManifestFile) -> Result<Vec<StandingFile>, StandingError> {
+    let bytes = get(store, key).await?;
+    let entries = manifest::decode(named.by, &bytes).map_err(|error| damaged(key, error))?;
+    let live = entries.iter().filter(|entry| entry.is_live());
+    Ok(live
+        .map(|entry| StandingFile {
+            uri: entry.file.path.clone(),
+            rows: entry.file.rows,
+            size_bytes: entry.file.size_bytes,
+        })
+        .collect())
+}
+
+async fn get(store: &Store, key: &Key) -> Result<bytes::Bytes, StandingError> {
+    match store.get(key).await {
+        Ok(bytes) => Ok(bytes),
+        Err(ReadError::NotFound { .. }) => Err(damaged(key, "nothing stands there")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn damaged(key: &Key, what: impl ToString) -> StandingError {
+    StandingError::Damaged { key: key.to_string(), what: what.to_string() }
+}
