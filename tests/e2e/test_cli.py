@@ -124,6 +124,23 @@ def test_dev_says_where_it_serves(tmp_path, terminal):
         os.close(ours)
 
 
+def test_dev_makes_a_topic_on_first_use_over_grpc_too(lakebed, tmp_path):
+    command = [BINARY, "dev", "--store", "memory://", "--kafka-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "LAKEBED_PROFILE_DIR": str(tmp_path)}) as process:
+        try:
+            at = ["--server", json.loads(process.stdout.readline())["http"]]
+            produced = lakebed("produce", "greetings", *at, input="hello\nworld\n")
+            assert produced.returncode == 0, produced.stderr
+            consumed = lakebed("consume", "greetings", "--from", "start", "--until", "end", *at)
+            assert consumed.stdout == "hello\nworld\n", consumed.stderr
+            # What only reads makes nothing.
+            assert lakebed("consume", "nobody", "--from", "start", "--until", "end", *at).returncode == 3
+            refused = lakebed("produce", "no such name", *at, input="x\n")
+            assert refused.returncode != 0 and "no such name" in refused.stderr
+        finally:
+            process.kill()
+
+
 def test_a_store_that_does_not_exist_is_refused(lakebed):
     refused = lakebed("serve", "--store", "s4://x", "--kafka-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0")
     assert told(refused, 1)[0] == "error: the broker can't start"

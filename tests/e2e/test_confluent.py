@@ -74,6 +74,25 @@ def test_offsets_are_found_by_time(client_broker):
         assert found.offset == offset, spec
 
 
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_a_record_is_found_by_its_time_as_soon_as_it_is_acknowledged(client_broker):
+    # The answer to a producer and that to a reader come by different ways: none may overtake what it tells of.
+    create_topic(client_broker, TOPIC)
+    producer = Producer({"bootstrap.servers": client_broker.kafka, "linger.ms": 0})
+    reader, admins, place = consumer(client_broker), admin(client_broker), TopicPartition(TOPIC, 0)
+    missed = []
+    for number in range(300):
+        time = 1_700_000_000_000 + 1000 * number
+        producer.produce(TOPIC, b"x", partition=0, timestamp=time)
+        assert producer.flush(SECONDS_MAX) == 0
+        (found,) = reader.offsets_for_times([TopicPartition(TOPIC, 0, time)], timeout=SECONDS_MAX)
+        newest = admins.list_offsets({place: OffsetSpec.max_timestamp()}, request_timeout=SECONDS_MAX)[place].result(SECONDS_MAX)
+        if (found.offset, newest.offset) != (number, number):
+            missed.append((number, found.offset, newest.offset))
+    reader.close()
+    assert missed == []
+
+
 def test_a_topic_can_stamp_records_with_the_time_of_append(client_broker):
     create_topic(client_broker, TOPIC, config={"message.timestamp.type": "LogAppendTime"})
     produce(client_broker, [{"value": b"x", "timestamp": 1}])

@@ -166,7 +166,7 @@ pub const TABLE: &[Setting] = &[
         group: TOPICS,
         kind: Kind::Switch,
         auto: None,
-        what: "Whether a topic that a client asks for is created when it does not exist",
+        what: "Whether a topic that a Kafka client asks for, or a gRPC client produces to, is created when it does not exist",
         effect: "On, a mistyped name makes a topic; each topic that is made is one commit",
         for_tests: false,
         get: |config| Value::Switch(config.auto_create_topics),

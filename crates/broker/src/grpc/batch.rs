@@ -88,6 +88,15 @@ impl Services {
         found.map_err(|error| status(Reason::from(&error), &error, [("topic", name.to_owned())]))
     }
 
+    /// The topic of a name for a producer: one that does not exist is made, where the configuration says so.
+    pub(super) async fn topic_to_produce(&self, name: &str) -> Result<FoundTopic, Status> {
+        if !self.rooms.config.auto_create_topics {
+            return self.find_topic(name).await;
+        }
+        let made = self.rooms.topics.ensure(name).await;
+        made.map_err(|error| status(Reason::from(&error), &error, [("topic", name.to_owned())]))
+    }
+
     /// A partition that was named; one that is missing is looked for behind a barrier.
     pub(super) async fn find_partition(&self, target: &mut Target, index: i32) -> Result<u32, Status> {
         if let Some(partition) = target.partition(index) {

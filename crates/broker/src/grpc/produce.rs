@@ -24,7 +24,7 @@ impl ProduceService for Services {
     async fn produce(&self, request: Request<ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let begun = Instant::now();
         let ProduceRequest { topic, partition, payload, expected_next_offset } = request.into_inner();
-        let mut target = Target::new(self.find_topic(&topic).await?);
+        let mut target = Target::new(self.topic_to_produce(&topic).await?);
         let asked = Asked { partition, payload, expected_next_offset };
         let inflating = if asked.is_compressed() { Some(self.rooms.inflating().await) } else { None };
         let prepared = self.prepare(&mut target, asked, &mut 0).await.inspect_err(|status| self.refused(status))?;

@@ -114,7 +114,7 @@ async fn opening(
         Some(Ok(ProduceStreamRequest { request: Some(StreamRequest::Init(init)) })) => init,
         Some(Ok(_)) => return Err(invalid("init", "the first message of a ProduceStream is its init")),
     };
-    let mut target = Target::new(services.find_topic(&init.topic).await?);
+    let mut target = Target::new(services.topic_to_produce(&init.topic).await?);
     if let Some(partition) = init.partition {
         services.find_partition(&mut target, partition).await?;
     }
