@@ -14,6 +14,7 @@ mod place;
 mod produce;
 mod settings;
 mod sql;
+mod storage;
 mod topic;
 mod values;
 
@@ -31,6 +32,7 @@ pub(crate) use place::Place;
 pub(crate) use produce::{Input, ProduceArgs};
 pub(crate) use settings::{ConfigVerb, DevArgs, SettingArgs};
 pub(crate) use sql::{Engine, SqlArgs};
+pub(crate) use storage::{RecoverArgs, StoreArgs, StoreVerb};
 pub(crate) use topic::{TopicArgs, TopicVerb};
 
 use crate::output::Format;
@@ -99,6 +101,12 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Find out whether what Lakebed rests on can bear it.
     Check(CheckArgs),
+    /// Look at what stands in a store: how much, what nothing needs, and whether all of it is as it was written.
+    Storage(StoreArgs),
+    /// Make a cluster anew from its tables, after its log was lost.
+    ///
+    /// Every file is verified first. Refuses a root where lakebed.json or anything of a log stands. docs/recovery.md says what comes back.
+    Recover(RecoverArgs),
     /// Print what a shell needs to complete commands.
     #[command(before_help = "Examples:
   lakebed completions bash > ~/.local/share/bash-completion/completions/lakebed

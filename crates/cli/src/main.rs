@@ -20,9 +20,11 @@ mod produce;
 mod profile;
 mod progress;
 mod record_json;
+mod recover;
 mod serve;
 mod server;
 mod sql;
+mod storage;
 mod topic;
 mod version;
 
@@ -74,6 +76,8 @@ async fn run(verb: Verb, output: Output) -> Result<(), Failure> {
         Verb::Consume(args) => consume::run(args, output).await,
         Verb::Bench(args) => bench::run(args, output).await,
         Verb::Check(args) => check::run(args, output).await,
+        Verb::Storage(args) => storage::run(args, output).await,
+        Verb::Recover(args) => recover::run(args, output).await,
         Verb::Completions { shell } => pages::completions(shell),
         Verb::Config(verb) => config::run(verb, output),
         Verb::Profile(verb) => profile::run(&verb, output),

@@ -30,6 +30,12 @@ pub(crate) fn of_input(total: Option<u64>) -> ProgressBar {
     bar(total, target, template)
 }
 
+/// Bytes of a store that are read; how many there are is said later.
+pub(crate) fn of_bytes() -> ProgressBar {
+    let template = "{bar:32} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    bar(Some(0), ProgressDrawTarget::stderr(), template)
+}
+
 fn bar(total: Option<u64>, target: ProgressDrawTarget, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(total, target).with_finish(ProgressFinish::AndClear);
     bar.set_style(ProgressStyle::with_template(template).expect("the template is well formed"));

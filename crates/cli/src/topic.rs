@@ -1,5 +1,7 @@
 //! `lakebed topic create|list|describe|alter|delete|files|segments`.
 
+pub(crate) use files::time;
+
 mod files;
 
 use std::collections::BTreeMap;

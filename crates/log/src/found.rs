@@ -2,12 +2,13 @@
 //!
 //! 1. Nothing of it counts before `lakebed.json` stands, which is created last: whoever is interrupted begins again.
 //! 2. [`RECOVERY_KEY`](layout::RECOVERY_KEY) is created first, where neither a root nor anything of a log stands, and deleted last. It names
-//!    directory 0 of the new log. Without a root, a takeover there and two checkpoints are what an interrupted founding has left; anything
-//!    more is somebody's log, and is left alone.
-//! 3. The log begins with an ordinary takeover, and goes on behind two checkpoints that hold the state, as if the commits between had been
-//!    reclaimed. There are two, for a log whose only checkpoint can't be read would begin from nothing.
+//!    the two directories of the new log. Without a root, a commit in each and two checkpoints are what an interrupted founding has left;
+//!    anything more is somebody's log, and is left alone.
+//! 3. The log begins with an ordinary takeover, and goes on behind a checkpoint that holds the state, as if the commits before had been
+//!    reclaimed. There are two checkpoints, for a log whose only one can't be read would begin from nothing; and between them stands what
+//!    leads from the one to the other, as between all that are kept.
 
-use lakebed_model::{Cell, CommitNumber, Directory, Draft, Epoch, Nonce, Place, Snapshot, State, Takeover};
+use lakebed_model::{Cell, Change, CommitNumber, Directory, Draft, Epoch, Nonce, Place, Snapshot, State, Takeover};
 use lakebed_segment::body::Body;
 use lakebed_segment::checkpoint::{self as format, Manifest};
 use lakebed_segment::commit::Identity;
@@ -25,7 +26,7 @@ use crate::seams::Offload;
 
 /// Keys that one LIST asks for.
 const LISTED_MAX: usize = 10_000;
-/// Commits that the two checkpoints fold: the takeover, and one and two that never stood.
+/// Commits that the two checkpoints fold: the takeover, one that never stood, and one that does.
 const FOLDED: [u64; 2] = [2, 3];
 
 /// Why a log was not founded. If anything was written, the next founding removes it.
@@ -63,8 +64,8 @@ pub enum FoundError {
 /// What an interrupted founding has left.
 #[derive(Debug)]
 pub struct Interrupted {
-    /// Directory 0 of its log.
-    first: Directory,
+    /// The directories of its log.
+    directories: (Directory, Directory),
     /// What stands of it.
     left: Vec<Key>,
 }
@@ -77,8 +78,11 @@ pub async fn may_be_founded(store: &Store) -> Result<Option<Interrupted>, FoundE
     if store.exists(&key(layout::ROOT_KEY)).await? {
         return Err(FoundError::Root);
     }
-    let first: Option<Directory> = match store.get(&key(layout::RECOVERY_KEY)).await {
-        Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse().ok()),
+    let marked: Option<(Directory, Directory)> = match store.get(&key(layout::RECOVERY_KEY)).await {
+        Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| {
+            let (first, second) = text.trim_end().split_once(' ')?;
+            Some((first.parse().ok()?, second.parse().ok()?))
+        }),
         Err(ReadError::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
@@ -86,17 +90,17 @@ pub async fn may_be_founded(store: &Store) -> Result<Option<Interrupted>, FoundE
     let listed = store.list(&cells(), None, LISTED_MAX).await?;
     let cell = Cell::ZERO;
     let is_left = |key: &Key| {
-        let is_takeover = first.is_some_and(|first| {
-            layout::parse_commit_key(cell, key.as_str()) == Some(Place { directory: first, index: 0 })
-        });
+        let Some((first, second)) = marked else { return false };
+        let places = [Place { directory: first, index: 0 }, Place { directory: second, index: FOLDED[0] - 1 }];
+        let is_commit = layout::parse_commit_key(cell, key.as_str()).is_some_and(|place| places.contains(&place));
         let checkpoint = layout::parse_checkpoint_key(cell, key.as_str());
-        is_takeover || first.is_some() && checkpoint.is_some_and(|(number, _)| FOLDED.contains(&number.get()))
+        is_commit || checkpoint.is_some_and(|(number, _)| FOLDED.contains(&number.get()))
     };
     let left: Vec<Key> = listed.objects.into_iter().map(|listed| listed.key).collect();
     match left.iter().find(|key| !is_left(key)) {
         Some(first) => Err(FoundError::Log { first: first.clone() }),
         None if listed.more => Err(FoundError::Log { first: left[0].clone() }),
-        None => Ok(first.map(|first| Interrupted { first, left })),
+        None => Ok(marked.map(|directories| Interrupted { directories, left })),
     }
 }
 
@@ -114,20 +118,20 @@ pub async fn found(
     (seed, time_ms): (u64, i64),
 ) -> Result<(), FoundError> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let first = match may_be_founded(store).await? {
+    let (first, second) = match may_be_founded(store).await? {
         Some(interrupted) => {
             store.delete(&interrupted.left).await?;
-            interrupted.first
+            interrupted.directories
         }
         None => {
             let first = Directory { epoch: Epoch::ZERO, nonce: Nonce::new(rng.next_u64()) };
-            create(store, &key(layout::RECOVERY_KEY), format!("{first}\n").into()).await?;
-            first
+            let second = Directory { epoch: Epoch::new(1), nonce: Nonce::new(rng.next_u64()) };
+            create(store, &key(layout::RECOVERY_KEY), format!("{first} {second}\n").into()).await?;
+            (first, second)
         }
     };
     let identity = Identity { cluster_id, cell: Cell::ZERO };
     let bucket = Bucket::new(store.clone(), identity, Broken::default());
-    let second = Directory { epoch: Epoch::new(1), nonce: Nonce::new(rng.next_u64()) };
     let writer = Nonce::new(rng.next_u64());
     let takeover = Takeover { next: second, address: String::new() };
     let (commit, after) = Draft::takeover(&State::new(first), takeover, writer, time_ms)
@@ -139,13 +143,18 @@ pub async fn found(
     for (_, table) in &mut snapshot.tables {
         table.commit = commit.number.next();
     }
-    let mut previous: Option<Manifest> = None;
-    for number in FOLDED {
-        snapshot.number = CommitNumber::new(number);
-        snapshot.place = Place { directory: second, index: number - 1 };
-        let state = State::restore(snapshot.clone()).map_err(|violation| FoundError::State(violation.to_string()))?;
-        previous = Some(write_checkpoint(store, &bucket, &state, previous.as_ref()).await?);
-    }
+    snapshot.number = CommitNumber::new(FOLDED[0]);
+    snapshot.place = Place { directory: second, index: FOLDED[0] - 1 };
+    let older = State::restore(snapshot).map_err(|violation| FoundError::State(violation.to_string()))?;
+    let manifest = write_checkpoint(store, &bucket, &older, None).await?;
+    // It changes nothing that anybody sees: one producer id is never given.
+    let mut draft = Draft::after(&older);
+    let skipped = Change::AllotProducerIds { first: older.producer_ids_allotted(), count: 1 };
+    draft.change(skipped).map_err(|refusal| FoundError::State(refusal.to_string()))?;
+    let (commit, newer) = draft.seal(writer, time_ms);
+    let place = key(&layout::commit_key(identity.cell, commit.place));
+    create(store, &place, bucket.encode_commit(&commit, Body::empty())).await?;
+    write_checkpoint(store, &bucket, &newer, Some(&manifest)).await?;
     let root = Root { cluster_id, cells: vec![first] };
     match store.create(&key(layout::ROOT_KEY), root.encode()).await? {
         Created::New | Created::Mine => {}
@@ -183,4 +192,79 @@ async fn create(store: &Store, key: &Key, bytes: bytes::Bytes) -> Result<(), Fou
 
 fn cells() -> lakebed_store::Directory {
     lakebed_store::Directory::new("cells").expect("it is portable")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lakebed_store::{MemoryBackend, StoreOptions};
+
+    use super::*;
+    use crate::open::Options;
+    use crate::seams::Seams;
+    use crate::{Log, look};
+
+    fn store() -> Store {
+        Store::new("memory://", Arc::new(MemoryBackend::default()), &StoreOptions::default())
+    }
+
+    fn snapshot() -> Snapshot {
+        let nowhere = Directory { epoch: Epoch::ZERO, nonce: Nonce::new(0) };
+        State::new(nowhere).snapshot()
+    }
+
+    async fn found_on(store: &Store, seed: u64) -> Result<(), FoundError> {
+        found(store, Uuid::from_u128(7), Snapshot { producer_ids: 99, ..snapshot() }, (seed, 5)).await
+    }
+
+    #[tokio::test]
+    async fn a_log_that_was_founded_is_opened_like_others_and_is_not_founded_twice() {
+        let store = store();
+        found_on(&store, 1).await.unwrap();
+        assert!(matches!(found_on(&store, 2).await, Err(FoundError::Root)));
+        assert!(!store.exists(&key(layout::RECOVERY_KEY)).await.unwrap());
+        let looked = look(&store, Cell::ZERO, Offload::Inline).await.unwrap();
+        assert_eq!((looked.state.number().get(), looked.state.producer_ids_allotted()), (3, 100));
+        let seams = Seams { wall: Arc::new(|| 0), seed: 3, offload: Offload::Inline };
+        for number in [4, 5] {
+            let log = Log::open(store.clone(), Options::default(), seams.clone()).await.unwrap();
+            assert_eq!((log.state().number().get(), log.state().producer_ids_allotted()), (number, 100));
+            log.abort();
+        }
+        // Without either of its checkpoints it goes on; without both it does not begin from nothing.
+        let manifest = |number| key(&layout::checkpoint_key(Cell::ZERO, CommitNumber::new(number), layout::MANIFEST));
+        store.overwrite(&manifest(3), &b"damaged"[..]).await.unwrap();
+        assert_eq!(look(&store, Cell::ZERO, Offload::Inline).await.unwrap().state.number().get(), 5);
+        store.overwrite(&manifest(2), &b"damaged"[..]).await.unwrap();
+        assert!(look(&store, Cell::ZERO, Offload::Inline).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_an_interrupted_founding_has_left_is_removed_and_nothing_else_is() {
+        let whole = store();
+        found_on(&whole, 1).await.unwrap();
+        let looked = look(&whole, Cell::ZERO, Offload::Inline).await.unwrap();
+        let directories: Vec<String> = looked.state.directories().map(|(_, directory)| directory.to_string()).collect();
+        let mark = format!("{}\n", directories.join(" "));
+        let left = whole.list(&cells(), None, 100).await.unwrap().objects;
+        // Up to any of its objects it may have come.
+        for count in 0..=left.len() {
+            let store = store();
+            store.create(&key(layout::RECOVERY_KEY), mark.clone().into_bytes()).await.unwrap();
+            for listed in &left[..count] {
+                let bytes = whole.get(&listed.key).await.unwrap();
+                store.create(&listed.key, bytes).await.unwrap();
+            }
+            found_on(&store, 2).await.unwrap();
+            assert_eq!(look(&store, Cell::ZERO, Offload::Inline).await.unwrap().state.producer_ids_allotted(), 100);
+        }
+        // A mark that stayed beside a log whose root was lost.
+        let foreign = key("cells/0/segments/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet");
+        whole.delete(&[key(layout::ROOT_KEY)]).await.unwrap();
+        whole.create(&key(layout::RECOVERY_KEY), mark.into_bytes()).await.unwrap();
+        whole.create(&foreign, &b"records"[..]).await.unwrap();
+        assert!(matches!(found_on(&whole, 3).await, Err(FoundError::Log { first }) if first == foreign));
+        assert_eq!(whole.list(&cells(), None, 100).await.unwrap().objects.len(), left.len() + 1);
+    }
 }

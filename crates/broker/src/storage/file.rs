@@ -93,6 +93,27 @@ impl<'a> TableFile<'a> {
     }
 }
 
+impl TableFile<'_> {
+    /// Verifies what no row is in.
+    ///
+    /// # Errors
+    /// [`ObjectError`]
+    pub(crate) async fn verify_the_rest(&self) -> Result<(), ObjectError> {
+        let damaged = |error: lakebed_segment::FormatError| ObjectError::Damaged(error.to_string());
+        let covered = self.footer.ranges(0..self.footer.rows).map_err(damaged)?;
+        let end = self.footer.pages_end();
+        let starts = std::iter::once(0).chain(covered.iter().map(|range| range.end));
+        let ends = covered.iter().map(|range| range.start).chain([end]);
+        for rest in starts.zip(ends).filter(|(start, end)| start < end) {
+            // Blocks are small, and what no row is in is a few of them.
+            let rest = rest.0..rest.1;
+            let bytes = self.store.get_range(&self.key, rest.clone()).await?;
+            self.footer.verify_blocks(rest.clone(), &[(rest.start, bytes)]).map_err(damaged)?;
+        }
+        Ok(())
+    }
+}
+
 /// Ranges that lie near each other are one.
 pub(crate) fn joined(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::new();

@@ -121,7 +121,7 @@ fn ranges(ranges: &[Range]) -> String {
 }
 
 /// Milliseconds since 1970 as people read them.
-fn time(time_ms: i64) -> String {
+pub(crate) fn time(time_ms: i64) -> String {
     let since = std::time::Duration::from_millis(u64::try_from(time_ms).unwrap_or(0));
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
 }

@@ -1,0 +1,195 @@
+"""What stands in a store, told without a broker: how much for whom, what nothing names, and what is not as it was written.
+
+Damage is a flipped byte in one object of each kind; nothing that only looks may change anything.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Bucket
+from kafka_clients import admin, create_topic
+from schema import check_json
+from test_tables import catalog, consumed, produce
+
+SECONDS_MAX = 60
+
+
+def looked(lakebed, bucket, verb, *arguments, code=0):
+    """What a verb of `storage` prints as JSON."""
+    result = lakebed("storage", verb, bucket.url, "-o", "json", *arguments, env=bucket.environment)
+    assert result.returncode == code, (result.stdout, result.stderr)
+    return check_json(result.stdout, {"usage": "usage", "orphans": "orphans", "scrub": "scrub"}[verb])
+
+
+def digest(bucket, tmp_path):
+    """Every object of a root with a hash of it; but for the lock of a directory."""
+    objects = bucket.objects(tmp_path / "digest")
+    return {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in objects.items()
+            if key != "lock" and not key.startswith(".staging")}
+
+
+@pytest.fixture
+def filled(start_broker, bucket):
+    """A broker with a topic in its table and in the log, one that was deleted, and superseded files."""
+    broker = start_broker(bucket)
+    tables = catalog(broker, bucket)
+    for topic in ("orders", "gone"):
+        create_topic(broker, topic, 3)
+        for first in (0, 300):
+            produce(broker, topic, first, 300)
+            tables.load_table(f"default.{topic}")
+    admin(broker).delete_topics(["gone"])["gone"].result(timeout=SECONDS_MAX)
+    produce(broker, "orders", 600, 30)
+    return broker
+
+
+def test_usage_and_orphans_tell_of_every_object_once_and_change_nothing(filled, bucket, lakebed, tmp_path):
+    # While the broker serves: a directory is not locked for it.
+    looked(lakebed, bucket, "usage")
+    filled.stop()
+    before = digest(bucket, tmp_path)
+    usage, orphans = looked(lakebed, bucket, "usage"), looked(lakebed, bucket, "orphans")["orphans"]
+    sizes = {key: path.stat().st_size for key, path in bucket.objects(tmp_path / "sizes").items() if key in before}
+    fates = ("live", "waiting", "unreferenced")
+    assert sum(kind[fate]["objects"] for kind in usage["kinds"] for fate in fates) == len(sizes)
+    assert sum(kind[fate]["bytes"] for kind in usage["kinds"] for fate in fates) == sum(sizes.values())
+    kinds = {kind["kind"]: kind for kind in usage["kinds"]}
+    assert kinds["table files"]["live"]["objects"] >= 1 and kinds["root"]["live"]["objects"] == 1
+    [orders] = [table for table in usage["tables"] if table["topic"] == "orders"]
+    assert (orders["table_rows"], orders["log_rows"]) == (600, 30) and orders["log_bytes"] > 0
+    [gone] = [table for table in usage["tables"] if table["table"] == "gone"]
+    assert gone["topic"] is None and gone["live"]["objects"] == 0
+    assert gone["waiting"]["objects"] + gone["unreferenced"]["objects"] == sum(key.startswith("tables/default/gone/") for key in sizes)
+    # Orphans are what usage does not call live, each with the size that it has and a reason.
+    assert all(sizes[orphan["key"]] == orphan["bytes"] and orphan["why"] for orphan in orphans)
+    told = sum(kind[fate]["objects"] for kind in usage["kinds"] for fate in fates[1:])
+    assert len(orphans) == told == len({orphan["key"] for orphan in orphans})
+    files = [orphan for orphan in orphans if orphan["kind"] == "table files"]
+    assert files and all(orphan["created_ms"] > 1_600_000_000_000 for orphan in files)
+    some = lakebed("storage", "orphans", bucket.url, "--count", "1", env=bucket.environment)
+    assert "more than these 1" in some.stderr and len(some.stdout.splitlines()) == 2
+    looked(lakebed, bucket, "scrub")
+    assert digest(bucket, tmp_path) == before
+
+
+def test_a_whole_store_has_no_damage_while_a_broker_rewrites_it(filled, bucket, lakebed):
+    for first in (630, 660, 690):
+        produce(filled, "orders", first, 30)
+        scrubbed = looked(lakebed, bucket, "scrub")
+        assert scrubbed["damaged"] == [] and scrubbed["rows"] >= 600 and scrubbed["objects"] > 10
+        catalog(filled, bucket).load_table("default.orders")
+    told = lakebed("storage", "scrub", bucket.url, env=bucket.environment)
+    assert told.returncode == 0 and re.search(r"rows compared; 0 damaged$", told.stdout)
+    only = looked(lakebed, bucket, "scrub", "--topic", "orders", "--rate", "1GiB")
+    assert only["damaged"] == [] and 0 < only["objects"] < scrubbed["objects"]
+
+
+def flip(path, at):
+    """Flips a bit of a byte of a file; a negative place counts from its end."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+def kinds(root):
+    """One object of each kind whose every byte counts, and a byte in it: {name: (path, place)}."""
+    def middle(path):
+        return path.stat().st_size // 2
+
+    def pick(pattern, last=True):
+        found = sorted(root.glob(pattern))
+        return found[-1 if last else 0]
+
+    objects = {
+        "root": pick("lakebed.json"),
+        "table file": pick("tables/default/orders/data/*.parquet"),
+        "manifest list": pick("tables/default/orders/metadata/snap-*.avro"),
+        "metadata": max(root.glob("tables/default/orders/metadata/v*.json"), key=lambda path: int(path.name[1:].split(".")[0])),
+    }
+    # The commit with the rows that are not in the table.
+    commits = sorted(root.glob("cells/0/log/*/*.parquet"))
+    objects["commit"] = max(commits[-6:], key=lambda path: path.stat().st_size)
+    return {name: (path, middle(path)) for name, path in objects.items()}
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+@pytest.mark.parametrize("kind", ["commit", "table file", "table file's footer", "manifest list", "metadata", "missing table file", "missing manifest list"])
+def test_a_flipped_byte_is_found_with_what_it_touches(filled, bucket, lakebed, kind):
+    filled.stop()
+    assert looked(lakebed, bucket, "scrub")["damaged"] == []
+    root = Path(bucket.url.removeprefix("file://"))
+    path, place = kinds(root)[kind.removeprefix("missing ").removesuffix("'s footer")]
+    if kind.startswith("missing"):
+        path.unlink()
+    else:
+        flip(path, -40 if kind.endswith("footer") else place)
+    key = str(path.relative_to(root))
+    scrubbed = looked(lakebed, bucket, "scrub", code=1)
+    [damage] = [damage for damage in scrubbed["damaged"] if damage["key"] == key]
+    assert damage["what"] and damage["remedy"]
+    if kind.endswith("table file") or kind.endswith("footer"):
+        touched = sorted((one["topic"], one["partition"], one["base_offset"], one["last_offset"]) for one in damage["touched"])
+        assert touched and all(topic == "orders" and first <= last for topic, _, first, last in touched)
+        # The rest of the topic is no damage, and another topic is none of it.
+        assert looked(lakebed, bucket, "scrub", "--topic", "orders", code=1)["damaged"]
+    told = lakebed("storage", "scrub", bucket.url)
+    assert told.returncode == 1 and key in told.stdout and "damaged" in told.stderr
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_a_flipped_byte_of_a_checkpoint_or_a_segment_is_found(start_broker, bucket, lakebed):
+    # Many commits make checkpoints, and small flushes are merged.
+    broker = start_broker(bucket)
+    create_topic(broker, "orders", 1)
+    for _ in range(12):
+        made = lakebed("bench", "grpc", "--server", broker.http, "--volume", "256KiB", "--record-size", "512")
+        assert made.returncode == 0, made.stderr
+    broker.stop()
+    root = Path(bucket.url.removeprefix("file://"))
+    objects = {kind: sorted(root.glob(pattern)) for kind, pattern in
+               {"part": "cells/0/checkpoints/*/b*.json", "manifest": "cells/0/checkpoints/*/manifest.json", "segment": "cells/0/segments/*"}.items()}
+    assert looked(lakebed, bucket, "scrub")["damaged"] == []
+    for kind, paths in objects.items():
+        for path in paths[-1:]:
+            whole = path.read_bytes()
+            flip(path, len(whole) // 2)
+            damaged = looked(lakebed, bucket, "scrub", code=1)["damaged"]
+            assert str(path.relative_to(root)) in {damage["key"] for damage in damaged}, kind
+            path.write_bytes(whole)
+    assert looked(lakebed, bucket, "scrub")["damaged"] == []
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_what_is_no_store_is_told_so(bucket, lakebed, tmp_path):
+    empty = Bucket(f"file://{tmp_path}/empty", bucket.environment)
+    (tmp_path / "empty").mkdir()
+    for verb in ("usage", "orphans", "scrub"):
+        told = lakebed("storage", verb, empty.url, "-o", "json")
+        assert told.returncode == 3 and check_json(told.stderr, "error")["error"]["code"] == "ROOT_NOT_FOUND"
+        missing = lakebed("storage", verb, f"{empty.url}/not/there", "-o", "json")
+        assert missing.returncode == 1 and json.loads(missing.stderr)["error"]["code"] == "STORE_NOT_OPENED"
+    assert list((tmp_path / "empty").iterdir()) == [], "nothing is made"
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_a_topic_that_does_not_exist_is_not_scrubbed(filled, bucket, lakebed):
+    told = lakebed("storage", "scrub", bucket.url, "--topic", "nobody", "-o", "json")
+    assert told.returncode == 3 and check_json(told.stderr, "error")["error"]["code"] == "TOPIC_NOT_FOUND"
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_a_damaged_root_stops_with_its_name(filled, bucket, lakebed):
+    filled.stop()
+    flip(Path(bucket.url.removeprefix("file://")) / "lakebed.json", 20)
+    told = lakebed("storage", "scrub", bucket.url, "-o", "json")
+    error = check_json(told.stderr, "error")["error"]
+    assert told.returncode == 1 and error["code"] == "LOG_NOT_READ" and "lakebed.json" in error["cause"]
+
+
+def test_what_consumers_get_is_as_it_was(filled, bucket, lakebed):
+    before = consumed(filled, "orders")
+    looked(lakebed, bucket, "scrub")
+    assert consumed(filled, "orders") == before and len(before) == 630
