@@ -87,8 +87,11 @@ pub async fn standing(store: &Store, name: &TableName) -> Result<Option<Standing
         let path = uri.strip_prefix(&*location).and_then(|path| path.strip_prefix('/'));
         path.and_then(|path| name.directory().key(path).ok())
     };
-    let mut reached =
-        Reached { in_sight: BTreeSet::from([key.clone(), layout::hint_key(name)]), read: BTreeMap::new() };
+    let mut reached = Reached {
+        table_uuid: metadata.table_uuid,
+        in_sight: BTreeSet::from([key.clone(), layout::hint_key(name)]),
+        read: BTreeMap::new(),
+    };
     reached.in_sight.extend(metadata.metadata_log.iter().filter_map(|logged| below(&logged.metadata_file)));
     let files = reached.files_of(store, &key, &current, &below, true).await?;
     let shown: BTreeSet<&str> = files.iter().map(|file| file.uri.as_str()).collect();
@@ -129,6 +132,7 @@ pub async fn standing(store: &Store, name: &TableName) -> Result<Option<Standing
 
 /// The objects that were come to.
 struct Reached {
+    table_uuid: Uuid,
     in_sight: BTreeSet<Key>,
     /// The live files of each manifest.
     read: BTreeMap<Key, Vec<StandingFile>>,
@@ -146,13 +150,14 @@ impl Reached {
     ) -> Result<Vec<StandingFile>, StandingError> {
         let elsewhere = |at: &Key, uri: &str| damaged(at, format!("it names {uri}, which is not below the table"));
         let list_key = below(&snapshot.manifest_list).ok_or_else(|| elsewhere(metadata, &snapshot.manifest_list))?;
-        let list = manifest_list::decode(&get(store, &list_key).await?).map_err(|error| damaged(&list_key, error))?;
+        let list = get_named(store, &list_key, self.table_uuid).await?;
+        let list = manifest_list::decode(&list).map_err(|error| damaged(&list_key, error))?;
         self.in_sight.insert(list_key.clone());
         let mut files = Vec::new();
         for manifest in list {
             let key = below(&manifest.path).ok_or_else(|| elsewhere(&list_key, &manifest.path))?;
             if !self.read.contains_key(&key) {
-                let live = read_manifest(store, &key, &manifest).await?;
+                let live = read_manifest(store, &key, &manifest, self.table_uuid).await?;
                 if let Some(stray) = live.iter().find(|file| below(&file.uri).is_none()).filter(|_| is_newest) {
                     return Err(elsewhere(&key, &stray.uri));
                 }
@@ -165,8 +170,13 @@ impl Reached {
     }
 }
 
-async fn read_manifest(store: &Store, key: &Key, named: &ManifestFile) -> Result<Vec<StandingFile>, StandingError> {
-    let bytes = get(store, key).await?;
+async fn read_manifest(
+    store: &Store,
+    key: &Key,
+    named: &ManifestFile,
+    table_uuid: Uuid,
+) -> Result<Vec<StandingFile>, StandingError> {
+    let bytes = get_named(store, key, table_uuid).await?;
     let entries = manifest::decode(named.by, &bytes).map_err(|error| damaged(key, error))?;
     let live = entries.iter().filter(|entry| entry.is_live());
     Ok(live
@@ -176,6 +186,16 @@ async fn read_manifest(store: &Store, key: &Key, named: &ManifestFile) -> Result
             size_bytes: entry.file.size_bytes,
         })
         .collect())
+}
+
+/// An object whose name has a hash of its bytes.
+async fn get_named(store: &Store, key: &Key, table_uuid: Uuid) -> Result<bytes::Bytes, StandingError> {
+    let bytes = get(store, key).await?;
+    let hash = Uuid::new_v5(&table_uuid, &bytes).simple().to_string();
+    match key.name().strip_suffix(".avro").is_some_and(|name| name.ends_with(&hash)) {
+        true => Ok(bytes),
+        false => Err(damaged(key, "its bytes are not those that its name has the hash of")),
+    }
 }
 
 async fn get(store: &Store, key: &Key) -> Result<bytes::Bytes, StandingError> {
