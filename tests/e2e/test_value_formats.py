@@ -173,3 +173,25 @@ def test_grpc_creates_it_and_refuses_to_change_it(tmp):
             server.call("AdminService/AlterTopic", **{"name": "events"}, config={"value.format": "json"}, update_mask={"paths": ["config.value.format"]})
         assert refused.value.reason == "INVALID_CONFIG"
         assert config() == {"value.format": "string"}
+
+
+def test_a_bloom_filter_tells_readers_which_files_have_a_key(tmp):
+    broker, bucket = tmp
+    create_topic(broker, "events", 1, {"table.bloom.filter": "true"})
+    producer = Producer({"bootstrap.servers": broker.kafka, "linger.ms": 20})
+    # Keys of every file lie between those of the others: the least and the greatest tell nothing.
+    for part in range(3):
+        for number in range(part, 900, 3):
+            producer.produce("events", b"v%d" % number, b"k%04d" % number)
+        assert producer.flush(SECONDS_MAX) == 0
+        table = lake(broker, bucket, "events")
+    connection = duckdb.connect()
+    files = [task.file.file_path.removeprefix("file://") for task in table.scan().plan_files()]
+    assert len(files) == 3
+    probe = lambda key: connection.execute(f"SELECT file_name FROM parquet_bloom_probe({files}, 'key', '{key}'::BLOB) WHERE NOT bloom_filter_excludes").fetchall()
+    assert connection.execute(f"SELECT count(*) FROM parquet_metadata({files}) WHERE path_in_schema = 'key' AND bloom_filter_length > 0").fetchone() == (3,)
+    kept = [len(probe(f"k{number:04d}")) for number in range(0, 900, 7)]
+    assert min(kept) >= 1 and sum(kept) < 1.1 * len(kept), "the file that has it, and seldom another"
+    assert sum(len(probe(f"other {number}")) for number in range(100)) < 15
+    assert connection.execute(f"SELECT value FROM read_parquet({files}) WHERE key = 'k0451'::BLOB").fetchall() == [(b"v451",)]
+    assert [(row[4], row[5]) for row in consumed(broker, "events", 1)] == [(b"k%04d" % number, b"v%d" % number) for part in range(3) for number in range(part, 900, 3)]

@@ -7,6 +7,8 @@ use std::fmt;
 
 /// The topic setting of [`ValueFormat`].
 pub const VALUE_FORMAT: &str = "value.format";
+/// The topic setting of [`TableSettings::bloom_filter`].
+pub const BLOOM_FILTER: &str = "table.bloom.filter";
 
 /// What the values of a topic are, as readers of its table see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -48,13 +50,18 @@ impl fmt::Display for ValueFormat {
 pub struct TableSettings {
     /// What values are.
     pub value_format: ValueFormat,
+    /// Whether a file says, by a Bloom filter of each row group, which keys it surely does not have.
+    pub bloom_filter: bool,
 }
 
 impl TableSettings {
     /// Those of a topic with this configuration.
     pub fn of(config: &BTreeMap<String, String>) -> Self {
         let word = |name: &str| config.get(name).map(String::as_str);
-        Self { value_format: word(VALUE_FORMAT).and_then(ValueFormat::of_word).unwrap_or_default() }
+        Self {
+            value_format: word(VALUE_FORMAT).and_then(ValueFormat::of_word).unwrap_or_default(),
+            bloom_filter: word(BLOOM_FILTER) == Some("true"),
+        }
     }
 }
 

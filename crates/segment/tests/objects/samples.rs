@@ -227,7 +227,7 @@ pub fn table_files() -> Vec<(&'static str, Bytes)> {
         ("table-string.parquet", ValueFormat::String),
         ("table-json.parquet", ValueFormat::Json),
     ]
-    .map(|(name, format)| (name, table_file(TableSettings { value_format: format })))
+    .map(|(name, format)| (name, table_file(TableSettings { value_format: format, ..TableSettings::default() })))
     .into()
 }
 

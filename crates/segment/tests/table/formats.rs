@@ -7,7 +7,7 @@ use parquet::file::statistics::Statistics;
 use super::*;
 
 fn settings(value_format: ValueFormat) -> TableSettings {
-    TableSettings { value_format }
+    TableSettings { value_format, ..TableSettings::default() }
 }
 
 /// Values of every kind among the random ones.

@@ -57,6 +57,10 @@ impl TestRows {
         Self(rows.collect())
     }
 
+    pub(crate) fn set_key(&mut self, row: usize, key: Vec<u8>) {
+        self.0[row].key = Some(key);
+    }
+
     pub(crate) fn set_value(&mut self, row: usize, value: Vec<u8>) {
         self.0[row].value = Some(value);
     }
