@@ -5,9 +5,13 @@ Producers send good and bad values; DuckDB and pyiceberg query them, and consume
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
+import datafusion
 import duckdb
+import polars
+import pyarrow.parquet
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ConfigSource, ResourceType
@@ -82,6 +86,7 @@ def test_every_value_comes_back_and_those_that_fit_are_typed(tmp, format):
     assert [to_bytes(row["value"]) for row in rows] == [value if fit else None for value, fit in zip(values, fits)]
     assert [row["_kafka_value_raw"] for row in rows] == [None if fit else value for value, fit in zip(values, fits)]
     check_duckdb(duck(broker, bucket), table, format, values, fits)
+    check_other_readers(table, format, values, fits)
     # Consumers get the producer's bytes: from table files, after a restart too.
     expected = [(0, offset, value) for offset, value in enumerate(values)]
     for restarted in (False, True):
@@ -110,6 +115,59 @@ def check_duckdb(connection, table, format, values, fits):
         assert connection.execute(ids.format(user_id, source)).fetchone() == answer, source
     typed = connection.execute(f"SELECT value.user_id->>'$', (value.n)::INT FROM {files} WHERE value.n IS NOT NULL ORDER BY 2").fetchall()
     assert typed == [(f"u{number}", number) for number in range(9)]
+
+
+def check_other_readers(table, format, values, fits):
+    """pyarrow, Polars and DataFusion, on the files."""
+    files = [task.file.file_path.removeprefix("file://") for task in table.scan().plan_files()]
+    columns = ["_kafka_offset", "value"] + ([] if format == "binary" else ["_kafka_value_raw"])
+    context = datafusion.SessionContext()
+    by_datafusion = []
+    for number, file in enumerate(files):
+        context.register_parquet(f"part{number}", file)
+        by_datafusion += context.sql(f"SELECT {', '.join(columns)} FROM part{number}").to_arrow_table().to_pylist()
+    seen = {
+        "pyarrow": [row for file in files for row in pyarrow.parquet.read_table(file, columns=columns).to_pylist()],
+        "polars": polars.concat([polars.read_parquet(file, columns=columns) for file in files]).to_dicts(),
+        "datafusion": by_datafusion,
+    }
+    to_bytes = lambda value: value.encode() if isinstance(value, str) else value
+    for reader, rows in seen.items():
+        rows.sort(key=lambda row: row["_kafka_offset"])
+        assert [to_bytes(row["value"]) for row in rows] == [value if fit else None for value, fit in zip(values, fits)], reader
+        if format != "binary":
+            assert [row["_kafka_value_raw"] for row in rows] == [None if fit else value for value, fit in zip(values, fits)], reader
+
+
+def test_a_table_is_partitioned_by_when_records_came_in(tmp):
+    broker, bucket = tmp
+    create_topic(broker, "events", 1, {"table.partition.by": "hour"})
+    producer = Producer({"bootstrap.servers": broker.kafka, "linger.ms": 20})
+    # What producers say of the time puts nothing anywhere: a year an hour apart, and one that claims 1970.
+    for number in range(500):
+        producer.produce("events", b"%d" % number, timestamp=number * 3_600_000)
+    assert producer.flush(SECONDS_MAX) == 0
+    table = lake(broker, bucket, "events")
+    [field] = table.spec().fields
+    assert (field.name, str(field.transform), table.schema().find_column_name(field.source_id)) == ("_kafka_ingest_timestamp_hour", "hour", "_kafka_ingest_timestamp")
+    rows = table.scan(selected_fields=("_kafka_offset", "_kafka_ingest_timestamp")).to_arrow().to_pylist()
+    assert sorted(row["_kafka_offset"] for row in rows) == list(range(500))
+    hours = {row["_kafka_ingest_timestamp"].replace(minute=0, second=0, microsecond=0) for row in rows}
+    tasks = list(table.scan().plan_files())
+    # The run may begin in one hour and end in the next.
+    assert sorted(task.file.partition[0] for task in tasks) == sorted(int(hour.timestamp()) // 3600 for hour in hours)
+    first, last = min(hours), max(hours)
+    planned = lambda of: len(list(table.scan(row_filter=of).plan_files()))
+    assert planned(f"_kafka_ingest_timestamp >= '{first.isoformat()}'") == len(tasks)
+    assert planned(f"_kafka_ingest_timestamp >= '{(last + timedelta(hours=1)).isoformat()}'") == 0
+    assert planned(f"_kafka_ingest_timestamp < '{first.isoformat()}'") == 0
+    connection = duck(broker, bucket)
+    counted = lambda of: connection.execute(f"SELECT count(*) FROM lake.default.events WHERE {of}").fetchone()[0]
+    assert counted(f"_kafka_ingest_timestamp >= '{first.isoformat()}'") == 500
+    assert counted("_kafka_timestamp < '1970-01-01T10:00:00+00:00'") == 10
+    assert [row[5] for row in consumed(broker, "events", 1)] == [b"%d" % number for number in range(500)]
+    with pytest.raises(KafkaException):
+        alter(broker, "events", AlterConfigOpType.SET, "day", "table.partition.by")
 
 
 def test_the_lines_of_the_documentation_work(tmp):
@@ -156,8 +214,8 @@ def describe(broker, topic):
     return client.describe_configs([resource])[resource].result(timeout=SECONDS_MAX)
 
 
-def alter(broker, topic, operation, value):
-    entry = ConfigEntry("value.format", value, incremental_operation=operation)
+def alter(broker, topic, operation, value, name="value.format"):
+    entry = ConfigEntry(name, value, incremental_operation=operation)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     client = admin(broker)
     client.incremental_alter_configs([resource])[resource].result(timeout=SECONDS_MAX)

@@ -154,15 +154,21 @@ class Readers:
             [[counted]] = self.duckdb.execute(f"SELECT count(*) FROM iceberg_scan('{table['location']}') WHERE _kafka_offset > 250").fetchall()
             assert counted == offsets
         if table["table"] in ("by_day", "by-hour"):
-            assert {field.name for field in static.spec().fields} == {f"_kafka_timestamp_{'day' if table['table'] == 'by_day' else 'hour'}"}
-            # The day after the first.
+            assert {field.name for field in static.spec().fields} == {f"_kafka_ingest_timestamp_{'day' if table['table'] == 'by_day' else 'hour'}"}
+            # The day after the first, by the time of which the table is partitioned, and by the other.
             begin = "2026-11-02T00:00:00+00:00"
-            rows = rows_of_arrow(static.scan(row_filter=f"_kafka_timestamp >= '{begin}'").to_arrow())
             at = micros(datetime.fromisoformat(begin))
-            expected = [row for row in newest["rows"] if row[2] is not None and row[2] >= at]
-            assert len(rows) == len(expected) > 0
-            [[counted]] = self.duckdb.execute(f"SELECT count(*) FROM iceberg_scan('{table['location']}') WHERE _kafka_timestamp >= '{begin}'").fetchall()
-            assert counted == len(expected), f"{counted} rows for {len(expected)}"
+            for index, column in ((3, "_kafka_ingest_timestamp"), (2, "_kafka_timestamp")):
+                rows = rows_of_arrow(static.scan(row_filter=f"{column} >= '{begin}'").to_arrow())
+                expected = [row for row in newest["rows"] if row[index] is not None and row[index] >= at]
+                assert len(rows) == len(expected) > 0
+                [[counted]] = self.duckdb.execute(f"SELECT count(*) FROM iceberg_scan('{table['location']}') WHERE {column} >= '{begin}'").fetchall()
+                assert counted == len(expected), f"{counted} rows for {len(expected)}"
+            # A version whose files lie in one partition each: readers leave those of other days out.
+            version = table["versions"][2]
+            planned = lambda of: len(list(static.scan(row_filter=of, snapshot_id=int(version["snapshot_id"])).plan_files()))
+            every, later = planned("_kafka_offset >= 0"), planned(f"_kafka_ingest_timestamp >= '{begin}'")
+            assert every == version["files"] and later == 6, f"{later} of {every} files for the days after the first"
 
 
 def written(binary, url, environment=None):

@@ -295,7 +295,11 @@ impl Tables {
                 table::ValueFormat::Binary => ValueFormat::Binary,
                 table::ValueFormat::String | table::ValueFormat::Json => ValueFormat::Text,
             },
-            partition_by: PartitionBy::Nothing,
+            partition_by: match TableSettings::of(&about.config).partition_by {
+                table::PartitionBy::Nothing => PartitionBy::Nothing,
+                table::PartitionBy::Day => PartitionBy::Day,
+                table::PartitionBy::Hour => PartitionBy::Hour,
+            },
             files,
         };
         Ok((shown, standing.into_values().map(|(key, _)| key).collect()))

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lakebed_model::{ObjectId, State, TopicId};
+use lakebed_model::{ObjectId, State, TableFileId, TopicId};
+use lakebed_segment::table::{PartitionBy, TableSettings};
 
 use crate::compaction::Job;
 
@@ -57,6 +58,34 @@ impl CompactionOptions {
     }
 }
 
+/// In which partition of its table each file lies, of tables that have any; `None` if it lies in several. The state doesn't know it.
+pub type FilePartitions = BTreeMap<TableFileId, Option<i64>>;
+
+/// What a plan must know besides the state.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Objects that are left alone.
+    pub without: BTreeSet<ObjectId>,
+    /// Files of tables with partitions. One that is not among them is not rewritten with others.
+    pub partitions: FilePartitions,
+}
+
+impl Known {
+    /// The partition of the table in which a file lies; `None` if it is not to be rewritten with others.
+    fn partition(&self, by: PartitionBy, file: ObjectId) -> Option<i64> {
+        match (by, file) {
+            (PartitionBy::Nothing, _) => Some(0),
+            (_, ObjectId::Table(id)) => self.partitions.get(&id).copied().flatten(),
+            (_, ObjectId::Commit(_) | ObjectId::Segment(_)) => None,
+        }
+    }
+}
+
+/// By what the table of a topic is partitioned.
+pub(crate) fn partition_by(state: &State, topic: TopicId) -> PartitionBy {
+    state.topic(topic).map(|topic| TableSettings::of(&topic.config).partition_by).unwrap_or_default()
+}
+
 /// What of a topic could be compacted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
@@ -68,18 +97,14 @@ pub struct Backlog {
     pub small_files: bool,
 }
 
-/// The backlog of every topic that has one. Objects in `without` are left alone.
+/// The backlog of every topic that has one.
 ///
 /// # Cost Visits every run.
-pub fn backlogs(
-    state: &State,
-    options: &CompactionOptions,
-    without: &BTreeSet<ObjectId>,
-) -> BTreeMap<TopicId, Backlog> {
+pub fn backlogs(state: &State, options: &CompactionOptions, known: &Known) -> BTreeMap<TopicId, Backlog> {
     let mut backlogs: BTreeMap<TopicId, Backlog> = BTreeMap::new();
     let mut files: BTreeMap<TopicId, BTreeSet<ObjectId>> = BTreeMap::new();
     for (key, _, run) in state.runs() {
-        if without.contains(&run.object) {
+        if known.without.contains(&run.object) {
             continue;
         }
         if matches!(run.object, ObjectId::Table(_)) {
@@ -91,23 +116,29 @@ pub fn backlogs(
         backlog.bytes += run.bytes;
     }
     for (topic, files) in files {
-        if full_tier(state, options, &files).is_some() {
+        if full_tier(state, options, &files, |file| known.partition(partition_by(state, topic), file)).is_some() {
             backlogs.entry(topic).or_default().small_files = true;
         }
     }
     backlogs
 }
 
-/// The smallest tier of files that is full. Files that are large enough are in none.
-fn full_tier(state: &State, options: &CompactionOptions, files: &BTreeSet<ObjectId>) -> Option<BTreeSet<ObjectId>> {
-    let mut tiers: BTreeMap<u32, (BTreeSet<ObjectId>, u64)> = BTreeMap::new();
+/// The smallest tier of files of one partition of the table that is full. Files that are large enough are in none.
+fn full_tier(
+    state: &State,
+    options: &CompactionOptions,
+    files: &BTreeSet<ObjectId>,
+    partition_of: impl Fn(ObjectId) -> Option<i64>,
+) -> Option<BTreeSet<ObjectId>> {
+    let mut tiers: BTreeMap<(u32, i64), (BTreeSet<ObjectId>, u64)> = BTreeMap::new();
     for file in files {
         let bytes = state.object(*file)?.live_bytes;
         // Compressed it is smaller still, but how much is not known here.
         if bytes >= options.file_bytes_max as u64 {
             continue;
         }
-        let (tier, total) = tiers.entry(tier_of(bytes)).or_default();
+        let Some(partition) = partition_of(*file) else { continue };
+        let (tier, total) = tiers.entry((tier_of(bytes), partition)).or_default();
         if tier.len() < FAN_IN && *total + bytes <= options.job_bytes_max {
             tier.insert(*file);
             *total += bytes;
@@ -165,15 +196,11 @@ pub(crate) fn log_job_until(
 /// The next rewrite of small table files of a topic into a larger one.
 ///
 /// # Cost Visits the topic's runs.
-pub fn files_job(
-    state: &State,
-    topic: TopicId,
-    options: &CompactionOptions,
-    without: &BTreeSet<ObjectId>,
-) -> Option<Job> {
-    let of_table = |object: &ObjectId| matches!(object, ObjectId::Table(_)) && !without.contains(object);
+pub fn files_job(state: &State, topic: TopicId, options: &CompactionOptions, known: &Known) -> Option<Job> {
+    let of_table = |object: &ObjectId| matches!(object, ObjectId::Table(_)) && !known.without.contains(object);
     let files = state.runs_of_topic(topic).map(|(.., run)| run.object).filter(of_table).collect();
-    let chosen = full_tier(state, options, &files)?;
+    let by = partition_by(state, topic);
+    let chosen = full_tier(state, options, &files, |file| known.partition(by, file))?;
     let runs = state.runs_of_topic(topic).filter(|(.., run)| chosen.contains(&run.object));
     Some(Job { topic, runs: runs.collect() })
 }

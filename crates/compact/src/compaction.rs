@@ -1,7 +1,8 @@
 //! One compaction: read runs of a topic, verify them, write table files, read those back, swap.
 //!
 //! 1. Rows stream through: a part of a run at a time, a row group of the file, and the file, whose size is bounded.
-//! 2. What was written is decoded again and compared before the log may name it: the runs that it replaces will be deleted.
+//! 2. A file lies in one partition of the table. Files of several are made at once, so that each has the rows of all of the topic's partitions.
+//! 3. What was written is decoded again and compared before the log may name it: the runs that it replaces will be deleted.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use lakebed_model::{
 use lakebed_segment::commit::Identity;
 use lakebed_segment::layout;
 use lakebed_segment::row_set::RowSet;
+use lakebed_segment::rows::RowSource;
 use lakebed_segment::table::{ParsedTable, TableFileName, TableFooter, TableSettings, TableWriter};
 use lakebed_store::{Created, Key, Store};
 
@@ -21,6 +23,8 @@ use crate::objects::{OpenObject, RewriteError, table_rows};
 
 /// Most footers that are kept at once.
 const OPENED_MAX: usize = 512;
+/// Most files that are made at once, each of another partition of the table.
+const MAKING_MAX: usize = 8;
 /// What was written is read back so many rows at a time.
 const READ_BACK_ROWS: u64 = 65_536;
 
@@ -48,15 +52,6 @@ pub struct Compacted {
     pub misfits: u64,
 }
 
-/// Whose rows a compaction puts into files, and how.
-struct Target<'a> {
-    log: &'a Log,
-    store: &'a Store,
-    topic: TopicId,
-    name: TopicName,
-    settings: TableSettings,
-}
-
 /// A file in the making.
 struct Making {
     id: TableFileId,
@@ -66,10 +61,10 @@ struct Making {
 }
 
 impl Making {
-    fn begin(target: &Target<'_>) -> Result<Self, RewriteError> {
-        let id = TableFileId::new(target.log.mint().ulid());
-        let name = TableFileName { id, topic_id: target.topic, topic: target.name.clone() };
-        let writer = TableWriter::new(&target.log.identity(), name, target.settings)?;
+    fn begin(going: &Going<'_>) -> Result<Self, RewriteError> {
+        let id = TableFileId::new(going.log.mint().ulid());
+        let name = TableFileName { id, topic_id: going.topic, topic: going.name.clone() };
+        let writer = TableWriter::new(&going.log.identity(), name, going.settings)?;
         Ok(Self { id, writer, runs: Vec::new(), rows: 0 })
     }
 
@@ -108,12 +103,98 @@ struct Made {
     bytes: Bytes,
 }
 
+/// A compaction that is going on.
+struct Going<'a> {
+    log: &'a Log,
+    store: &'a Store,
+    topic: TopicId,
+    name: TopicName,
+    settings: TableSettings,
+    file_bytes_max: usize,
+    /// Files in the making, by the partition of the table in which their rows lie.
+    making: BTreeMap<i64, Making>,
+    files: Vec<CompactedFile>,
+    done: Compacted,
+}
+
+impl Going<'_> {
+    /// Takes a run in, whole: the state swaps whole runs. It goes where its first row belongs, and no run of a topic whose table has partitions
+    /// lies in two of them, unless runs pressed.
+    async fn take(
+        &mut self,
+        key: PartitionKey,
+        base: Offset,
+        run: &Run,
+        object: &OpenObject<'_>,
+    ) -> Result<(), RewriteError> {
+        let mut hash = RowsHash::EMPTY;
+        let mut current: Option<(i64, Making)> = None;
+        for wanted in object.parts(run) {
+            let part = object.part(key, base, run, wanted).await?;
+            hash = hash.concat(part.rows.hash(), part.rows.len() as u64);
+            let (partition, making) = match current.take() {
+                Some(current) => current,
+                None => {
+                    let partition = self.settings.partition_by.partition_of(part.rows.ingest_time_ms(0));
+                    let begun = self.making.remove(&partition);
+                    (partition, begun.map_or_else(|| Making::begin(self), Ok)?)
+                }
+            };
+            let before = making.writer.misfits();
+            let making = self.log.seams().offload.run(move || making.push(key, part.base, &part.rows)).await?;
+            if !matches!(run.object, ObjectId::Table(_)) {
+                self.done.misfits += making.writer.misfits() - before;
+            }
+            current = Some((partition, making));
+        }
+        object.check(key, base, run, hash)?;
+        self.done.bytes_in += run.bytes;
+        if let Some((partition, making)) = current {
+            self.making.insert(partition, making);
+        }
+        while let Some(partition) = self.too_large() {
+            self.finish(partition).await?;
+        }
+        Ok(())
+    }
+
+    /// The partition of the largest file, if all together have more bytes than one may have, or are too many.
+    fn too_large(&self) -> Option<i64> {
+        let sizes = || self.making.iter().map(|(partition, making)| (making.writer.size_bytes(), *partition));
+        let total: usize = sizes().map(|(size_bytes, _)| size_bytes).sum();
+        let is_due = total >= self.file_bytes_max || self.making.len() > MAKING_MAX;
+        sizes().max().filter(|_| is_due).map(|(_, partition)| partition)
+    }
+
+    /// The partition of any file.
+    fn any(&self) -> Option<i64> {
+        self.making.keys().next().copied()
+    }
+
+    /// Finishes a file, and uploads it.
+    async fn finish(&mut self, partition: i64) -> Result<(), RewriteError> {
+        let Some(making) = self.making.remove(&partition) else { return Ok(()) };
+        let owner = self.log.identity();
+        let Made { file, bytes } = self.log.seams().offload.run(move || making.finish(&owner)).await?;
+        let table = self.name.table_name();
+        let key = Key::new(layout::table_file_key(&table, file.id)).expect("keys of the layout are valid");
+        self.done.files += 1;
+        self.done.bytes_out += bytes.len() as u64;
+        match self.store.create(&key, bytes).await? {
+            Created::New | Created::Mine => self.files.push(file),
+            Created::Other => return Err(RewriteError::Taken { key: key.to_string() }),
+        }
+        Ok(())
+    }
+}
+
 /// Puts runs into table files of about `file_bytes_max` at most.
 ///
 /// # Errors
 /// [`RewriteError`]
 /// # Cost
-/// A few GETs a run, one PUT a file, its share of a commit. Holds a part of a run, a file, and that file decoded in parts.
+/// A few GETs a run, one PUT a file, its share of a commit. Holds a part of a run, a file (or several of other partitions of the table, together no
+/// larger), and that file decoded in parts.
 /// # Cancel
 /// May leave files that nothing names; they are deleted later.
 pub async fn compact(
@@ -124,13 +205,19 @@ pub async fn compact(
     file_bytes_max: usize,
 ) -> Result<Compacted, RewriteError> {
     let Some(topic) = state.topic(job.topic) else { return Ok(Compacted::default()) };
-    let (name, settings, offload) = (topic.name.clone(), TableSettings::of(&topic.config), log.seams().offload);
-    let target = Target { log, store, topic: job.topic, name, settings };
     // Till the swap is durable the boundary must not pass the new files: the first has the lowest id.
     let _hold = log.hold(SegmentId::from(log.mint()));
-    let mut done = Compacted { runs: job.runs.len(), ..Compacted::default() };
-    let mut files: Vec<CompactedFile> = Vec::new();
-    let mut making: Option<Making> = None;
+    let mut going = Going {
+        log,
+        store,
+        topic: job.topic,
+        name: topic.name.clone(),
+        settings: TableSettings::of(&topic.config),
+        file_bytes_max,
+        making: BTreeMap::new(),
+        files: Vec::new(),
+        done: Compacted { runs: job.runs.len(), ..Compacted::default() },
+    };
     let mut opened: BTreeMap<ObjectId, OpenObject<'_>> = BTreeMap::new();
     for (key, base, run) in &job.runs {
         if !opened.contains_key(&run.object) {
@@ -139,32 +226,12 @@ pub async fn compact(
             }
             opened.insert(run.object, OpenObject::open(log, store, state, *key, run.object).await?);
         }
-        let object = &opened[&run.object];
-        let mut hash = RowsHash::EMPTY;
-        for wanted in object.parts(run) {
-            let part = object.part(*key, *base, run, wanted).await?;
-            hash = hash.concat(part.rows.hash(), part.rows.len() as u64);
-            let current = match making.take() {
-                Some(current) => current,
-                None => Making::begin(&target)?,
-            };
-            let (key, before) = (*key, current.writer.misfits());
-            let current = offload.run(move || current.push(key, part.base, &part.rows)).await?;
-            if !matches!(run.object, ObjectId::Table(_)) {
-                done.misfits += current.writer.misfits() - before;
-            }
-            making = Some(current);
-        }
-        object.check(*key, *base, run, hash)?;
-        done.bytes_in += run.bytes;
-        // A run is in one file: the state swaps whole runs.
-        if let Some(full) = making.take_if(|making| making.writer.size_bytes() >= file_bytes_max) {
-            files.push(upload(&target, full, &mut done).await?);
-        }
+        going.take(*key, *base, run, &opened[&run.object]).await?;
     }
-    if let Some(last) = making {
-        files.push(upload(&target, last, &mut done).await?);
+    while let Some(partition) = going.any() {
+        going.finish(partition).await?;
     }
+    let Going { files, done, .. } = going;
     if files.is_empty() {
         return Ok(done);
     }
@@ -172,19 +239,6 @@ pub async fn compact(
         Ok(_) => Ok(done),
         Err(AppendError::Refused(refusal)) => Err(RewriteError::Stale(refusal)),
         Err(error) => Err(error.into()),
-    }
-}
-
-async fn upload(target: &Target<'_>, making: Making, done: &mut Compacted) -> Result<CompactedFile, RewriteError> {
-    let owner = target.log.identity();
-    let Made { file, bytes } = target.log.seams().offload.run(move || making.finish(&owner)).await?;
-    let table = target.name.table_name();
-    let key = Key::new(layout::table_file_key(&table, file.id)).expect("keys of the layout are valid");
-    done.files += 1;
-    done.bytes_out += bytes.len() as u64;
-    match target.store.create(&key, bytes).await? {
-        Created::New | Created::Mine => Ok(file),
-        Created::Other => Err(RewriteError::Taken { key: key.to_string() }),
     }
 }
 

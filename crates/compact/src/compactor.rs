@@ -10,13 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lakebed_log::Log;
-use lakebed_model::{ObjectId, TopicId};
+use lakebed_model::{ObjectId, State, TopicId};
+use lakebed_segment::table::PartitionBy;
 use lakebed_store::Store;
 use tokio::time::{Instant, sleep_until};
 
-use crate::backlog::{Backlog, CompactionOptions, backlogs, files_job, log_job, log_job_until};
+use crate::backlog::{
+    Backlog, CompactionOptions, FilePartitions, Known, backlogs, files_job, log_job, log_job_until, partition_by,
+};
 use crate::compaction::compact;
-use crate::objects::RewriteError;
+use crate::objects::{RewriteError, ingest_times_ms};
 
 /// Least time between two looks: a look visits all runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,6 +72,7 @@ struct Shared {
     counts: Arc<CompactionCounts>,
     turn: Turn,
     damaged: Mutex<BTreeSet<ObjectId>>,
+    partitions: Mutex<FilePartitions>,
 }
 
 /// How long each topic has had a backlog, and what quiet topics may still cost.
@@ -133,8 +137,8 @@ impl Waiting {
 impl Compactor {
     /// A compactor of `log`, whose objects are in `store`.
     pub fn new(log: Log, store: Store, options: CompactionOptions, turn: Turn) -> Self {
-        let (counts, damaged) = (Arc::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { log, store, options, counts, turn, damaged }) }
+        let (counts, damaged, partitions) = (Arc::default(), Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { log, store, options, counts, turn, damaged, partitions }) }
     }
 
     /// What it has done so far.
@@ -152,9 +156,10 @@ impl Compactor {
         let mut waiting = Waiting::new(options, Instant::now());
         while log.is_closed().is_none() {
             commits.mark_unchanged();
-            let (looked, state, without) = (Instant::now(), log.state(), self.damaged().clone());
-            let visited = (state, options.clone());
-            let found = log.seams().offload.run(move || backlogs(&visited.0, &visited.1, &without)).await;
+            let (looked, state) = (Instant::now(), log.state());
+            self.learn_partitions(&state).await;
+            let visited = (state, options.clone(), self.known());
+            let found = log.seams().offload.run(move || backlogs(&visited.0, &visited.1, &visited.2)).await;
             let next = match self.damaged().len() < DAMAGED_MAX {
                 true => waiting.next(options, &found, looked),
                 false => Next::At(None),
@@ -221,10 +226,10 @@ impl Compactor {
         let done = {
             let _turn = turn.lock().await;
             let state = log.state();
-            let (visited, options_, without) = (state.clone(), options.clone(), self.damaged().clone());
+            let (visited, options_, known) = (state.clone(), options.clone(), self.known());
             let planned = log.seams().offload.run(move || match rows {
-                true => log_job(&visited, topic, &options_, &without),
-                false => files_job(&visited, topic, &options_, &without),
+                true => log_job(&visited, topic, &options_, &known.without),
+                false => files_job(&visited, topic, &options_, &known),
             });
             let Some(job) = planned.await else { return };
             compact(log, store, &state, &job, options.file_bytes_max).await
@@ -269,6 +274,45 @@ impl Compactor {
                 let error = error as &(dyn std::error::Error + Send + Sync + 'static);
                 tracing::warn!(error, "a compaction failed; trying again later");
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
+            }
+        }
+    }
+
+    fn known(&self) -> Known {
+        let partitions = self.shared.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Known { without: self.damaged().clone(), partitions }
+    }
+
+    /// Finds out in which partition of its table each small file lies, of tables that have partitions. What can't be read now is looked at
+    /// again later.
+    ///
+    /// # Cost A GET a file, once.
+    async fn learn_partitions(&self, state: &State) {
+        let Shared { log, store, options, partitions, .. } = &*self.shared;
+        let known = || partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        known().retain(|id, _| state.object(ObjectId::Table(*id)).is_some());
+        let topics: Vec<(TopicId, PartitionBy)> = state
+            .topics()
+            .map(|(topic, _)| (topic, partition_by(state, topic)))
+            .filter(|(_, by)| *by != PartitionBy::Nothing)
+            .collect();
+        for (topic, by) in topics {
+            for (id, _) in state.table_files(topic) {
+                let object = ObjectId::Table(id);
+                let is_small = state.object(object).is_some_and(|of| of.live_bytes < options.file_bytes_max as u64);
+                if !is_small || known().contains_key(&id) {
+                    continue;
+                }
+                let times = match ingest_times_ms(log, store, state, topic, object).await {
+                    Ok(times) => times,
+                    Err(RewriteError::Damaged { .. }) => None,
+                    Err(error) => {
+                        tracing::debug!(%error, "the partition of a table file is not known yet");
+                        return;
+                    }
+                };
+                let whole = times.map(|(least, greatest)| (by.partition_of(least), by.partition_of(greatest)));
+                known().insert(id, whole.filter(|(first, last)| first == last).map(|(first, _)| first));
             }
         }
     }

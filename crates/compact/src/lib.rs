@@ -21,7 +21,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use backlog::{Backlog, CompactionOptions, backlogs, files_job, log_job};
+pub use backlog::{Backlog, CompactionOptions, FilePartitions, Known, backlogs, files_job, log_job};
 pub use compaction::{Compacted, Job, compact};
 pub use compactor::{CompactionCounts, Compactor, Turn};
 pub use merge::{Merged, merge};

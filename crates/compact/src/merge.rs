@@ -10,7 +10,8 @@ use lakebed_segment::body::{Body, SealError, seal_pieces_in};
 use lakebed_segment::commit::segment_object;
 use lakebed_segment::layout;
 use lakebed_segment::row_set::RowSet;
-use lakebed_segment::rows::Piece;
+use lakebed_segment::rows::{Piece, RowSource};
+use lakebed_segment::table::{PartitionBy, TableSettings};
 use lakebed_store::{Created, Key, Store};
 
 use crate::objects::{OpenObject, RewriteError};
@@ -54,7 +55,9 @@ pub async fn merge(log: &Log, store: &Store, state: &State, plan: &Plan) -> Resu
     let _hold = log.hold(segment);
     let mut work = read(log, store, state, plan).await?;
     work.sort_by_key(|piece| (piece.partition, piece.base));
-    let runs = swapped_runs(&work);
+    let runs = swapped_runs(&work, |piece, next| {
+        plan.pressed || table_partition(state, piece, true) == table_partition(state, next, false)
+    });
     let (identity, nonce) = (log.identity(), log.nonce());
     let runs_before = work.len();
     let buffers = store.buffers().clone();
@@ -81,15 +84,28 @@ pub async fn merge(log: &Log, store: &Store, state: &State, plan: &Plan) -> Resu
     }
 }
 
-/// Consecutive runs of a partition become one. The hashes are those of the rows that were read, not those of the state.
-fn swapped_runs(work: &[Piecework]) -> Vec<MergedRun> {
+/// Which partition of its topic's table the last or the first row of a piece lies in.
+///
+/// Runs of two are left apart, for compaction puts a run into one file, and a file had better lie in one partition. When runs press it doesn't matter:
+/// they must become fewer, and a table is right with such a file too.
+fn table_partition(state: &State, piece: &Piecework, last: bool) -> i64 {
+    let by = state.topic(piece.partition.topic).map(|topic| TableSettings::of(&topic.config).partition_by);
+    let row = if last { piece.rows.len().saturating_sub(1) } else { 0 };
+    by.filter(|by| *by != PartitionBy::Nothing && !piece.rows.is_empty())
+        .map_or(0, |by| by.partition_of(piece.rows.ingest_time_ms(row)))
+}
+
+/// Consecutive runs of a partition become one if they may. The hashes are those of the rows that were read, not those of the state.
+fn swapped_runs(work: &[Piecework], may_join: impl Fn(&Piecework, &Piecework) -> bool) -> Vec<MergedRun> {
     let mut runs: Vec<MergedRun> = Vec::new();
-    let mut first_row = 0;
+    let (mut first_row, mut previous) = (0, None);
     for piece in work {
         let rows = piece.run.rows;
-        match runs.last_mut() {
-            Some(last)
-                if last.partition == piece.partition && last.base_offset.checked_add(last.rows) == Some(piece.base) =>
+        match (runs.last_mut(), previous.replace(piece)) {
+            (Some(last), Some(before))
+                if last.partition == piece.partition
+                    && last.base_offset.checked_add(last.rows) == Some(piece.base)
+                    && may_join(before, piece) =>
             {
                 last.hash = last.hash.concat(piece.rows.hash(), rows);
                 last.rows += rows;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use lakebed_log::{AppendError, Log};
-use lakebed_model::{ObjectId, Offset, PartitionKey, Refusal, RowsHash, Run, State};
+use lakebed_model::{ObjectId, Offset, PartitionKey, Refusal, RowsHash, Run, State, TopicId};
 use lakebed_segment::FormatError;
 use lakebed_segment::body::SealError;
 use lakebed_segment::footer::{Footer, Parsed};
@@ -82,6 +82,25 @@ pub(crate) fn key_of(log: &Log, state: &State, partition: PartitionKey, object: 
         ObjectId::Table(id) => layout::table_file_key(&state.topic(partition.topic)?.name.table_name(), id),
     };
     Some(Key::new(key).expect("keys of the layout are valid"))
+}
+
+/// The least and the greatest ingest time in a table file of a topic, if it says so.
+///
+/// # Errors
+/// [`RewriteError::Damaged`], [`RewriteError::Read`]
+/// # Cost One GET, two if the footer is large.
+pub(crate) async fn ingest_times_ms(
+    log: &Log,
+    store: &Store,
+    state: &State,
+    topic: TopicId,
+    object: ObjectId,
+) -> Result<Option<(i64, i64)>, RewriteError> {
+    let opened = OpenObject::open(log, store, state, PartitionKey::first_of(topic), object).await?;
+    Ok(match &opened.footer {
+        AnyFooter::Table(footer) => footer.ingest_times_ms(),
+        AnyFooter::Log(_) => None,
+    })
 }
 
 /// An object of which the footer was read.

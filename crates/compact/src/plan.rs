@@ -52,6 +52,8 @@ pub struct Plan {
     pub objects: Vec<ObjectId>,
     /// Only runs that begin in here; `None` for all of the objects.
     pub within: Option<Range<RunKey>>,
+    /// Whether runs become fewer at any price: see [`merge`](crate::merge()).
+    pub pressed: bool,
 }
 
 /// Where a run begins: runs are in this order.
@@ -60,7 +62,7 @@ pub type RunKey = (PartitionKey, Offset);
 impl Plan {
     /// All live runs of some objects, which are in ascending order.
     pub fn whole(objects: Vec<ObjectId>) -> Self {
-        Self { objects, within: None }
+        Self { objects, within: None, pressed: false }
     }
 
     /// Whether a run is to be merged.
@@ -91,7 +93,7 @@ fn most_saving(state: &State, options: &Options, without: &BTreeSet<ObjectId>) -
             best = Some((plan, saving));
         }
     }
-    best.map(|(plan, _)| plan)
+    best.map(|(plan, _)| Plan { pressed: true, ..plan })
 }
 
 /// Objects by what is named in them, the smallest first.

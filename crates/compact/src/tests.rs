@@ -20,6 +20,7 @@ use crate::{Merger, Options, Plan, RewriteError, merge, plan};
 
 mod compaction;
 mod obstacles;
+mod partitioned;
 mod pressed;
 
 fn store() -> Store {
@@ -54,6 +55,11 @@ async fn append(log: &Log, value: &str) {
 
 /// Appends one record to each of some partitions, in one flush.
 async fn append_to(log: &Log, partitions: Range<u32>, value: &str) {
+    append_at(log, partitions, value, 2).await;
+}
+
+/// The same, in a flush that was sealed at a time.
+async fn append_at(log: &Log, partitions: Range<u32>, value: &str, ingest_time_ms: i64) {
     let fields =
         Fields { codec: Codec::None, timestamp_type: TimestampType::Create, producer: None, is_transactional: false };
     let mut encoder = Encoder::new(fields, 256 + value.len());
@@ -64,18 +70,18 @@ async fn append_to(log: &Log, partitions: Range<u32>, value: &str) {
     let batches: Vec<_> = partitions
         .map(|index| BodyBatch { partition: key(index), rows: &decoded.rows, log_append_time_ms: None })
         .collect();
-    let body = seal(&batches, 2).unwrap();
+    let body = seal(&batches, ingest_time_ms).unwrap();
     let runs = (0_u64..).zip(&batches).map(|(first_row, one)| ProposedRun {
         partition: one.partition,
         first_row,
-        batches: vec![facts(one, 2, None)],
+        batches: vec![facts(one, ingest_time_ms, None)],
     });
     let proposal = FlushProposal {
         id: log.mint(),
         broker: log.nonce(),
         previous: None,
         body: FlushBody::Inline,
-        ingest_time_ms: 2,
+        ingest_time_ms,
         runs: runs.collect(),
     };
     log.submit(proposal, Some(body)).await.await.unwrap();

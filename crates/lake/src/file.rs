@@ -119,7 +119,7 @@ pub(crate) fn describe(
     }
     let ids = field_ids(footer);
     for (id, kind) in
-        [(schema::PARTITION, Type::INT32), (schema::OFFSET, Type::INT64), (schema::TIMESTAMP, Type::INT64)]
+        [(schema::PARTITION, Type::INT32), (schema::OFFSET, Type::INT64), (schema::INGEST_TIMESTAMP, Type::INT64)]
     {
         let column = ids.iter().position(|found| *found == Some(id));
         if column.is_none_or(|column| footer.file_metadata().schema_descr().column(column).physical_type() != kind) {
@@ -135,7 +135,7 @@ pub(crate) fn describe(
     split_offsets.sort_unstable();
     let is_sorted = footer.row_groups().iter().all(|group| is_sorted(group, &ids));
     let mut file = DataFile { path, by, partition: None, rows: found, size_bytes, columns, split_offsets, is_sorted };
-    match partition_of(by, file.columns.get(&schema::TIMESTAMP)) {
+    match partition_of(by, file.columns.get(&schema::INGEST_TIMESTAMP)) {
         Some(partition) => file.partition = partition,
         // Every reader finds its rows all the same, and prunes it by its bounds.
         None => file.by = PartitionBy::Nothing,

@@ -11,7 +11,9 @@ pub(crate) const PARTITION: i32 = 1;
 /// `_kafka_offset`.
 pub(crate) const OFFSET: i32 = 2;
 /// `_kafka_timestamp`.
-pub(crate) const TIMESTAMP: i32 = 3;
+const TIMESTAMP: i32 = 3;
+/// `_kafka_ingest_timestamp`, by which tables are partitioned.
+pub(crate) const INGEST_TIMESTAMP: i32 = 5;
 /// The columns of a file that are no part of a list: those of which counts and bounds are kept.
 pub(crate) const TOP_COLUMNS: [i32; 8] = [1, 2, 3, 4, 5, 7, 8, 9];
 /// The highest id of a column.
@@ -57,8 +59,8 @@ impl PartitionBy {
     pub(crate) fn field(self) -> Option<(&'static str, i32, &'static str)> {
         match self {
             Self::Nothing => None,
-            Self::Day => Some(("_kafka_timestamp_day", 1000, "day")),
-            Self::Hour => Some(("_kafka_timestamp_hour", 1001, "hour")),
+            Self::Day => Some(("_kafka_ingest_timestamp_day", 1000, "day")),
+            Self::Hour => Some(("_kafka_ingest_timestamp_hour", 1001, "hour")),
         }
     }
 
@@ -90,7 +92,7 @@ pub(crate) fn schema(format: ValueFormat) -> Value {
             field(OFFSET, "_kafka_offset", true, json!("long")),
             field(TIMESTAMP, "_kafka_timestamp", false, json!("timestamptz")),
             field(4, "_kafka_timestamp_type", true, json!("int")),
-            field(5, "_kafka_ingest_timestamp", true, json!("timestamptz")),
+            field(INGEST_TIMESTAMP, "_kafka_ingest_timestamp", true, json!("timestamptz")),
             field(6, "_kafka_headers", false, headers),
             field(7, "key", false, json!("binary")),
             field(8, "value", false, json!(format.iceberg_type())),
@@ -108,7 +110,7 @@ pub(crate) fn name_mapping() -> Value {
         name(OFFSET, "_kafka_offset"),
         name(TIMESTAMP, "_kafka_timestamp"),
         name(4, "_kafka_timestamp_type"),
-        name(5, "_kafka_ingest_timestamp"),
+        name(INGEST_TIMESTAMP, "_kafka_ingest_timestamp"),
         { "field-id": 6, "names": ["_kafka_headers"], "fields": [header] },
         name(7, "key"),
         name(8, "value"),
@@ -124,7 +126,7 @@ pub(crate) fn partition_spec(by: PartitionBy) -> Value {
 /// The fields of a partition spec, as manifests hold them too.
 pub(crate) fn partition_fields(by: PartitionBy) -> Value {
     let field = by.field().map(
-        |(name, id, transform)| json!({ "source-id": TIMESTAMP, "field-id": id, "name": name, "transform": transform }),
+        |(name, id, transform)| json!({ "source-id": INGEST_TIMESTAMP, "field-id": id, "name": name, "transform": transform }),
     );
     Value::Array(field.into_iter().collect())
 }

@@ -78,7 +78,7 @@ pub enum PartitionBy {
     /// Not at all.
     #[default]
     Nothing,
-    /// By the day of `_kafka_timestamp`.
+    /// By the day of `_kafka_ingest_timestamp` (UTC).
     Day,
     /// By its hour.
     Hour,

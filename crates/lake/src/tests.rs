@@ -82,7 +82,7 @@ impl World {
             partition: 0,
             offset,
             timestamp_us: Some(day * 86_400_000_000 + offset),
-            ingest_us: offset,
+            ingest_us: day * 86_400_000_000 + offset,
             headers: None,
             key: Some(format!("key {offset}").into_bytes()),
             value: None,
@@ -325,7 +325,7 @@ async fn a_file_in_several_partitions_is_shown_without_one() {
         world.shown.files.push(file);
     }
     let mut mixed = world.rows(2, 3);
-    mixed[1].timestamp_us = None;
+    mixed[1].ingest_us += 86_400_000_000;
     let file = world.write(&mixed).await;
     world.shown.files.push(file.clone());
     let publication = world.publisher.publish(&world.shown).await.unwrap();

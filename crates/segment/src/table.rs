@@ -22,7 +22,7 @@ mod settings;
 mod write;
 
 pub use read::{ParsedTable, TableFooter, TableRows};
-pub use settings::{BLOOM_FILTER, TableSettings, VALUE_FORMAT, ValueFormat};
+pub use settings::{BLOOM_FILTER, PARTITION_BY, PartitionBy, TableSettings, VALUE_FORMAT, ValueFormat};
 pub use write::{TableError, TableWriter};
 
 /// So many bytes of a file share a checksum: what a seek to one row reads is a multiple of it for each column.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use lakebed_segment::table::{BLOOM_FILTER, VALUE_FORMAT, ValueFormat};
+use lakebed_segment::table::{BLOOM_FILTER, PARTITION_BY, PartitionBy, VALUE_FORMAT, ValueFormat};
 
 /// What values a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,6 +68,7 @@ const KNOWN: &[(&str, Kind, &str, &str)] = &[
     ("segment.jitter.ms", Kind::Number(0, LONG), "0", "log.roll.jitter.ms"),
     ("segment.ms", Kind::Number(1, LONG), "604800000", "log.roll.ms"),
     (BLOOM_FILTER, Kind::Flag, "false", ""),
+    (PARTITION_BY, Kind::One(&PartitionBy::WORDS), PartitionBy::Nothing.word(), ""),
     ("unclean.leader.election.enable", Kind::Flag, "false", "unclean.leader.election.enable"),
     (VALUE_FORMAT, Kind::One(&ValueFormat::WORDS), ValueFormat::Binary.word(), ""),
 ];
@@ -80,6 +81,10 @@ const OURS: &[(&str, &str)] = &[
          for. It takes ten bits a key. A change holds for files that are written from then on.",
     ),
     (
+        PARTITION_BY,
+        "By what the topic's table is partitioned: none, or the day or the hour (UTC) at which records came in. Fixed when the topic is created.",
+    ),
+    (
         VALUE_FORMAT,
         "What the column `value` of the topic's table holds: binary (bytes), string (text in UTF-8) or json. A record's value that is no such \
          thing is accepted all the same, and stands in the column `_kafka_value_raw`. Fixed when the topic is created.",
@@ -87,7 +92,7 @@ const OURS: &[(&str, &str)] = &[
 ];
 
 /// Those of them that are fixed when a topic is created: its files would contradict one another, or its table's schema.
-const FIXED: &[&str] = &[VALUE_FORMAT];
+const FIXED: &[&str] = &[PARTITION_BY, VALUE_FORMAT];
 
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const COMPACT: &str = "compact";

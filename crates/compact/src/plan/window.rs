@@ -52,7 +52,7 @@ impl Stretch {
     fn finish(self) -> Option<(Plan, usize)> {
         let saving = self.count.saving();
         let within = self.start..(self.last.0, Offset::new(self.last.1.get() + 1));
-        let plan = Plan { objects: self.objects.into_iter().collect(), within: Some(within) };
+        let plan = Plan { objects: self.objects.into_iter().collect(), within: Some(within), pressed: true };
         self.count.is_worth().then_some((plan, saving))
     }
 }

@@ -6,7 +6,7 @@ use lakebed_segment::table::{ParsedTable, TableFooter};
 use lakebed_store::Key;
 
 use super::*;
-use crate::{CompactionOptions, Compactor, Job, RewriteError, Turn, backlogs, compact, files_job, log_job};
+use crate::{CompactionOptions, Compactor, Job, Known, RewriteError, Turn, backlogs, compact, files_job, log_job};
 
 fn compaction_options() -> CompactionOptions {
     CompactionOptions { file_bytes_max: 1 << 20, ..CompactionOptions::default() }
@@ -73,7 +73,7 @@ async fn a_full_file_is_followed_by_another_in_the_same_commit() {
     let state = log.state();
     assert_eq!((state.table_files(key(0).topic).len(), state.table(key(0).topic).unwrap().version), (12, 1));
     let options = compaction_options();
-    let none = BTreeSet::new();
+    let none = Known::default();
     assert!(backlogs(&state, &options, &none)[&key(0).topic].small_files);
     let job = files_job(&state, key(0).topic, &options, &none).unwrap();
     assert_eq!(job.runs.len(), 8);

@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::statistics::Statistics;
 use uuid::Uuid;
 
 use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, ValueFormat, key, schema};
@@ -114,6 +115,21 @@ impl TableFooter {
     pub fn decoded_bytes(&self) -> u64 {
         let groups = self.metadata.metadata().row_groups().iter();
         groups.map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0)).sum()
+    }
+
+    /// The least and the greatest ingest time of its rows, in milliseconds since 1970, by its statistics; `None` if it has none.
+    pub fn ingest_times_ms(&self) -> Option<(i64, i64)> {
+        const INGEST_COLUMN: usize = 4;
+        let groups = self.metadata.metadata().row_groups().iter();
+        let times = groups.map(|group| match group.column(INGEST_COLUMN).statistics() {
+            Some(Statistics::Int64(times)) => Some((*times.min_opt()?, *times.max_opt()?)),
+            _ => None,
+        });
+        let (least, greatest) = times.reduce(|all, one| {
+            let ((least, greatest), (first, last)) = (all?, one?);
+            Some((least.min(first), greatest.max(last)))
+        })??;
+        Some((least.div_euclid(1000), greatest.div_euclid(1000)))
     }
 
     /// What the footer takes in memory, about.

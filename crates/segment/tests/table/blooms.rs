@@ -6,7 +6,9 @@ use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader}
 
 use super::*;
 
-const FILTERED: TableSettings = TableSettings { value_format: ValueFormat::Binary, bloom_filter: true };
+fn filtered() -> TableSettings {
+    TableSettings { bloom_filter: true, ..TableSettings::default() }
+}
 
 /// Rows with the keys `key {from}`, `key {from + 1}`, and so on.
 fn keyed(random: &mut Lcg, from: usize, count: usize) -> TestRows {
@@ -25,14 +27,14 @@ fn filters(bytes: &Bytes) -> SerializedFileReader<Bytes> {
 fn a_filter_finds_every_key_and_few_others() {
     let mut random = Lcg(31);
     let runs = vec![(0, 0, keyed(&mut random, 0, 30_000)), (4, 7, keyed(&mut random, 30_000, 10_000))];
-    let (bytes, _) = write_as(&runs, FILTERED);
-    assert_eq!(write_as(&runs, FILTERED).0, bytes, "equal rows give equal bytes");
+    let (bytes, _) = write_as(&runs, filtered());
+    assert_eq!(write_as(&runs, filtered()).0, bytes, "equal rows give equal bytes");
     let reader = filters(&bytes);
     let group = reader.get_row_group(0).unwrap();
     assert!(group.get_column_bloom_filter(8).is_none(), "values have none");
     let filter = group.get_column_bloom_filter(7).unwrap();
-    assert!((0..40_000).all(|key| filter.check(&format!("key {key}").as_bytes())));
-    let others = (40_000..60_000).filter(|key| filter.check(&format!("key {key}").as_bytes())).count();
+    assert!((0..40_000).all(|key| filter.check(format!("key {key}").as_bytes())));
+    let others = (40_000..60_000).filter(|key| filter.check(format!("key {key}").as_bytes())).count();
     assert!(others < 400, "{others} of 20000 others");
     let bytes_of_filter = reader.metadata().row_group(0).column(7).bloom_filter_length().unwrap();
     assert!((40_000..140_000).contains(&bytes_of_filter), "{bytes_of_filter} bytes for 40000 keys");
@@ -50,7 +52,7 @@ fn rows_are_found_beside_filters_and_every_byte_of_those_is_covered() {
         rows.set_value(row, random.bytes(5 << 20));
     }
     let runs = vec![(3, 12, rows)];
-    let (bytes, _) = write_as(&runs, FILTERED);
+    let (bytes, _) = write_as(&runs, filtered());
     let footer = open(&bytes);
     let reader = filters(&bytes);
     assert!(reader.num_row_groups() >= 3, "{} row groups", reader.num_row_groups());

@@ -106,6 +106,9 @@ fn what_is_written_is_read_back_whole_and_in_parts() {
     assert_eq!((footer.identity, &footer.name), (identity(), &name()));
     let total: u64 = runs.iter().map(|(.., rows)| rows.row_count() as u64).sum();
     assert_eq!(footer.rows, total);
+    let times: Vec<i64> =
+        runs.iter().flat_map(|(.., rows)| (0..rows.row_count()).map(|row| rows.ingest_time_ms(row))).collect();
+    assert_eq!(footer.ingest_times_ms(), times.iter().min().copied().zip(times.iter().max().copied()));
     let described: Vec<_> = footer.runs().map(|(p, base, rows)| (p.get(), base.get(), rows)).collect();
     let expected: Vec<_> = runs.iter().map(|(p, base, rows)| (*p, *base, rows.row_count() as u64)).collect();
     assert_eq!(described, expected);
