@@ -4,6 +4,7 @@ test_tables.py compares what they read with what consumers get; here it is how t
 """
 
 import json
+import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from confluent_kafka import Producer
-from conftest import READY_SECONDS
+from conftest import BINARY, READY_SECONDS
 from kafka_clients import create_topic
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, RESTError
@@ -144,3 +145,27 @@ def test_the_catalog_answers_over_http_as_the_specification_says(told, broker):
 def test_a_broker_without_tables_has_a_catalog(broker):
     assert json.loads(ask(broker, "namespaces")[2])["namespaces"] == [["default"]]
     assert json.loads(ask(broker, "namespaces/default/tables")[2])["identifiers"] == []
+
+
+def test_what_the_settings_hand_out_goes_to_those_who_load_a_table_and_nowhere_else(start_broker, tmp_bucket):
+    told = {"s3.endpoint": "http://minio.example:9000", "s3.access-key-id": "reader", "s3.secret-access-key": "hush=hush"}
+    properties = ",".join(f"{name}={value}" for name, value in told.items())
+    broker = start_broker(tmp_bucket, arguments=["--catalog-properties", properties, "--catalog-refresh=false"])
+    create_topic(broker, "orders", 1)
+    loaded = json.loads(ask(broker, "namespaces/default/tables/orders")[2])
+    assert told.items() <= loaded["config"].items()
+    # Without refresh a load shows what was published, unless its client asks for more.
+    producer = Producer({"bootstrap.servers": broker.kafka})
+    producer.produce("orders", b"1")
+    assert producer.flush(READY_SECONDS) == 0
+    location = lambda headers=None: json.loads(ask(broker, "namespaces/default/tables/orders", headers=headers)[2])["metadata-location"]
+    assert location() == loaded["metadata-location"] != location({"X-Lakebed-Refresh": "true"})
+    for path in ("config", "namespaces/default/tables"):
+        assert b"hush" not in ask(broker, path)[2]
+    assert "hush" not in Path(broker.log).read_text()
+    for arguments in (["config", "show"], ["config", "show", "--output", "json"]):
+        shown = subprocess.run([BINARY, *arguments, "--store", tmp_bucket.url, "--catalog-properties", properties], capture_output=True, text=True, timeout=READY_SECONDS)
+        assert "hush" not in shown.stdout + shown.stderr and "minio.example" in shown.stdout, shown
+    refused = subprocess.run([BINARY, "serve", "--store", tmp_bucket.url, "--catalog-properties", "s3.secret-access-key=hush,hush"],
+                             capture_output=True, text=True, timeout=READY_SECONDS)
+    assert refused.returncode != 0 and "NAME=VALUE" in refused.stderr and "hush" not in refused.stdout + refused.stderr, refused

@@ -18,7 +18,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::admission::inflated_bytes_max;
 use crate::check::{self, UnsafeError};
-use crate::config::{Config, Wrong};
+use crate::config::{Config, SecretProperties, Wrong};
 use crate::damage::DamageLog;
 use crate::groups::{self, Groups, machine::Limits};
 use crate::grpc;
@@ -357,7 +357,7 @@ async fn open(
     let topics = Topics::new(log.clone(), config.default_partitions, config.partitions_max, seams.seed);
     let groups = Groups::new(log.clone(), groups_options(&config, flush_interval));
     let tables = Tables::new(log.clone(), store.clone(), compactor.clone(), TableOptions::default());
-    let catalog = Catalog::new(Arc::new(Fresh::new(tables.clone())), CatalogOptions::default());
+    let catalog = Catalog::new(Arc::new(Fresh::new(tables.clone())), catalog_options(&config));
     let rooms = Rooms {
         config,
         store,
@@ -382,6 +382,12 @@ async fn open(
     Ok((rooms, publishing, merging))
 }
 
+fn catalog_options(config: &Config) -> CatalogOptions {
+    let told = config.catalog_properties.iter().flat_map(SecretProperties::expose);
+    let told = told.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    CatalogOptions { refresh: config.catalog_refresh, config: told, ..CatalogOptions::default() }
+}
+
 /// What merges and what compacts; they take turns.
 fn rewriters(config: &Config, log: &Log, store: &Store) -> (Merger, Compactor) {
     let merge_bytes_max = (config.memory_bytes as u64 / MERGE_SHARE).clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
@@ -391,7 +397,13 @@ fn rewriters(config: &Config, log: &Log, store: &Store) -> (Merger, Compactor) {
         ..lakebed_compact::Options::default()
     };
     let compaction_options = CompactionOptions {
-        file_bytes_max: (config.memory_bytes / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX),
+        bytes: config.compaction_bytes,
+        age_min: config.compaction_age_min,
+        age_max: config.compaction_age_max,
+        quiet_per_hour: config.compaction_quiet_per_hour,
+        file_bytes_max: config
+            .table_file_bytes
+            .unwrap_or_else(|| (config.memory_bytes / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX)),
         ..CompactionOptions::default()
     };
     let turn = Turn::default();

@@ -6,7 +6,7 @@ mod secret;
 mod settings;
 mod value;
 
-pub use secret::SecretUrl;
+pub use secret::{SecretProperties, SecretUrl};
 pub use settings::{Setting, TABLE, Wrong};
 pub use value::{AUTO, Kind, Value, parse_size, parse_time_span};
 
@@ -73,6 +73,20 @@ pub struct Config {
     pub group_members_max: usize,
     /// How long committed offsets are kept once their group has no members.
     pub offsets_retention: Duration,
+    /// A topic's rows go into table files when so many bytes of them are in none.
+    pub compaction_bytes: u64,
+    /// Or when the oldest of them have waited so long, if it is a busy topic.
+    pub compaction_age_min: Duration,
+    /// Or so long, if it is a quiet one.
+    pub compaction_age_max: Duration,
+    /// Compactions an hour that age alone causes, of all topics together.
+    pub compaction_quiet_per_hour: u32,
+    /// About how large a table file becomes at most. `None`: an eighth of the memory, 8 to 256 MiB.
+    pub table_file_bytes: Option<usize>,
+    /// Whether a table that is loaded through the catalog first shows everything acknowledged, if the client does not say.
+    pub catalog_refresh: bool,
+    /// What clients of the catalog are told with each table.
+    pub catalog_properties: Option<SecretProperties>,
     /// What is logged: a level, or a filter of `tracing`. Whoever starts the broker sets up logging by it.
     pub log: String,
     /// `text` or `json`. `None`: text on a terminal, JSON elsewhere.
@@ -150,6 +164,13 @@ impl Default for Config {
             group_consumer_heartbeat_interval: Duration::from_secs(5),
             group_members_max: 10_000,
             offsets_retention: Duration::from_secs(7 * 86_400),
+            compaction_bytes: 64 << 20,
+            compaction_age_min: Duration::from_secs(60),
+            compaction_age_max: Duration::from_secs(3600),
+            compaction_quiet_per_hour: 2000,
+            table_file_bytes: None,
+            catalog_refresh: true,
+            catalog_properties: None,
             log: "info".to_owned(),
             log_format: None,
             otlp_endpoint: None,
@@ -195,6 +216,19 @@ impl Config {
         if self.group_session_timeout_min > self.group_session_timeout_max {
             let what = "must not be above group_session_timeout_max".to_owned();
             problems.push(Wrong { setting: "group_session_timeout_min", what });
+        }
+        if self.compaction_age_min > self.compaction_age_max {
+            let what = "must not be above compaction_age_max".to_owned();
+            problems.push(Wrong { setting: "compaction_age_min", what });
+        }
+        if self.table_file_bytes.is_some_and(|bytes| bytes > self.memory_bytes / 4) {
+            let what =
+                "must not be above a quarter of memory: a table file is held there while it is written".to_owned();
+            problems.push(Wrong { setting: "table_file_bytes", what });
+        }
+        if self.catalog_properties.as_ref().is_some_and(|properties| properties.check().is_err()) {
+            let what = "must be NAME=VALUE, separated by commas, with every name once".to_owned();
+            problems.push(Wrong { setting: "catalog_properties", what });
         }
         if self.group_consumer_heartbeat_interval >= self.group_consumer_session_timeout {
             let what = "must be below group_consumer_session_timeout".to_owned();

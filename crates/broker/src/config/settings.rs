@@ -88,6 +88,7 @@ const TOPICS: &str = "Topics";
 const FLUSHES: &str = "Memory and flushes";
 const CONNECTIONS: &str = "Connections";
 const GROUPS: &str = "Consumer groups";
+const TABLES: &str = "Tables";
 const WATCHING: &str = "Watching";
 
 const fn sizes(min: u64, max: u64) -> Kind {
@@ -398,6 +399,85 @@ pub const TABLE: &[Setting] = &[
         set: |config, value| config.offsets_retention = value.span().unwrap_or_default(),
     },
     Setting {
+        name: "compaction_bytes",
+        group: TABLES,
+        kind: sizes(1 << 20, 1 << 40),
+        auto: None,
+        what: "A topic's rows go from the log into table files when so many bytes of them are in none",
+        effect: "More makes fewer and larger files and fewer requests; less makes tables fresher for those who don't load them through the catalog",
+        for_tests: false,
+        get: |config| Value::Size(config.compaction_bytes),
+        set: |config, value| config.compaction_bytes = value.number() as u64,
+    },
+    Setting {
+        name: "compaction_age_min",
+        group: TABLES,
+        kind: seconds(10, 7 * 86_400),
+        auto: None,
+        what: "Or when the oldest of them have waited so long, if compaction_bytes come in that time; the fewer bytes, the longer",
+        effect: "Less makes tables of busy topics fresher, and costs seven requests that write or list for each compaction",
+        for_tests: false,
+        get: |config| Value::Span(config.compaction_age_min),
+        set: |config, value| config.compaction_age_min = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "compaction_age_max",
+        group: TABLES,
+        kind: seconds(10, 30 * 86_400),
+        auto: None,
+        what: "The longest that rows of a quiet topic wait for it",
+        effect: "Less makes tables of quiet topics fresher, as far as compaction_quiet_per_hour lets it; more makes fewer files and requests",
+        for_tests: false,
+        get: |config| Value::Span(config.compaction_age_max),
+        set: |config, value| config.compaction_age_max = value.span().unwrap_or_default(),
+    },
+    Setting {
+        name: "compaction_quiet_per_hour",
+        group: TABLES,
+        kind: Kind::Count { min: 0, max: 1_000_000 },
+        auto: None,
+        what: "Compactions an hour that age alone causes, of all topics together",
+        effect: "What quiet topics may cost: 2000 are about $50 a month at $5 a million requests. With 0 their rows stay in the log until a table is loaded",
+        for_tests: false,
+        get: |config| Value::Count(config.compaction_quiet_per_hour.into()),
+        set: |config, value| config.compaction_quiet_per_hour = u32::try_from(value.number()).unwrap_or(u32::MAX),
+    },
+    Setting {
+        name: "table_file_bytes",
+        group: TABLES,
+        kind: sizes(1 << 20, 4 << 30),
+        auto: Some("an eighth of memory, 8MiB to 256MiB"),
+        what: "About how large a table file becomes at most",
+        effect: "It is held in memory while it is written. Readers like files of 128MiB and more; less spares memory",
+        for_tests: false,
+        get: |config| config.table_file_bytes.map_or(Value::Auto, |bytes| Value::Size(bytes as u64)),
+        set: |config, value| config.table_file_bytes = (value != Value::Auto).then(|| value.number()),
+    },
+    Setting {
+        name: "catalog_refresh",
+        group: TABLES,
+        kind: Kind::Switch,
+        auto: None,
+        what: "Whether a table that is loaded through the catalog first shows everything acknowledged, if its client doesn't say",
+        effect: "Off, loading is faster and costs no requests that write, and shows what was published last; a client asks for more with X-Lakebed-Refresh: true",
+        for_tests: false,
+        get: |config| Value::Switch(config.catalog_refresh),
+        set: |config, value| config.catalog_refresh = value.switch(),
+    },
+    Setting {
+        name: "catalog_properties",
+        group: TABLES,
+        kind: Kind::Properties,
+        auto: Some("nothing: clients bring their own"),
+        what: "What clients of the catalog are told with each table, such as s3.endpoint=http://minio.example:9000,s3.region=eu-central-1",
+        effect: "Whoever can reach the HTTP port is told it, credentials too (s3.access-key-id, s3.secret-access-key): give those of a user who may only read, \
+                 in a file or a variable, since flags are seen by others on the machine. \
+                 A value has no comma. It is never shown, but for endpoints and regions",
+        for_tests: false,
+        get: |config| config.catalog_properties.as_ref().map_or(Value::Auto, |told| Value::Text(told.to_string())),
+        set: |config, value| config.catalog_properties = value.text().map(Into::into),
+    },
+    Setting {
         name: "tail",
         group: FLUSHES,
         kind: Kind::Switch,
@@ -486,6 +566,13 @@ mod tests {
         ("group_consumer_heartbeat_interval", "700ms"),
         ("group_members_max", "18"),
         ("offsets_retention", "19m"),
+        ("compaction_bytes", "2MiB"),
+        ("compaction_age_min", "21s"),
+        ("compaction_age_max", "22m"),
+        ("compaction_quiet_per_hour", "23"),
+        ("table_file_bytes", "24MiB"),
+        ("catalog_refresh", "false"),
+        ("catalog_properties", "s3.region=eu-central-1,client.region=eu-central-1"),
         ("tail", "false"),
         ("log", "debug"),
         ("log_format", "json"),
@@ -517,68 +604,22 @@ mod tests {
             Setting::named(name).unwrap().set(&mut config, text).unwrap();
         }
         // A field that is missing here does not compile; one without a setting is as it was by default.
-        let Config {
-            store,
-            accept_unsafe_store,
-            kafka_listen,
-            http_listen,
-            advertise,
-            memory_bytes,
-            auto_create_topics,
-            default_partitions,
-            producer_id_expiration,
-            partitions_max,
-            flush_interval,
-            flush_bytes,
-            request_bytes_max,
-            tail,
-            connections_max,
-            connections_per_address_max,
-            connection_idle_max,
-            connection_age_max,
-            connection_age_grace,
-            cors_origins,
-            group_session_timeout_min,
-            group_session_timeout_max,
-            group_initial_rebalance_delay,
-            group_consumer_session_timeout,
-            group_consumer_heartbeat_interval,
-            group_members_max,
-            offsets_retention,
-            log,
-            log_format,
-            otlp_endpoint,
-            otlp_one_in,
-        } = config;
-        assert_ne!(group_session_timeout_min, default.group_session_timeout_min);
-        assert_ne!(group_session_timeout_max, default.group_session_timeout_max);
-        assert_ne!(group_initial_rebalance_delay, default.group_initial_rebalance_delay);
-        assert_ne!(group_consumer_session_timeout, default.group_consumer_session_timeout);
-        assert_ne!(group_consumer_heartbeat_interval, default.group_consumer_heartbeat_interval);
-        assert_ne!(group_members_max, default.group_members_max);
-        assert_ne!(offsets_retention, default.offsets_retention);
-        assert!(log != default.log && log_format != default.log_format);
-        assert!(otlp_endpoint != default.otlp_endpoint && otlp_one_in != default.otlp_one_in);
-        assert_ne!(store, default.store);
-        assert_ne!(accept_unsafe_store, default.accept_unsafe_store);
-        assert_ne!(kafka_listen, default.kafka_listen);
-        assert_ne!(http_listen, default.http_listen);
-        assert_ne!(advertise, default.advertise);
-        assert_ne!(memory_bytes, default.memory_bytes);
-        assert_ne!(auto_create_topics, default.auto_create_topics);
-        assert_ne!(default_partitions, default.default_partitions);
-        assert_ne!(producer_id_expiration, default.producer_id_expiration);
-        assert_ne!(partitions_max, default.partitions_max);
-        assert_ne!(flush_interval, default.flush_interval);
-        assert_ne!(flush_bytes, default.flush_bytes);
-        assert_ne!(request_bytes_max, default.request_bytes_max);
-        assert_ne!(tail, default.tail);
-        assert_ne!(connections_max, default.connections_max);
-        assert_ne!(connections_per_address_max, default.connections_per_address_max);
-        assert_ne!(connection_idle_max, default.connection_idle_max);
-        assert_ne!(connection_age_max, default.connection_age_max);
-        assert_ne!(connection_age_grace, default.connection_age_grace);
-        assert_ne!(cors_origins, default.cors_origins);
+        macro_rules! differ {
+            ($($field:ident)*) => {
+                let Config { $($field),* } = config;
+                $(assert_ne!($field, default.$field, stringify!($field));)*
+            };
+        }
+        differ!(
+            store accept_unsafe_store kafka_listen http_listen advertise memory_bytes auto_create_topics
+            default_partitions producer_id_expiration partitions_max flush_interval flush_bytes
+            request_bytes_max tail connections_max connections_per_address_max connection_idle_max
+            connection_age_max connection_age_grace cors_origins group_session_timeout_min
+            group_session_timeout_max group_initial_rebalance_delay group_consumer_session_timeout
+            group_consumer_heartbeat_interval group_members_max offsets_retention compaction_bytes
+            compaction_age_min compaction_age_max compaction_quiet_per_hour table_file_bytes
+            catalog_refresh catalog_properties log log_format otlp_endpoint otlp_one_in
+        );
     }
 
     #[test]

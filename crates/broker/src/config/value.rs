@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{check_origin, split_address};
+use super::{SecretProperties, check_origin, split_address};
 
 /// What stands for "as suits the rest" where a setting has such a value.
 pub const AUTO: &str = "auto";
@@ -63,6 +63,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Origins of web pages, separated by commas, or `*`.
     Origins,
+    /// `name=value`, separated by commas; most values are never shown.
+    Properties,
 }
 
 impl Value {
@@ -117,6 +119,10 @@ impl Kind {
     /// What is wrong with it, for a person: "must be …".
     pub fn parse(&self, text: &str) -> Result<Value, String> {
         let value = match self {
+            Self::Properties => {
+                SecretProperties::from(text).check()?;
+                Value::Text(text.to_owned())
+            }
             Self::Switch => match text {
                 "true" => Value::Switch(true),
                 "false" => Value::Switch(false),
@@ -170,6 +176,7 @@ impl Kind {
             Self::Text => "a text".to_owned(),
             Self::Choice(words) => words.join(" or "),
             Self::Origins => "origins, separated by commas, or *".to_owned(),
+            Self::Properties => "name=value, separated by commas".to_owned(),
         }
     }
 
@@ -185,6 +192,7 @@ impl Kind {
             Self::Text => "TEXT",
             Self::Choice(_) => "WORD",
             Self::Origins => "ORIGINS",
+            Self::Properties => "NAME=VALUE,…",
         }
     }
 }

@@ -89,6 +89,7 @@ impl Problem {
     pub(super) fn shown(setting: &Setting, text: &str) -> String {
         let text = match setting.kind {
             Kind::Url => lakebed_broker::config::SecretUrl::from(text).to_string(),
+            Kind::Properties => lakebed_broker::config::SecretProperties::from(text).to_string(),
             _ => text.to_owned(),
         };
         // What a terminal would take for an order is spelled out.
