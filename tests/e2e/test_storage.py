@@ -122,16 +122,16 @@ def kinds(root):
 
 
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)
-@pytest.mark.parametrize("kind", ["commit", "table file", "table file's footer", "manifest list", "metadata", "missing table file", "missing manifest list"])
+@pytest.mark.parametrize("kind", ["commit", "commit's first page", "table file", "table file's footer", "manifest list", "metadata", "missing table file", "missing manifest list"])
 def test_a_flipped_byte_is_found_with_what_it_touches(filled, bucket, lakebed, kind):
     filled.stop()
     assert looked(lakebed, bucket, "scrub")["damaged"] == []
     root = Path(bucket.url.removeprefix("file://"))
-    path, place = kinds(root)[kind.removeprefix("missing ").removesuffix("'s footer")]
+    path, place = kinds(root)[kind.removeprefix("missing ").removesuffix("'s footer").removesuffix("'s first page")]
     if kind.startswith("missing"):
         path.unlink()
     else:
-        flip(path, -40 if kind.endswith("footer") else place)
+        flip(path, -40 if kind.endswith("footer") else 64 if kind.endswith("first page") else place)
     key = str(path.relative_to(root))
     scrubbed = looked(lakebed, bucket, "scrub", code=1)
     [damage] = [damage for damage in scrubbed["damaged"] if damage["key"] == key]

@@ -9,7 +9,7 @@ use lakebed_model::{Cell, Commit, Nonce, SegmentId};
 
 use crate::FORMAT;
 use crate::body::{MAGIC, PAGE_ROWS_MAX, Page};
-use crate::checksum::{DIGITS, crc32c_with_zeros, parse_digits};
+use crate::checksum::{DIGITS, crc32c, crc32c_with_zeros, parse_digits};
 use crate::commit::{ColumnPagesV1, Identity, KIND_COMMIT, KIND_SEGMENT, SEAL_BYTES, SegmentV1, key, v1};
 use crate::error::{FormatError, malformed};
 use crate::row_set::RowSet;
@@ -124,6 +124,27 @@ impl Footer {
             }
         }
         Ok(ranges)
+    }
+
+    /// The byte ranges of the pages that no row is decoded from: those of topics and partitions, which the commit tells.
+    pub fn unread_ranges(&self) -> Vec<Range<u64>> {
+        let unread = (0..COLUMNS.len()).filter(|column| RECORD_COLUMNS.iter().all(|read| *read as usize != *column));
+        unread.flat_map(|column| &self.columns[column]).map(PlacedPage::bytes).collect()
+    }
+
+    /// Verifies the page that begins at `start`.
+    ///
+    /// # Errors
+    /// [`FormatError::Checksum`] if `bytes` are not those that were written, [`FormatError::Missing`] if no page begins there.
+    pub fn verify_page(&self, start: u64, bytes: &[u8]) -> Result<(), FormatError> {
+        let page = self.columns.iter().flatten().find(|page| page.start == start);
+        let page = page.ok_or(FormatError::Missing { start, end: start })?;
+        let found = crc32c(bytes);
+        if found == page.page.crc32c {
+            Ok(())
+        } else {
+            Err(FormatError::Checksum { what: format!("the page at {start}"), expected: page.page.crc32c, found })
+        }
     }
 
     /// Decodes rows `rows` from `parts` of the object, each with the position of its first byte; they may hold more than

@@ -49,6 +49,10 @@ impl Scrub<'_> {
         if start != MAGIC {
             return Err(ObjectError::Damaged("it does not begin as Parquet does".to_owned()));
         }
+        for range in footer.unread_ranges() {
+            let bytes = storage.store.get_range(key, range.clone()).await?;
+            footer.verify_page(range.start, &bytes).map_err(damaged)?;
+        }
         let runs = id.and_then(|id| self.runs.get(&id)).cloned().unwrap_or_default();
         let each = u128::from(PART_BYTES) * u128::from(footer.rows) / u128::from(size_bytes.max(1));
         let each = u64::try_from(each).unwrap_or(u64::MAX).max(1);
