@@ -81,7 +81,7 @@ def test_settings_are_told_with_their_defaults_and_altered(broker):
     producer = Producer({"bootstrap.servers": broker.kafka})
     producer.produce(TOPIC, bytes(1000), partition=0, on_delivery=lambda error, _: failed.append(error.code()))
     assert producer.flush(SECONDS_MAX) == 0 and failed == [KafkaError.MSG_SIZE_TOO_LARGE], "it is in force"
-    for name, value in [("retention.sm", "1"), ("retention.ms", "soon"), ("cleanup.policy", "compact")]:
+    for name, value in [("retention.sm", "1"), ("retention.ms", "soon"), ("cleanup.policy", "shred")]:
         with pytest.raises(KafkaException) as refused:
             alter(client, (name, AlterConfigOpType.SET, value))
         assert code(refused) == KafkaError.INVALID_CONFIG

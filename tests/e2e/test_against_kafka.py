@@ -172,6 +172,20 @@ def producing(wire, steps):
         note(f"version {version}", "produced", batch([b"v"]), version=version)
 
 
+def compacting(wire, steps):
+    create(wire, "compacted", cleanup_policy="compact")
+    steps.note("without a key", produce(wire, "compacted", batch([b"a"])))
+    steps.note("with a key", produce(wire, "compacted", batch([b"a", None], key=b"k")))
+    steps.note("with an empty key", produce(wire, "compacted", batch([b"a"], key=b"")))
+    create(wire, "both", cleanup_policy="compact,delete")
+    steps.note("without a key of both", produce(wire, "both", batch([b"a"])))
+    topic = {"num_partitions": 1, "replication_factor": 1, "assignments": []}
+    for config, value in (("cleanup.policy", "compact,shred"), ("min.cleanable.dirty.ratio", "1.5"), ("min.cleanable.dirty.ratio", "1"),
+                          ("delete.retention.ms", "-1"), ("min.compaction.lag.ms", "-1"), ("max.compaction.lag.ms", "0")):
+        steps.note(f"{config}={value}", wire.call(CreateTopicsRequest, 7, timeout_ms=30_000, validate_only=True, topics=[
+            {"name": "set", "configs": [{"name": config, "value": value}], **topic}]))
+
+
 def idempotent(wire, steps):
     create(wire, "idempotent", 2)
     first = None
@@ -532,8 +546,8 @@ def versions(wire, steps):
     steps.note("a bad topic name", metadata(wire, "no/where"))
 
 
-SCENARIOS = [producing, idempotent, offsets, fetching, topics, pages, trimming, configs, coordinators, members, static_members, two_members,
-             committing, versions]
+SCENARIOS = [producing, compacting, idempotent, offsets, fetching, topics, pages, trimming, configs, coordinators, members, static_members,
+             two_members, committing, versions]
 
 
 def of_assigned_groups(scenario):

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use lakebed_compact::{CompactionOptions, Compactor, Merger, Turn};
+use lakebed_compact::{Cleaner, CompactionOptions, Compactor, KeyOptions, Merger, Retainer, Turn};
 use lakebed_fetch::{Fetch, Published};
 use lakebed_ingest::{Committed, Ingest};
 use lakebed_lake::{Catalog, CatalogOptions};
@@ -31,7 +31,7 @@ use crate::request_memory::RequestBudgets;
 use crate::rooms::Rooms;
 use crate::tables::catalog::Fresh;
 use crate::tables::{TableOptions, Tables};
-use crate::topics::Topics;
+use crate::topics::{Topics, settings};
 
 mod expiring;
 mod merging;
@@ -50,6 +50,11 @@ const MERGE_SHARE: u64 = 64;
 const MERGE_BYTES_MIN: u64 = 2 << 20;
 const MERGE_BYTES_MAX: u64 = 64 << 20;
 
+/// Where each key of a partition was seen last is held in memory while keys are compacted: one so many-th of the memory, within these bounds
+/// (16 MiB hold 460,000 keys).
+const KEYS_SHARE: usize = 32;
+const KEYS_BYTES_MIN: usize = 1 << 20;
+const KEYS_BYTES_MAX: usize = 512 << 20;
 /// A table file is held in memory while it is written: one so many-th of the memory, within these bounds.
 const FILE_SHARE: usize = 8;
 const FILE_BYTES_MIN: usize = 8 << 20;
@@ -238,7 +243,10 @@ impl Broker {
         let (listening, listening_http, probing) = (spawn(listener), spawn(http_listener), spawn(prober));
         let (grouping, expiring) = (spawn(rooms.groups.clone().run()), spawn(expirer));
         let tabling = spawn(rooms.tables.clone().run());
-        let parts = Parts { listening, listening_http, publishing, merging, tabling, grouping, probing, expiring };
+        let retainer = rooms.retainer.clone();
+        let retaining = spawn(async move { retainer.run().await });
+        let parts =
+            Parts { listening, listening_http, publishing, merging, tabling, retaining, grouping, probing, expiring };
         tracing::info!(kafka = %kafka_address, http = %http_address, store = rooms.store.url(), "the broker serves");
         Ok(Self { rooms, kafka_address, http_address, lifetime, health, parts })
     }
@@ -350,13 +358,15 @@ async fn open(
     let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
     let metrics = Arc::new(Metrics::new());
     let publishing = spawn(publish(committed, fetch.clone(), Arc::clone(&metrics), seams.clone()));
-    let (merger, compactor) = rewriters(&config, &log, &store);
+    let (merger, compactor, cleaner) = rewriters(&config, &log, &store);
+    let cleaning = cleaner.counts();
     let merges = merger.counts();
-    let merging = spawn(merging::merge(merger, compactor.clone(), ingest.clone()));
+    let merging = spawn(merging::merge(merger, compactor.clone(), cleaner, ingest.clone()));
     let producer_ids = ProducerIds::new(log.clone());
     let topics = Topics::new(log.clone(), config.default_partitions, config.partitions_max, seams.seed);
     let groups = Groups::new(log.clone(), groups_options(&config, flush_interval));
     let tables = Tables::new(log.clone(), store.clone(), compactor.clone(), TableOptions::default());
+    let retainer = Retainer::new(log.clone(), store.clone(), compactor.clone(), config.retention_check_interval);
     let catalog = Catalog::new(Arc::new(Fresh::new(tables.clone())), catalog_options(&config));
     let rooms = Rooms {
         config,
@@ -375,6 +385,8 @@ async fn open(
         merges,
         tables,
         compactor,
+        cleaning,
+        retainer,
         inflating: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         inflated_bytes_max: inflated_bytes_max(&budget),
         turns: AtomicU32::new(0),
@@ -388,8 +400,8 @@ fn catalog_options(config: &Config) -> CatalogOptions {
     CatalogOptions { refresh: config.catalog_refresh, config: told, ..CatalogOptions::default() }
 }
 
-/// What merges and what compacts; they take turns.
-fn rewriters(config: &Config, log: &Log, store: &Store) -> (Merger, Compactor) {
+/// What merges and what compacts, which take turns, and what compacts keys.
+fn rewriters(config: &Config, log: &Log, store: &Store) -> (Merger, Compactor, Cleaner) {
     let merge_bytes_max = (config.memory_bytes as u64 / MERGE_SHARE).clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
     let merge_options = lakebed_compact::Options {
         bytes_max: merge_bytes_max,
@@ -404,11 +416,18 @@ fn rewriters(config: &Config, log: &Log, store: &Store) -> (Merger, Compactor) {
         file_bytes_max: config
             .table_file_bytes
             .unwrap_or_else(|| (config.memory_bytes / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX)),
+        retention: settings::retention,
         ..CompactionOptions::default()
     };
     let turn = Turn::default();
     let merger = Merger::new(log.clone(), store.clone(), merge_options).taking_turns(Arc::clone(&turn));
-    (merger, Compactor::new(log.clone(), store.clone(), compaction_options, turn))
+    let key_options = KeyOptions {
+        map_bytes: (config.memory_bytes / KEYS_SHARE).clamp(KEYS_BYTES_MIN, KEYS_BYTES_MAX),
+        file_bytes_max: compaction_options.file_bytes_max,
+    };
+    let compactor = Compactor::new(log.clone(), store.clone(), compaction_options, turn);
+    let cleaner = Cleaner::new(log.clone(), store.clone(), key_options, &compactor);
+    (merger, compactor, cleaner)
 }
 
 /// Hands what was committed to the readers. Ends with the write path.
@@ -475,11 +494,12 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_ends_ends_the_broker_and_is_named() {
         type Ends = fn(&Broker);
-        let parts: [(&str, Ends); 7] = [
+        let parts: [(&str, Ends); 8] = [
             ("Kafka listener", |broker| broker.parts.listening.abort()),
             ("hand-over to readers", |broker| broker.parts.publishing.abort()),
             ("merging", |broker| broker.parts.merging.abort()),
             ("publication of tables", |broker| broker.parts.tabling.abort()),
+            ("retention", |broker| broker.parts.retaining.abort()),
             ("look for a takeover", |broker| broker.parts.probing.abort()),
             ("HTTP listener", |broker| broker.parts.listening_http.abort()),
             ("expiry of producers", |broker| broker.parts.expiring.abort()),

@@ -33,6 +33,8 @@ pub struct Config {
     pub default_partitions: u32,
     /// How long a partition remembers a producer that does not write (Kafka's `producer.id.expiration.ms`).
     pub producer_id_expiration: Duration,
+    /// How often it is looked for records that are too old or too many (Kafka's `log.retention.check.interval.ms`).
+    pub retention_check_interval: Duration,
     /// Most partitions of all topics together; a topic that would make more is refused.
     pub partitions_max: usize,
     /// Spacing of flushes. `None`: 250 ms on a bucket, 2 ms on a local directory, 0 in memory. More costs fewer requests; less
@@ -146,6 +148,7 @@ impl Default for Config {
             auto_create_topics: true,
             default_partitions: 4,
             producer_id_expiration: Duration::from_secs(86_400),
+            retention_check_interval: Duration::from_secs(300),
             partitions_max: 200_000,
             flush_interval: None,
             flush_bytes: 8 << 20,

@@ -63,7 +63,10 @@ async fn livez() -> &'static str {
 async fn readyz(State(rooms): State<Arc<Rooms>>) -> Response {
     let reasons = rooms.readiness.reasons(&rooms);
     if reasons.is_empty() {
-        Json(json!({ "ready": true })).into_response()
+        match crate::readiness::warnings(&rooms) {
+            warnings if warnings.is_empty() => Json(json!({ "ready": true })).into_response(),
+            warnings => Json(json!({ "ready": true, "warnings": warnings })).into_response(),
+        }
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reasons": reasons }))).into_response()
     }

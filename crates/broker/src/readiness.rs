@@ -4,6 +4,7 @@
 //! 2. Every reason has a name of a bounded list, a sentence with what to do, and since when it applies.
 
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lakebed_log::Closed;
@@ -21,6 +22,7 @@ const OVERLOADED: &str = "OVERLOADED";
 const FENCED: &str = "FENCED";
 const DAMAGED_OBJECT: &str = "DAMAGED_OBJECT";
 const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
+const CLOCK_SKEW: &str = "CLOCK_SKEW";
 
 /// All reasons that there can be.
 pub(crate) const REASONS: &[&str] =
@@ -92,6 +94,21 @@ impl Readiness {
         }
         reasons
     }
+}
+
+/// What stands in the way of nothing that clients ask for, and should be looked at all the same.
+pub(crate) fn warnings(rooms: &Rooms) -> Vec<NotReady> {
+    let counts = rooms.retainer.counts();
+    let paused_since_ms = counts.paused_since_ms.load(Ordering::Relaxed);
+    let paused = (paused_since_ms != 0).then(|| NotReady {
+        reason: CLOCK_SKEW,
+        message: format!(
+            "this machine's clock is {} s ahead of the store's, so retention is paused and removes nothing: set the one that is wrong",
+            counts.skew_ms.load(Ordering::Relaxed) / 1000
+        ),
+        since: rfc3339(paused_since_ms),
+    });
+    paused.into_iter().collect()
 }
 
 fn closed_name(closed: &Closed) -> &'static str {

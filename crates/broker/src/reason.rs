@@ -325,6 +325,7 @@ impl From<&AdmitError> for Reason {
                 Kind::UnsupportedCompression => Self::UnsupportedCompression,
             },
             AdmitError::TooLarge { .. } => Self::MessageTooLarge,
+            AdmitError::KeyMissing { .. } => Self::InvalidRecord,
             AdmitError::TimestampOutOfWindow { .. } => Self::InvalidTimestamp,
             AdmitError::Transactional => Self::Unsupported,
         }

@@ -52,6 +52,10 @@ pub struct Rooms {
     pub merges: Arc<lakebed_compact::Counts>,
     /// Puts rows into table files.
     pub compactor: lakebed_compact::Compactor,
+    /// What the compaction of keys has done.
+    pub cleaning: Arc<lakebed_compact::CleaningCounts>,
+    /// Removes what topics don't keep.
+    pub retainer: lakebed_compact::Retainer,
     /// Publishes tables.
     pub(crate) tables: Tables,
     /// Requests with compressed batches that are decompressed and not in the ingest buffer yet: as many as there are cores.

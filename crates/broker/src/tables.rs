@@ -5,24 +5,30 @@
 //!    [`TableOptions::grace`]: running queries end in that time.
 //! 3. How long that is, this process measures: a restart begins anew.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use lakebed_compact::{Compactor, RewriteError};
 use lakebed_lake::{
-    Expiry, PartitionBy, PublishError, Publisher, Shown, ShownFile, TableName, TableVersion, ValueFormat, readers_root,
+    Expiry, PartitionBy, PublishError, Publisher, Shown, ShownFile, SweepError, TableName, TableVersion, ValueFormat,
+    readers_root,
 };
 use lakebed_log::{AppendError, BarrierError, Log};
-use lakebed_model::{Change, Compaction, ObjectId, SegmentId, State, TableFileId, TopicId};
+use lakebed_model::{Change, Compaction, State, TableFileId, TopicId};
 use lakebed_segment::layout;
 use lakebed_segment::table::{self, TableSettings};
 use lakebed_store::{DeleteError, Directory, Key, ListError, Store};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 pub(crate) mod catalog;
 pub(crate) mod reading;
+mod reclaim;
+#[cfg(test)]
+mod tests;
+
+use reclaim::{Of, Waiting};
 
 /// Tables that are published at once.
 const PUBLISHED_AT_ONCE: usize = 8;
@@ -30,8 +36,6 @@ const PUBLISHED_AT_ONCE: usize = 8;
 const LISTED_MAX: usize = 1000;
 /// After a publication that failed, the next try waits so long.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// Most files that wait to be deleted; more are found again later.
-const UNNAMED_MAX: usize = 100_000;
 
 /// Settings of [`Tables`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,9 @@ pub enum TableError {
     /// Its files could not be listed.
     #[error(transparent)]
     List(#[from] ListError),
+    /// What its newest metadata leads to could not be found out.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
     /// A file that the state names is not there.
     #[error("table file {key} does not stand, but the log names it")]
     Missing {
@@ -93,7 +100,7 @@ impl TableError {
             Self::Publish(error) => {
                 matches!(error, PublishError::Invalid { .. } | PublishError::File { .. } | PublishError::Taken { .. })
             }
-            Self::UnknownTopic { .. } | Self::Barrier(_) | Self::List(_) | Self::Append(_) => false,
+            Self::UnknownTopic { .. } | Self::Barrier(_) | Self::List(_) | Self::Sweep(_) | Self::Append(_) => false,
         }
     }
 }
@@ -113,7 +120,9 @@ struct Inner {
     options: TableOptions,
     /// One publication of a table at a time.
     turns: Mutex<BTreeMap<TopicId, Arc<tokio::sync::Mutex<()>>>>,
-    unnamed: Mutex<BTreeMap<Key, Instant>>,
+    waiting: Waiting,
+    /// Of each table that was published: the version of the oldest snapshot to which its newest metadata leads.
+    oldest: Mutex<BTreeMap<TopicId, u32>>,
     /// When a table's metadata was last looked through for what no reader needs.
     swept: Mutex<BTreeMap<TopicId, Instant>>,
 }
@@ -128,9 +137,18 @@ impl Tables {
         let publisher = Publisher::new(store.clone(), options);
         let is_rash = log.broken().deletes_table_files_at_once();
         let table_options = if is_rash { TableOptions { grace: Duration::from_millis(100) } } else { table_options };
-        let (turns, unnamed, swept) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self {
-            inner: Arc::new(Inner { log, store, compactor, publisher, options: table_options, turns, unnamed, swept }),
+            inner: Arc::new(Inner {
+                log,
+                store,
+                compactor,
+                publisher,
+                options: table_options,
+                turns: Mutex::default(),
+                waiting: Waiting::default(),
+                oldest: Mutex::default(),
+                swept: Mutex::default(),
+            }),
         }
     }
 
@@ -139,6 +157,16 @@ impl Tables {
     /// # Cancel
     /// May leave metadata that nothing names, and versions that are published later.
     pub async fn run(self) {
+        tokio::select! {
+            biased;
+            () = self.publish_all() => {}
+            () = self.reclaim() => {}
+            () = self.survey() => {}
+        }
+    }
+
+    /// Publishes what is behind, until the log closes.
+    async fn publish_all(&self) {
         let log = &self.inner.log;
         let mut commits = log.watch();
         let mut known: BTreeMap<TopicId, TableName> = BTreeMap::new();
@@ -152,8 +180,6 @@ impl Tables {
             let all = stream::iter(publications).buffer_unordered(PUBLISHED_AT_ONCE);
             let all = all.fold(true, |all, done| std::future::ready(all && done)).await;
             if !all || !gone {
-                // One table that can't be published holds up no other's files.
-                self.delete_due().await;
                 tokio::select! {
                     biased;
                     _ = log.closed() => return,
@@ -161,12 +187,10 @@ impl Tables {
                 }
                 continue;
             }
-            let due = self.unnamed().values().min().map(|since| *since + self.inner.options.grace);
             tokio::select! {
                 biased;
                 _ = log.closed() => return,
                 changed = commits.changed() => if changed.is_err() { return },
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.delete_due().await,
             }
         }
     }
@@ -203,9 +227,12 @@ impl Tables {
             return Err(TableError::UnknownTopic { topic });
         }
         if state.table(topic).is_none() {
-            let first = Change::Compact(Compaction { topic, files: Vec::new() });
-            match self.inner.log.change(first).await {
+            let first = move |state: &State| match state.table(topic) {
+                None => Ok(vec![Change::Compact(Compaction { topic, files: Vec::new() })]),
                 // Somebody else was first.
+                Some(_) => Ok(Vec::new()),
+            };
+            match self.inner.log.alter(first).await {
                 Err(AppendError::Refused(_)) | Ok(_) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -215,10 +242,7 @@ impl Tables {
 
     /// Publishes the newest version of a table, unless it is.
     async fn publish(&self, topic: TopicId) -> Result<(), TableError> {
-        let turn = {
-            let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(turns.entry(topic).or_default())
-        };
+        let turn = self.turn(topic);
         let _turn = turn.lock().await;
         let state = self.inner.log.state();
         let Some(table) = state.table(topic) else { return Ok(()) };
@@ -226,16 +250,25 @@ impl Tables {
             return Ok(());
         }
         let (shown, unnamed) = self.shown(&state, topic).await?;
-        self.inner.publisher.publish(&shown).await?;
+        // What was noticed while it was being written must not go while a version that shows it is on its way.
+        self.inner.waiting.forget(shown.files.iter().map(|file| &file.key));
+        let published = self.inner.publisher.publish(&shown).await?;
+        self.remember_oldest(topic, published.oldest);
         self.inner.log.change(Change::PublishTable { topic, version: table.version }).await?;
         // SUBTLE: a file that was being written when it was noticed is named by now, and its time begins anew when it is dropped.
-        self.forget(&shown.files);
+        self.inner.waiting.forget(shown.files.iter().map(|file| &file.key));
         // From now on no version that a reader may begin with has these.
-        self.notice(unnamed);
+        self.inner.waiting.notice(Of::Table(topic, table.version), unnamed, self.inner.options.grace);
         if self.is_to_be_swept(topic) {
-            self.sweep(&shown.name).await;
+            self.sweep(&shown.name, None).await;
         }
         Ok(())
+    }
+
+    /// Whose turn it is to write what readers of a table see.
+    fn turn(&self, topic: TopicId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(topic).or_default())
     }
 
     /// Whether a table's metadata was last looked through, or first published by this process, long ago.
@@ -249,11 +282,15 @@ impl Tables {
         is_due
     }
 
-    /// Deletes the metadata of a table that no reader needs any more. What fails is found again next time.
-    async fn sweep(&self, name: &TableName) {
+    /// Deletes the metadata of a table that no reader needs any more. What stands there is listed, or was. What fails is found again next time.
+    async fn sweep(&self, name: &TableName, standing: Option<&[Key]>) {
         let (store, now_ms) = (&self.inner.store, (self.inner.log.seams().wall)());
         let age_ms = i64::try_from(self.inner.options.grace.as_millis()).unwrap_or(i64::MAX);
-        let due = match lakebed_lake::due(store, name, now_ms, age_ms).await {
+        let found = match standing {
+            Some(keys) => lakebed_lake::due_of(store, name, keys, now_ms, age_ms).await,
+            None => lakebed_lake::due(store, name, now_ms, age_ms).await,
+        };
+        let due = match found {
             Ok(due) => due,
             Err(error) => {
                 let error = &error as &(dyn std::error::Error + 'static);
@@ -336,18 +373,19 @@ impl Tables {
             let name = known[&topic].clone();
             self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
             self.inner.swept.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
+            self.remember_oldest(topic, None);
             let taken = state.tables().any(|(id, _)| known.get(&id) == Some(&name));
             let done = async {
                 if !taken {
                     self.inner.publisher.withdraw(&name).await.map_err(WithdrawError::Hint)?;
                 }
-                self.data_files(&name.table).await.map_err(WithdrawError::List)
+                self.objects_of(&name).await.map_err(WithdrawError::List)
             };
             match done.await {
-                Ok(files) => {
-                    let named: BTreeSet<ObjectId> = state.objects().map(|(id, _)| id).collect();
-                    let unnamed = files.into_iter().filter(|(id, _)| !named.contains(&ObjectId::Table(*id)));
-                    self.notice(unnamed.map(|(_, (key, _))| key).collect());
+                Ok(mut keys) => {
+                    // SUBTLE: the hint of a topic that has been created again is that one's.
+                    keys.remove(&lakebed_lake::layout::hint_key(&name));
+                    self.inner.waiting.notice(Of::Nobody, keys, self.inner.options.grace);
                     known.remove(&topic);
                 }
                 Err(error) => {
@@ -358,58 +396,6 @@ impl Tables {
             }
         }
         true
-    }
-
-    fn forget(&self, named: &[ShownFile]) {
-        let mut waiting = self.unnamed();
-        named.iter().for_each(|file| {
-            waiting.remove(&file.key);
-        });
-    }
-
-    fn notice(&self, unnamed: Vec<Key>) {
-        let (now, mut waiting) = (Instant::now(), self.unnamed());
-        for key in unnamed {
-            if waiting.len() < UNNAMED_MAX {
-                waiting.entry(key).or_insert(now);
-            }
-        }
-    }
-
-    /// Deletes the files that have waited long enough.
-    async fn delete_due(&self) {
-        let (now, state) = (Instant::now(), self.inner.log.state());
-        let due: Vec<Key> = self
-            .unnamed()
-            .iter()
-            .filter(|(_, since)| **since + self.inner.options.grace <= now)
-            .map(|(key, _)| key.clone())
-            .collect();
-        let mut dead = Vec::new();
-        for key in due {
-            let Some((_, id)) = layout::parse_table_file_key(key.as_str()) else { continue };
-            let named = state.object(ObjectId::Table(id)).is_some();
-            if !named && SegmentId::from(id) < state.reclaim_boundary() {
-                dead.push(key);
-            } else if named {
-                self.unnamed().remove(&key);
-            } else {
-                // A compaction that is under way may still name it.
-                self.unnamed().insert(key, now);
-            }
-        }
-        match self.inner.store.delete(&dead).await {
-            Ok(()) => self.unnamed().retain(|key, _| dead.binary_search(key).is_err()),
-            Err(error) => {
-                let error = &error as &(dyn std::error::Error + 'static);
-                tracing::warn!(error, files = dead.len(), "files of tables could not be deleted; trying again later");
-                self.unnamed().extend(dead.into_iter().map(|key| (key, now)));
-            }
-        }
-    }
-
-    fn unnamed(&self) -> MutexGuard<'_, BTreeMap<Key, Instant>> {
-        self.inner.unnamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -112,7 +112,11 @@ impl Health {
     fn text(&self) -> String {
         let mut rows: Vec<[String; 2]> =
             self.services.iter().map(|(service, status)| [(*service).to_owned(), (*status).to_owned()]).collect();
-        let ready = if self.ready { "READY".to_owned() } else { format!("NOT_READY: {}", self.reasons()) };
+        let ready = match (self.ready, self.readyz.get("warnings")) {
+            (true, None) => "READY".to_owned(),
+            (true, Some(_)) => format!("READY: {}", self.told("warnings")),
+            (false, _) => format!("NOT_READY: {}", self.told("reasons")),
+        };
         rows.push(["/readyz".to_owned(), ready]);
         table(["part", "status"], rows.into_iter())
     }
@@ -122,13 +126,14 @@ impl Health {
         let services = self.services.iter().filter(|(_, status)| **status != SERVING);
         let mut why: Vec<String> = services.map(|(service, status)| format!("{service} is {status}")).collect();
         if !self.ready {
-            why.push(format!("it is not ready: {}", self.reasons()));
+            why.push(format!("it is not ready: {}", self.told("reasons")));
         }
         why.join("; ")
     }
 
-    fn reasons(&self) -> String {
-        let reasons = self.readyz.get("reasons").and_then(Value::as_array);
+    /// What the broker tells of itself, in one line.
+    fn told(&self, what: &str) -> String {
+        let reasons = self.readyz.get(what).and_then(Value::as_array);
         let told = |reason: &Value| {
             let part = |name| reason.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
             format!("{} ({})", part("reason"), part("message"))
@@ -214,5 +219,8 @@ mod tests {
         assert!(told.text().contains("NOT_READY: FENCED (another took over)"), "{}", told.text());
         assert!(health(false, Value::String("gone".to_owned())).why().ends_with("it is not ready: gone"));
         assert!(health(true, Value::Null).text().contains("READY"));
+        let warned =
+            serde_json::json!({ "ready": true, "warnings": [{ "reason": "CLOCK_SKEW", "message": "set it" }] });
+        assert!(health(true, warned).text().contains("READY: CLOCK_SKEW (set it)"));
     }
 }

@@ -5,6 +5,7 @@
 
 mod queries;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,7 +166,9 @@ async fn write(client: &Client, name: &str, packed: &[u8], query: Query) -> Resu
             return Ok(());
         }
     } else {
-        client.create_topic(name, Some(PARTITIONS), Default::default()).await?;
+        // They have the times at which they happened, which is longer ago than a topic keeps records by itself.
+        let config = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        client.create_topic(name, Some(PARTITIONS), config).await?;
     }
     let mut text = String::new();
     GzDecoder::new(packed).read_to_string(&mut text).expect("what is built in can be unpacked");

@@ -121,9 +121,6 @@ impl Facts {
             sql_text(&self.catalog)
         );
         let table = format!("lake.\"default\".\"{}\"", self.table);
-        // SUBTLE: DuckDB shows the version that stood when a statement began, and looks for it by time: the one that its own load makes is
-        // later. So a statement before has it loaded.
-        let attach = format!("{attach}SELECT count(*) AS versions FROM iceberg_snapshots({table});\n");
         let location = |rest: &str| sql_text(&format!("{}{rest}", self.location));
         let mut statements = vec![
             statement("catalog", FRESH, format!("{attach}SELECT * FROM {table} LIMIT 10;")),

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lakebed_model::{ObjectId, State, TableFileId, TopicId};
+use lakebed_model::{ObjectId, Run, State, TableFileId, TopicId};
 use lakebed_segment::table::{PartitionBy, TableSettings};
 
 use crate::compaction::Job;
+use crate::retainer::RetentionOf;
+use crate::retention::{Retention, newest};
 
 /// Table files of one tier are rewritten into a larger one when there are so many.
 const FAN_IN: usize = 8;
@@ -15,7 +17,7 @@ const FIRST_TIER_BYTES: u64 = 1 << 20;
 const TIER_FACTOR: u64 = 8;
 
 /// Settings of compaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CompactionOptions {
     /// A topic is compacted when so many bytes of it are in no table file (64 MiB). More makes fewer and larger files, and fewer requests; less
     /// makes tables fresher.
@@ -34,6 +36,8 @@ pub struct CompactionOptions {
     /// Compactions an hour that age alone causes, of all topics together (2000): what quiet topics may cost. A compaction with its publication
     /// is seven writes to the store or listings, so 2000 an hour are $50 a month at $5 a million.
     pub quiet_per_hour: u32,
+    /// What the settings of a topic keep (everything): table files are joined only with those of about the same age, so that they go whole.
+    pub retention: RetentionOf,
 }
 
 impl Default for CompactionOptions {
@@ -46,6 +50,7 @@ impl Default for CompactionOptions {
             file_bytes_max: 128 << 20,
             job_bytes_max: 256 << 20,
             quiet_per_hour: 2000,
+            retention: |_| Retention::default(),
         }
     }
 }
@@ -102,45 +107,53 @@ pub struct Backlog {
 /// # Cost Visits every run.
 pub fn backlogs(state: &State, options: &CompactionOptions, known: &Known) -> BTreeMap<TopicId, Backlog> {
     let mut backlogs: BTreeMap<TopicId, Backlog> = BTreeMap::new();
-    let mut files: BTreeMap<TopicId, BTreeSet<ObjectId>> = BTreeMap::new();
+    let mut files: BTreeSet<TopicId> = BTreeSet::new();
+    let cleaned = cleaned(state.runs().map(|(.., run)| run));
     for (key, _, run) in state.runs() {
-        if known.without.contains(&run.object) {
+        if known.without.contains(&run.object) || cleaned.contains(&run.object) {
             continue;
         }
         if matches!(run.object, ObjectId::Table(_)) {
-            files.entry(key.topic).or_default().insert(run.object);
+            files.insert(key.topic);
             continue;
         }
         let backlog = backlogs.entry(key.topic).or_default();
         backlog.runs += 1;
         backlog.bytes += run.bytes;
     }
-    for (topic, files) in files {
-        if full_tier(state, options, &files, |file| known.partition(partition_by(state, topic), file)).is_some() {
+    for topic in files {
+        if full_tier(state, topic, options, known).is_some() {
             backlogs.entry(topic).or_default().small_files = true;
         }
     }
     backlogs
 }
 
-/// The smallest tier of files of one partition of the table that is full. Files that are large enough are in none.
-fn full_tier(
-    state: &State,
-    options: &CompactionOptions,
-    files: &BTreeSet<ObjectId>,
-    partition_of: impl Fn(ObjectId) -> Option<i64>,
-) -> Option<BTreeSet<ObjectId>> {
-    let mut tiers: BTreeMap<(u32, i64), (BTreeSet<ObjectId>, u64)> = BTreeMap::new();
-    for file in files {
-        let bytes = state.object(*file)?.live_bytes;
+/// The smallest tier of files of a topic, and of one partition of its table, that is full. Files that are large enough are in none, nor are those of
+/// which keys were compacted: only compaction of keys rewrites them. If records go by age, files are of one tier only if their newest records are of
+/// the same part of that age: then so is what they become. If they go by size, files are joined up to a part of that, for runs go whole.
+fn full_tier(state: &State, topic: TopicId, options: &CompactionOptions, known: &Known) -> Option<BTreeSet<ObjectId>> {
+    let about = state.topic(topic)?;
+    let retention = (options.retention)(&about.config);
+    let window_ms = retention.window_ms();
+    let joined_bytes_max = retention.joined_bytes(about.partitions).unwrap_or(u64::MAX).min(options.job_bytes_max);
+    let by = partition_by(state, topic);
+    let cleaned = cleaned(state.runs_of_topic(topic).map(|(.., run)| run));
+    let mut tiers: BTreeMap<(u32, i64, i64), (BTreeSet<ObjectId>, u64)> = BTreeMap::new();
+    for (file, newest_ms) in newest(state.runs_of_topic(topic)) {
+        if known.without.contains(&file) || cleaned.contains(&file) {
+            continue;
+        }
+        let bytes = state.object(file)?.live_bytes;
         // Compressed it is smaller still, but how much is not known here.
         if bytes >= options.file_bytes_max as u64 {
             continue;
         }
-        let Some(partition) = partition_of(*file) else { continue };
-        let (tier, total) = tiers.entry((tier_of(bytes), partition)).or_default();
-        if tier.len() < FAN_IN && *total + bytes <= options.job_bytes_max {
-            tier.insert(*file);
+        let Some(partition) = known.partition(by, file) else { continue };
+        let window = window_ms.map_or(0, |window_ms| newest_ms.div_euclid(window_ms));
+        let (tier, total) = tiers.entry((tier_of(bytes), partition, window)).or_default();
+        if tier.len() < FAN_IN && *total + bytes <= joined_bytes_max {
+            tier.insert(file);
             *total += bytes;
         }
     }
@@ -193,14 +206,53 @@ pub(crate) fn log_job_until(
     (!job.runs.is_empty()).then_some(job)
 }
 
+/// The files of which keys were compacted: only compaction of keys rewrites them.
+fn cleaned(runs: impl Iterator<Item = Run>) -> BTreeSet<ObjectId> {
+    runs.filter(|run| run.clean || run.has_gaps()).map(|run| run.object).collect()
+}
+
+/// The next rewrite of table files of a topic that hold rows which are gone: below a log start, or of runs that others of the file have
+/// outlived. As many files as one job takes, the first by their runs; those in `without` are left alone, and those of which keys were compacted.
+///
+/// # Cost Visits the topic's runs.
+pub fn trim_job(
+    state: &State,
+    topic: TopicId,
+    options: &CompactionOptions,
+    without: &BTreeSet<ObjectId>,
+) -> Option<Job> {
+    let cleaned = cleaned(state.runs_of_topic(topic).map(|(.., run)| run));
+    let mut chosen: BTreeSet<ObjectId> = BTreeSet::new();
+    let mut bytes = 0;
+    for file in state.partial_files(topic) {
+        let id = ObjectId::Table(file);
+        let live_bytes = state.object(id).map_or(0, |object| object.live_bytes);
+        let is_too_much = bytes + live_bytes > options.job_bytes_max && !chosen.is_empty();
+        if without.contains(&id) || cleaned.contains(&id) || is_too_much {
+            continue;
+        }
+        bytes += live_bytes;
+        chosen.insert(id);
+    }
+    let runs: Vec<_> = state.runs_of_topic(topic).filter(|(.., run)| chosen.contains(&run.object)).collect();
+    (!runs.is_empty()).then_some(Job { topic, runs })
+}
+
+/// The topics that have something for [`trim_job`].
+///
+/// # Cost Visits every run.
+pub fn partial_topics(state: &State) -> BTreeSet<TopicId> {
+    let cleaned = cleaned(state.runs().map(|(.., run)| run));
+    let is_partial = |key, base, run: &Run| state.is_partial(key, base, run) && !cleaned.contains(&run.object);
+    let partial = state.runs().filter(|(key, base, run)| is_partial(*key, *base, run));
+    partial.map(|(key, ..)| key.topic).collect()
+}
+
 /// The next rewrite of small table files of a topic into a larger one.
 ///
 /// # Cost Visits the topic's runs.
 pub fn files_job(state: &State, topic: TopicId, options: &CompactionOptions, known: &Known) -> Option<Job> {
-    let of_table = |object: &ObjectId| matches!(object, ObjectId::Table(_)) && !known.without.contains(object);
-    let files = state.runs_of_topic(topic).map(|(.., run)| run.object).filter(of_table).collect();
-    let by = partition_by(state, topic);
-    let chosen = full_tier(state, options, &files, |file| known.partition(by, file))?;
+    let chosen = full_tier(state, topic, options, known)?;
     let runs = state.runs_of_topic(topic).filter(|(.., run)| chosen.contains(&run.object));
     Some(Job { topic, runs: runs.collect() })
 }

@@ -3,17 +3,21 @@
 //! 1. Rows stream through: a part of a run at a time, a row group of the file, and the file, whose size is bounded.
 //! 2. A file lies in one partition of the table. Files of several are made at once, so that each has the rows of all of the topic's partitions.
 //! 3. What was written is decoded again and compared before the log may name it: the runs that it replaces will be deleted.
+//! 4. Rows below the log start are not written: the same commit cuts them off their run and swaps what is left of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use lakebed_log::{AppendError, Log};
+use lakebed_log::{AppendError, Log, Offload};
 use lakebed_model::{
-    Change, CompactedFile, Compaction, MergedRun, ObjectId, Offset, PartitionKey, RowsHash, Run, SegmentId, State,
-    TableFileId, TopicId, TopicName,
+    Change, CompactedFile, Compaction, MergedRun, ObjectId, Offset, PartitionKey, Refusal, RowsHash, Run, SegmentId,
+    State, TableFileId, TimestampRange, TopicId, TopicName, TrimRun,
 };
+use lakebed_segment::body::NO_TIMESTAMP_MS;
 use lakebed_segment::commit::Identity;
 use lakebed_segment::layout;
+use lakebed_segment::row_hash::hash_source;
 use lakebed_segment::row_set::RowSet;
 use lakebed_segment::rows::RowSource;
 use lakebed_segment::table::{ParsedTable, TableFileName, TableFooter, TableSettings, TableWriter};
@@ -68,10 +72,11 @@ impl Making {
         Ok(Self { id, writer, runs: Vec::new(), rows: 0 })
     }
 
-    /// Takes rows in; the hashes are those of what was read, not those of the state.
-    fn push(mut self, key: PartitionKey, base: Offset, rows: &RowSet) -> Result<Self, RewriteError> {
-        let (count, hash) = (rows.len() as u64, rows.hash());
-        self.writer.push(key.partition, base, rows, 0..rows.len())?;
+    /// Takes rows in, but the first `skipped` of them; the hashes are those of what was read, not those of the state.
+    fn push(mut self, key: PartitionKey, base: Offset, rows: &RowSet, skipped: usize) -> Result<Self, RewriteError> {
+        let taken = skipped..rows.len();
+        let (count, hash) = (taken.len() as u64, hash_source(rows, taken.clone()));
+        self.writer.push(key.partition, base, rows, taken)?;
         match self.runs.last_mut() {
             Some(last) if last.partition == key && last.base_offset.checked_add(last.rows) == Some(base) => {
                 last.hash = last.hash.concat(hash, count);
@@ -103,17 +108,76 @@ struct Made {
     bytes: Bytes,
 }
 
+/// The rows of a run that lie below its partition's log start, in the order of their reading, and what is known of the others.
+struct Trimming {
+    trim: TrimRun,
+    base: Offset,
+}
+
+impl Trimming {
+    /// `None` if all rows of the run are above the log start.
+    fn of(state: &State, key: PartitionKey, base: Offset) -> Option<Self> {
+        let offset = state.partition(key)?.log_start;
+        let rows = offset.since(base);
+        let trim = TrimRun { partition: key, offset, rows, hash: RowsHash::EMPTY, bytes: 0, timestamps: None };
+        (rows > 0).then_some(Self { trim, base })
+    }
+
+    /// What is to be committed, once all rows of the run were looked at.
+    fn change(self, run: &Run) -> Change {
+        Change::TrimRun(TrimRun { bytes: self.trim.bytes.min(run.bytes), ..self.trim })
+    }
+
+    /// Looks at rows that lie from `first` on; how many of them are below the log start.
+    fn take(&mut self, first: Offset, rows: &RowSet) -> usize {
+        let below = self.trim.rows.saturating_sub(first.since(self.base));
+        let below = usize::try_from(below).unwrap_or(usize::MAX).min(rows.len());
+        self.trim.hash = self.trim.hash.concat(hash_source(rows, 0..below), below as u64);
+        for row in below..rows.len() {
+            let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
+            let headers = rows.headers(row).map(|(key, value)| key.len() as u64 + length(value));
+            self.trim.bytes += length(rows.key(row)) + length(rows.value(row)) + headers.sum::<u64>();
+            let time_ms = rows.timestamp_ms(row);
+            let one = (time_ms != NO_TIMESTAMP_MS).then_some(TimestampRange { first_ms: time_ms, last_ms: time_ms });
+            self.trim.timestamps = TimestampRange::union(self.trim.timestamps, one);
+        }
+        below
+    }
+}
+
+/// Whether somebody waits for a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Yes.
+    Urgent,
+    /// No: it gets what others leave of the processor.
+    Gentle,
+}
+
+impl Pace {
+    async fn run<T: Send + 'static>(self, offload: Offload, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match self {
+            Self::Urgent => offload.run(work).await,
+            Self::Gentle => offload.run_gently(work).await,
+        }
+    }
+}
+
 /// A compaction that is going on.
 struct Going<'a> {
     log: &'a Log,
     store: &'a Store,
+    state: &'a State,
     topic: TopicId,
     name: TopicName,
     settings: TableSettings,
     file_bytes_max: usize,
+    pace: Pace,
     /// Files in the making, by the partition of the table in which their rows lie.
     making: BTreeMap<i64, Making>,
     files: Vec<CompactedFile>,
+    /// What is committed before the files are swapped in.
+    changes: Vec<Change>,
     done: Compacted,
 }
 
@@ -128,26 +192,34 @@ impl Going<'_> {
         object: &OpenObject<'_>,
     ) -> Result<(), RewriteError> {
         let mut hash = RowsHash::EMPTY;
+        let mut trimming = Trimming::of(self.state, key, base);
         let mut current: Option<(i64, Making)> = None;
         for wanted in object.parts(run) {
             let part = object.part(key, base, run, wanted).await?;
             hash = hash.concat(part.rows.hash(), part.rows.len() as u64);
+            let skipped = trimming.as_mut().map_or(0, |trimming| trimming.take(part.base, &part.rows));
+            if skipped == part.rows.len() {
+                continue;
+            }
             let (partition, making) = match current.take() {
                 Some(current) => current,
                 None => {
-                    let partition = self.settings.partition_by.partition_of(part.rows.ingest_time_ms(0));
+                    let partition = self.settings.partition_by.partition_of(part.rows.ingest_time_ms(skipped));
                     let begun = self.making.remove(&partition);
                     (partition, begun.map_or_else(|| Making::begin(self), Ok)?)
                 }
             };
             let before = making.writer.misfits();
-            let making = self.log.seams().offload.run(move || making.push(key, part.base, &part.rows)).await?;
+            let first = Offset::new(part.base.get() + skipped as u64);
+            let pushed = move || making.push(key, first, &part.rows, skipped);
+            let making = self.pace.run(self.log.seams().offload, pushed).await?;
             if !matches!(run.object, ObjectId::Table(_)) {
                 self.done.misfits += making.writer.misfits() - before;
             }
             current = Some((partition, making));
         }
         object.check(key, base, run, hash)?;
+        self.changes.extend(trimming.map(|trimming| trimming.change(run)));
         self.done.bytes_in += run.bytes;
         if let Some((partition, making)) = current {
             self.making.insert(partition, making);
@@ -175,7 +247,7 @@ impl Going<'_> {
     async fn finish(&mut self, partition: i64) -> Result<(), RewriteError> {
         let Some(making) = self.making.remove(&partition) else { return Ok(()) };
         let owner = self.log.identity();
-        let Made { file, bytes } = self.log.seams().offload.run(move || making.finish(&owner)).await?;
+        let Made { file, bytes } = self.pace.run(self.log.seams().offload, move || making.finish(&owner)).await?;
         let table = self.name.table_name();
         let key = Key::new(layout::table_file_key(&table, file.id)).expect("keys of the layout are valid");
         self.done.files += 1;
@@ -204,18 +276,36 @@ pub async fn compact(
     job: &Job,
     file_bytes_max: usize,
 ) -> Result<Compacted, RewriteError> {
-    let Some(topic) = state.topic(job.topic) else { return Ok(Compacted::default()) };
+    compact_after(log, store, state, job, (file_bytes_max, Pace::Urgent), Vec::new()).await
+}
+
+/// As [`compact`], in one commit with changes that come before: `state` is what they lead to.
+///
+/// # Errors
+/// [`RewriteError`]; nothing of it is done then, unless its fate is unknown.
+pub(crate) async fn compact_after(
+    log: &Log,
+    store: &Store,
+    state: &State,
+    job: &Job,
+    (file_bytes_max, pace): (usize, Pace),
+    changes: Vec<Change>,
+) -> Result<Compacted, RewriteError> {
+    let Some(topic) = state.topic(job.topic).cloned() else { return Ok(Compacted::default()) };
     // Till the swap is durable the boundary must not pass the new files: the first has the lowest id.
     let _hold = log.hold(SegmentId::from(log.mint()));
     let mut going = Going {
         log,
         store,
+        state,
         topic: job.topic,
         name: topic.name.clone(),
         settings: TableSettings::of(&topic.config),
         file_bytes_max,
+        pace,
         making: BTreeMap::new(),
         files: Vec::new(),
+        changes,
         done: Compacted { runs: job.runs.len(), ..Compacted::default() },
     };
     let mut opened: BTreeMap<ObjectId, OpenObject<'_>> = BTreeMap::new();
@@ -231,12 +321,37 @@ pub async fn compact(
     while let Some(partition) = going.any() {
         going.finish(partition).await?;
     }
-    let Going { files, done, .. } = going;
-    if files.is_empty() {
+    let Going { files, done, mut changes, .. } = going;
+    if files.is_empty() && changes.is_empty() {
         return Ok(done);
     }
-    match log.change(Change::Compact(Compaction { topic: job.topic, files })).await {
-        Ok(_) => Ok(done),
+    if !files.is_empty() {
+        changes.push(Change::Compact(Compaction { topic: job.topic, files }));
+    }
+    commit(log, job.topic, topic.config, changes).await?;
+    Ok(done)
+}
+
+/// Commits what was made ready, all of it or nothing.
+async fn commit(
+    log: &Log,
+    topic: TopicId,
+    config: Arc<BTreeMap<String, String>>,
+    changes: Vec<Change>,
+) -> Result<(), RewriteError> {
+    let first = changes.iter().find_map(|change| match change {
+        Change::MoveLogStart { partition, offset } => Some((*partition, *offset)),
+        _ => None,
+    });
+    // Settings decide what goes: others than those that were planned by are not acted upon.
+    let decide = move |state: &State| match (first, state.topic(topic)) {
+        (Some((partition, base_offset)), Some(topic)) if topic.config != config => {
+            Err(Refusal::MergeStale { partition, base_offset })
+        }
+        _ => Ok(changes),
+    };
+    match log.alter(decide).await {
+        Ok(_) => Ok(()),
         Err(AppendError::Refused(refusal)) => Err(RewriteError::Stale(refusal)),
         Err(error) => Err(error.into()),
     }

@@ -10,15 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lakebed_log::Log;
-use lakebed_model::{ObjectId, State, TopicId};
+use lakebed_model::{Change, Draft, ObjectId, State, TopicId};
 use lakebed_segment::table::PartitionBy;
 use lakebed_store::Store;
 use tokio::time::{Instant, sleep_until};
 
 use crate::backlog::{
     Backlog, CompactionOptions, FilePartitions, Known, backlogs, files_job, log_job, log_job_until, partition_by,
+    trim_job,
 };
-use crate::compaction::compact;
+use crate::compaction::{Job, Pace, compact, compact_after};
+use crate::keys::Busy;
 use crate::objects::{RewriteError, ingest_times_ms};
 
 /// Least time between two looks: a look visits all runs.
@@ -73,6 +75,8 @@ struct Shared {
     turn: Turn,
     damaged: Mutex<BTreeSet<ObjectId>>,
     partitions: Mutex<FilePartitions>,
+    /// Topics whose table files are being rewritten by compaction of keys.
+    busy: Busy,
 }
 
 /// How long each topic has had a backlog, and what quiet topics may still cost.
@@ -138,7 +142,16 @@ impl Compactor {
     /// A compactor of `log`, whose objects are in `store`.
     pub fn new(log: Log, store: Store, options: CompactionOptions, turn: Turn) -> Self {
         let (counts, damaged, partitions) = (Arc::default(), Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { log, store, options, counts, turn, damaged, partitions }) }
+        let busy = Busy::default();
+        Self { shared: Arc::new(Shared { log, store, options, counts, turn, damaged, partitions, busy }) }
+    }
+
+    pub(crate) fn busy(&self) -> Busy {
+        Arc::clone(&self.shared.busy)
+    }
+
+    pub(crate) fn options(&self) -> &CompactionOptions {
+        &self.shared.options
     }
 
     /// What it has done so far.
@@ -159,7 +172,10 @@ impl Compactor {
             let (looked, state) = (Instant::now(), log.state());
             self.learn_partitions(&state).await;
             let visited = (state, options.clone(), self.known());
-            let found = log.seams().offload.run(move || backlogs(&visited.0, &visited.1, &visited.2)).await;
+            let mut found = log.seams().offload.run(move || backlogs(&visited.0, &visited.1, &visited.2)).await;
+            for topic in self.shared.busy.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                found.entry(*topic).and_modify(|backlog| backlog.small_files = false);
+            }
             let next = match self.damaged().len() < DAMAGED_MAX {
                 true => waiting.next(options, &found, looked),
                 false => Next::At(None),
@@ -195,7 +211,8 @@ impl Compactor {
         counts.set_aside.store(self.damaged().len() as u64, Ordering::Relaxed);
     }
 
-    /// Puts all rows of a topic that are committed now into table files.
+    /// Puts all rows of a topic that are committed now into table files, and rewrites table files that hold rows which are gone now: what is
+    /// published afterwards shows every row that can be read, and no other.
     ///
     /// # Errors
     /// [`RewriteError`]: some rows are not in table files; those that are stay there. A damaged object fails it only if rows of the topic are
@@ -203,22 +220,82 @@ impl Compactor {
     /// # Cancel
     /// May leave table files that nothing names.
     pub async fn refresh(&self, topic: TopicId) -> Result<(), RewriteError> {
-        let Shared { log, store, options, turn, .. } = &*self.shared;
+        let Shared { log, options, turn, .. } = &*self.shared;
         let until = log.state();
         loop {
             let _turn = turn.lock().await;
             let state = log.state();
             let without = BTreeSet::new();
-            let Some(job) = log_job_until(&state, &until, topic, options, &without) else { return Ok(()) };
-            match compact(log, store, &state, &job, options.file_bytes_max).await {
-                Ok(done) => self.succeeded(done),
-                Err(RewriteError::Stale(_)) => {}
-                Err(error) => {
-                    self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
-                    return Err(error);
-                }
+            let Some(job) = log_job_until(&state, &until, topic, options, &without) else { break };
+            self.rewrite_now(&state, &job).await?;
+        }
+        // SUBTLE: what goes while this runs is left to the next refresh, or this one might never end.
+        let partial = until.partial_files(topic);
+        loop {
+            let _turn = turn.lock().await;
+            let state = log.state();
+            let later = state.partial_files(topic).into_iter().filter(|file| !partial.contains(file));
+            let without = later.map(ObjectId::Table).collect();
+            let Some(job) = trim_job(&state, topic, options, &without) else { return Ok(()) };
+            self.rewrite_now(&state, &job).await?;
+        }
+    }
+
+    /// Does a job for somebody who waits for it; one that comes too late is as good as done.
+    async fn rewrite_now(&self, state: &lakebed_model::State, job: &Job) -> Result<(), RewriteError> {
+        let Shared { log, store, options, .. } = &*self.shared;
+        match compact(log, store, state, job, options.file_bytes_max).await {
+            Ok(done) => self.succeeded(done),
+            Err(RewriteError::Stale(_)) => {}
+            Err(error) => {
+                self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
+                return Err(error);
             }
         }
+        Ok(())
+    }
+
+    /// Rewrites table files of a topic that hold rows which are gone, but damaged ones, until there is none or something fails.
+    pub(crate) async fn trim(&self, topic: TopicId) {
+        let Shared { log, store, options, turn, .. } = &*self.shared;
+        while log.is_closed().is_none() {
+            let done = {
+                let _turn = turn.lock().await;
+                let state = log.state();
+                let without = self.damaged().clone();
+                let Some(job) = trim_job(&state, topic, options, &without) else { return };
+                compact_after(log, store, &state, &job, (options.file_bytes_max, Pace::Gentle), Vec::new()).await
+            };
+            match done {
+                Ok(done) => self.succeeded(done),
+                Err(error) => return self.failed(&error).await,
+            }
+        }
+    }
+
+    /// Moves log starts of a topic, and rewrites the table files that hold rows below them and others, in one commit.
+    ///
+    /// # Errors
+    /// [`RewriteError`]: nothing has moved then, unless the fate of the commit is unknown.
+    pub(crate) async fn expire(
+        &self,
+        topic: TopicId,
+        plan: impl Fn(&lakebed_model::State) -> Option<Vec<Change>> + Send + Sync,
+    ) -> Result<bool, RewriteError> {
+        let Shared { log, store, options, turn, .. } = &*self.shared;
+        let _turn = turn.lock().await;
+        let state = log.state();
+        let Some(moves) = plan(&state) else { return Ok(false) };
+        let mut after = Draft::after(&state);
+        after.change_all(moves.clone()).map_err(RewriteError::Stale)?;
+        let after = after.state().clone();
+        let without = self.damaged().clone();
+        let job = trim_job(&after, topic, options, &without).unwrap_or(Job { topic, runs: Vec::new() });
+        let done = compact_after(log, store, &after, &job, (options.file_bytes_max, Pace::Gentle), moves).await?;
+        if done.files > 0 {
+            self.succeeded(done);
+        }
+        Ok(true)
     }
 
     async fn compact_one(&self, topic: TopicId, rows: bool) {
@@ -232,7 +309,7 @@ impl Compactor {
                 false => files_job(&visited, topic, &options_, &known),
             });
             let Some(job) = planned.await else { return };
-            compact(log, store, &state, &job, options.file_bytes_max).await
+            compact_after(log, store, &state, &job, (options.file_bytes_max, Pace::Gentle), Vec::new()).await
         };
         match done {
             Ok(done) => self.succeeded(done),
@@ -251,7 +328,7 @@ impl Compactor {
         tracing::debug!(runs = done.runs, files = done.files, bytes = done.bytes_out, "compacted");
     }
 
-    async fn failed(&self, error: &RewriteError) {
+    pub(crate) async fn failed(&self, error: &RewriteError) {
         let log = &self.shared.log;
         self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
         match error {

@@ -193,6 +193,50 @@ impl<'a> OpenObject<'a> {
         starts.map(|start| start..(start + each).min(run.rows)).collect()
     }
 
+    /// Some rows of a run of a table file, counted from its first, with their offsets; not yet compared with its hash.
+    ///
+    /// # Errors
+    /// [`RewriteError::Damaged`], [`RewriteError::Read`]
+    pub(crate) async fn placed(
+        &self,
+        key: PartitionKey,
+        base: Offset,
+        run: &Run,
+        wanted: Range<u64>,
+    ) -> Result<(RowSet, Vec<Offset>), RewriteError> {
+        let AnyFooter::Table(footer) = &self.footer else {
+            return Err(damaged(self.object, &self.key, "it is no table file"));
+        };
+        let rows = run.first_row.saturating_add(wanted.start)..run.first_row.saturating_add(wanted.end);
+        let format = |error: FormatError| damaged(self.object, &self.key, error.to_string());
+        let mut parts = Vec::new();
+        for range in coalesced(footer.ranges(rows.clone()).map_err(format)?) {
+            let bytes = self.store.get_range(&self.key, range.clone()).await;
+            parts.push((range.start, bytes.map_err(|error| missing(self.object, &self.key, error))?));
+        }
+        if !run.has_gaps() {
+            let first = Offset::new(base.get() + wanted.start);
+            let read = table_rows(footer, rows, &parts, key, first).map_err(format)?;
+            let offsets = (first.get()..).take(read.len()).map(Offset::new).collect();
+            return Ok((read, offsets));
+        }
+        let read = footer.read(rows, &parts).map_err(format)?;
+        let fits = footer.name.topic_id == key.topic
+            && read.partitions.iter().all(|partition| *partition == key.partition)
+            && read.offsets.is_sorted_by(|one, next| one < next)
+            && read.offsets.iter().all(|offset| *offset >= base && *offset < run.end(base));
+        let what = || format!("rows that should be those of {key} from offset {base} on are others");
+        if fits { Ok((read.rows, read.offsets)) } else { Err(damaged(self.object, &self.key, what())) }
+    }
+
+    /// When the keys of a run were compacted for the first time; see [`TableFooter::cleaned`].
+    pub(crate) fn cleaned(&self, key: PartitionKey, base: Offset, run: &Run) -> Vec<(Offset, i64)> {
+        match &self.footer {
+            AnyFooter::Log(_) => Vec::new(),
+            AnyFooter::Table(footer) => footer.cleaned(key.partition, base, run.first_row),
+        }
+    }
+
     /// Some rows of a run, counted from its first; not yet compared with its hash.
     ///
     /// # Errors

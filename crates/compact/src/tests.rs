@@ -19,9 +19,11 @@ use uuid::Uuid;
 use crate::{Merger, Options, Plan, RewriteError, merge, plan};
 
 mod compaction;
+mod keys;
 mod obstacles;
 mod partitioned;
 mod pressed;
+mod retention;
 
 fn store() -> Store {
     Store::new("memory://", Arc::new(MemoryBackend::default()), &StoreOptions::default())

@@ -15,7 +15,7 @@ use lakebed_model::{ObjectId, Offset, State, TopicId};
 use lakebed_segment::commit::Identity;
 use lakebed_segment::footer::{Footer, Kind, Parsed};
 use lakebed_segment::row_set::RowSet;
-use lakebed_segment::table::{ParsedTable, TableFooter};
+use lakebed_segment::table::{ParsedTable, Stretch, TableFooter, TableRows};
 use lakebed_segment::{FormatError, layout};
 use lakebed_store::{Key, ReadError, Store};
 use tokio::sync::Semaphore;
@@ -234,6 +234,50 @@ impl Opened {
             Content::Log(footer) => footer.ranges(rows),
             Content::Table(footer) => footer.ranges(rows),
         }
+    }
+
+    /// The stretches of a run with gaps that are wanted, from the one that covers the first offset on.
+    ///
+    /// # Errors
+    /// [`FormatError`] if the object has no such run.
+    pub(crate) fn stretches(&self, piece: &Piece) -> Result<Vec<Stretch>, FormatError> {
+        let from = piece.from.unwrap_or(piece.base_offset);
+        let stretches = match &self.content {
+            Content::Log(_) => Vec::new(),
+            Content::Table(footer) => {
+                footer.stretches(piece.key.partition, piece.base_offset, piece.span, piece.first_row, from)
+            }
+        };
+        let what = || format!("it has no run of {} with gaps at offset {}", piece.key, piece.base_offset);
+        if stretches.is_empty() { Err(FormatError::Malformed { what: what() }) } else { Ok(stretches) }
+    }
+
+    /// The rows of a stretch, with their offsets.
+    ///
+    /// # Errors
+    /// [`FormatError`] if they are damaged, or not those that the footer says.
+    pub(crate) fn placed(
+        &self,
+        piece: &Piece,
+        stretch: &Stretch,
+        parts: &[(u64, Bytes)],
+    ) -> Result<TableRows, FormatError> {
+        let Content::Table(footer) = &self.content else {
+            return Err(FormatError::Malformed { what: "rows with gaps, and no table file".to_owned() });
+        };
+        let read = footer.read(stretch.rows.clone(), parts)?;
+        let other = |what: &str| FormatError::Malformed { what: format!("it has rows of another {what}") };
+        if footer.name.topic_id != piece.key.topic {
+            return Err(other("topic"));
+        }
+        if read.partitions.iter().any(|partition| *partition != piece.key.partition) {
+            return Err(other("partition"));
+        }
+        let ascends = read.offsets.is_sorted_by(|one, next| one < next);
+        if !ascends || read.offsets.iter().any(|offset| !stretch.offsets.contains(offset)) {
+            return Err(other("offset"));
+        }
+        Ok(read)
     }
 
     /// The rows of a piece.

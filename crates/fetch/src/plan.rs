@@ -2,6 +2,9 @@
 //!
 //! The unit of reading is a [`Piece`]: rows of one run that make about one batch. A run is always cut at the same rows, whoever asks and for
 //! whatever offset, so that all consumers of a place share its pieces.
+//!
+//! Which rows of a run with gaps have an offset, its object knows: its piece is the whole run, with the offset that is wanted, and how much of
+//! it. As nobody knows where that will end, it is the last piece of its plan.
 
 use lakebed_model::{ObjectId, Offset, PartitionKey, Run, State};
 
@@ -23,16 +26,20 @@ pub(crate) struct Piece {
     pub(crate) first_row: u64,
     /// How many.
     pub(crate) rows: u64,
-    /// Offset of the first.
+    /// The first offset that they cover: that of the first row, unless the run has gaps.
     pub(crate) base_offset: Offset,
+    /// How many offsets they cover: as many as they are, unless the run has gaps.
+    pub(crate) span: u64,
     /// About how large a batch of them is.
     pub(crate) bytes: u64,
+    /// Of a run with gaps, the offset from which on rows are wanted: those that make about `bytes`.
+    pub(crate) from: Option<Offset>,
 }
 
 impl Piece {
-    /// The offset behind its last row.
+    /// The offset behind the last that it covers.
     pub(crate) fn end(&self) -> Offset {
-        Offset::new(self.base_offset.get() + self.rows)
+        Offset::new(self.base_offset.get() + self.span)
     }
 }
 
@@ -50,7 +57,26 @@ fn piece_at(key: PartitionKey, base: Offset, run: &Run, offset: Offset, batch_by
         first_row: run.first_row + before,
         rows,
         base_offset: Offset::new(base.get() + before),
+        span: rows,
         bytes: share + BATCH_OVERHEAD_BYTES,
+        from: None,
+    }
+}
+
+/// A run with gaps from `offset` on, as far as about `bytes_max` go.
+fn piece_with_gaps(key: PartitionKey, base: Offset, run: &Run, offset: Offset, bytes_max: u64) -> Piece {
+    let run_bytes = run.bytes + run.rows * RECORD_OVERHEAD_BYTES;
+    let ahead = run.end(base).since(offset);
+    let share = (u128::from(run_bytes) * u128::from(ahead) / u128::from(run.span.max(1))) as u64;
+    Piece {
+        key,
+        object: run.object,
+        first_row: run.first_row,
+        rows: run.rows,
+        base_offset: base,
+        span: run.span,
+        bytes: (share + BATCH_OVERHEAD_BYTES).min(bytes_max),
+        from: Some(offset),
     }
 }
 
@@ -65,8 +91,15 @@ pub(crate) fn pieces(
     let mut pieces: Vec<Piece> = Vec::new();
     let mut bytes = 0;
     for (base, run) in state.runs_from(key, offsets.start) {
-        let end = Offset::new(base.get() + run.rows);
+        let end = run.end(base);
         let mut at = offsets.start.max(base);
+        if run.has_gaps() {
+            let left = bytes_max.saturating_sub(bytes);
+            if at < offsets.end && (pieces.is_empty() || left > 0) && pieces.len() < PIECES_MAX {
+                pieces.push(piece_with_gaps(key, base, &run, at, left));
+            }
+            return pieces;
+        }
         while at < end {
             let piece = piece_at(key, base, &run, at, batch_bytes);
             bytes += piece.bytes;

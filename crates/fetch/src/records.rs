@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lakebed_model::Offset;
-use lakebed_segment::batch::{Limits, Rows, Slice, TimestampType, decode_stored};
+use lakebed_segment::batch::{Limits, NO_TIMESTAMP, Rows, Slice, TimestampType, decode_stored};
 
 use crate::request::{FetchError, Fetched, FetchedBatch};
 use crate::timestamps::Stamped;
@@ -30,8 +30,10 @@ pub struct FetchedRecord {
 /// The records of one batch, as columns.
 #[derive(Debug, Clone)]
 pub struct DecodedBatch {
-    /// Offset of the first record; those of the others follow without a gap.
+    /// Offset of the first record; for those of the others ask [`DecodedBatch::offset`].
     pub base_offset: Offset,
+    /// The offset behind the last that it covers.
+    next_offset: Offset,
     /// Who stamped the records.
     pub timestamp_type: TimestampType,
     /// The records. Their bytes are shared with the batch, or with what it was decompressed to.
@@ -39,9 +41,19 @@ pub struct DecodedBatch {
 }
 
 impl DecodedBatch {
-    /// The offset behind the last record.
+    /// The offset behind the last that it covers: compaction of keys may have left a gap behind the last record.
     pub fn next_offset(&self) -> Offset {
-        Offset::new(self.base_offset.get() + self.rows.len() as u64)
+        self.next_offset
+    }
+
+    /// The offset of a record.
+    pub fn offset(&self, row: usize) -> Offset {
+        Offset::new(self.base_offset.get() + self.rows.offset_delta(row))
+    }
+
+    /// The first record at or above an offset; how many there are if there is none.
+    pub fn row_from(&self, offset: Offset) -> usize {
+        self.rows.row_at(offset.get().saturating_sub(self.base_offset.get()))
     }
 }
 
@@ -52,10 +64,30 @@ impl DecodedBatch {
 /// # Cost
 /// One CRC and one pass over the edges of the records, the decompression of a compressed batch; bytes are not copied.
 pub fn decode(batch: &FetchedBatch) -> Result<DecodedBatch, FetchError> {
+    if batch.records() == 0 {
+        let rows = Rows {
+            payload: Bytes::new(),
+            timestamps_ms: Vec::new(),
+            min_timestamp_ms: NO_TIMESTAMP,
+            max_timestamp_ms: NO_TIMESTAMP,
+            keys: Vec::new(),
+            values: Vec::new(),
+            headers_end: Vec::new(),
+            headers: Vec::new(),
+            offset_deltas: Vec::new(),
+        };
+        let (base_offset, next_offset) = (batch.base_offset, batch.next_offset());
+        return Ok(DecodedBatch { base_offset, next_offset, timestamp_type: TimestampType::Create, rows });
+    }
     let stored = decode_stored(batch.encoded().clone(), &LIMITS).map_err(|error| FetchError::Unavailable {
         why: format!("the batch of offset {} can't be decoded: {error}", batch.base_offset),
     })?;
-    Ok(DecodedBatch { base_offset: batch.base_offset, timestamp_type: stored.timestamp_type, rows: stored.rows })
+    Ok(DecodedBatch {
+        base_offset: batch.base_offset,
+        next_offset: batch.next_offset(),
+        timestamp_type: stored.timestamp_type,
+        rows: stored.rows,
+    })
 }
 
 /// The records of all batches from `offset` on, in order. Each batch is decoded when its first record is taken.
@@ -70,9 +102,9 @@ pub fn records(fetched: &Fetched, offset: Offset) -> impl Iterator<Item = Result
             Ok(decoded) => (Some(decoded), None),
             Err(error) => (None, Some(Err(error))),
         };
-        let of_batch = decoded.into_iter().flat_map(move |DecodedBatch { base_offset, timestamp_type, rows }| {
-            (0..rows.len()).map(move |row| Ok(record(&rows, timestamp_type, base_offset, row)))
-        });
+        let of_batch = decoded
+            .into_iter()
+            .flat_map(move |decoded| (0..decoded.rows.len()).map(move |row| Ok(record(&decoded, row))));
         let wanted =
             move |record: &Result<FetchedRecord, FetchError>| record.as_ref().is_ok_and(|r| r.offset >= offset);
         of_batch.filter(wanted).chain(error)
@@ -81,12 +113,12 @@ pub fn records(fetched: &Fetched, offset: Offset) -> impl Iterator<Item = Result
 
 /// Offsets and timestamps of a batch's records, in order.
 pub(crate) fn timestamps(batch: &FetchedBatch) -> Result<impl Iterator<Item = Stamped>, FetchError> {
-    let rows = decode(batch)?.rows;
-    let base = batch.base_offset.get();
-    Ok(rows.timestamps_ms.into_iter().zip(base..).map(|(timestamp_ms, offset)| (Offset::new(offset), timestamp_ms)))
+    let decoded = decode(batch)?;
+    Ok((0..decoded.rows.len()).map(move |row| (decoded.offset(row), decoded.rows.timestamps_ms[row])))
 }
 
-fn record(rows: &Rows, timestamp_type: TimestampType, base: Offset, row: usize) -> FetchedRecord {
+fn record(decoded: &DecodedBatch, row: usize) -> FetchedRecord {
+    let DecodedBatch { rows, timestamp_type, .. } = decoded;
     let bytes = |slice: Slice| {
         let length = usize::try_from(slice.len).ok()?;
         let start = slice.start as usize;
@@ -98,9 +130,9 @@ fn record(rows: &Rows, timestamp_type: TimestampType, base: Offset, row: usize) 
     };
     let headers = rows.headers[start as usize..end as usize].iter();
     FetchedRecord {
-        offset: Offset::new(base.get() + row as u64),
+        offset: decoded.offset(row),
         timestamp_ms: rows.timestamps_ms[row],
-        timestamp_type,
+        timestamp_type: *timestamp_type,
         key: bytes(rows.keys[row]),
         value: bytes(rows.values[row]),
         headers: headers.map(|(key, value)| (bytes(*key).unwrap_or_default(), bytes(*value))).collect(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lakebed_model::{Offset, PartitionKey};
-use lakebed_segment::batch::{Codec, Header};
+use lakebed_segment::batch::{Codec, Encoder, Fields, Header, TimestampType};
 
 /// A fetch of several partitions, in the order in which they are served.
 #[derive(Debug, Clone)]
@@ -34,7 +34,8 @@ pub struct FetchPartition {
 /// What a partition has from the wanted offset on.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    /// Whole batches, ascending by offset. The first holds the wanted offset, and may begin before it.
+    /// Whole batches, ascending by offset. The first holds the wanted offset, and may begin before it; where compaction of keys left a gap, it may
+    /// begin after it, or hold nothing from it on.
     pub batches: Vec<FetchedBatch>,
     /// The offset behind the last record that may be read.
     pub high_watermark: Offset,
@@ -61,7 +62,7 @@ impl Fetched {
 pub struct FetchedBatch {
     /// Offset of its first record.
     pub base_offset: Offset,
-    /// Offset of its last record.
+    /// The last offset that it covers: that of its last record, unless compaction of keys left a gap behind it.
     pub last_offset: Offset,
     /// Takes the place of the first bytes of `batch`; empty if `batch` is right as it is.
     pub(crate) head: Bytes,
@@ -87,12 +88,26 @@ impl FetchedBatch {
         !matches!(header, Ok(Ok(Codec::None)))
     }
 
-    /// How many records it has: its offsets are dense.
+    /// How many records it has.
     pub fn records(&self) -> u64 {
-        self.last_offset.get() + 1 - self.base_offset.get()
+        Header::peek(&self.batch).map_or(0, |header| u64::from(header.count))
     }
 
-    /// The offset behind its last record.
+    /// A batch without records over offsets that no record has, or over as many of them as a batch can cover.
+    pub(crate) fn covering(offsets: std::ops::Range<Offset>) -> Self {
+        let fields = Fields {
+            codec: Codec::None,
+            timestamp_type: TimestampType::Create,
+            producer: None,
+            is_transactional: false,
+        };
+        let wire = |offset: Offset| i64::try_from(offset.get()).unwrap_or(i64::MAX);
+        let (batch, last) = Encoder::empty(fields, wire(offsets.start), wire(offsets.end) - 1);
+        let last_offset = u64::try_from(last).map_or(offsets.start, Offset::new);
+        Self { base_offset: offsets.start, last_offset, head: Bytes::new(), batch }
+    }
+
+    /// The offset behind the last that it covers.
     pub fn next_offset(&self) -> Offset {
         Offset::new(self.last_offset.get() + 1)
     }

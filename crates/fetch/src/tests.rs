@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::{Fetch, FetchError, FetchPartition, FetchRequest, Fetched, FetchedRecord, Options, Published, records};
 
 mod damage;
+mod gaps;
 mod polls;
 mod timestamps;
 

@@ -32,7 +32,7 @@ impl Fetch {
                 continue;
             }
             // A run of which the first rows are below the log start may turn out to have no such record.
-            let offsets = base.max(partition.log_start)..Offset::new(base.get() + run.rows);
+            let offsets = base.max(partition.log_start)..run.end(base);
             let mut found = None;
             self.scan(key, offsets, |stamped| match stamped.1 >= timestamp_ms {
                 true => {
@@ -79,7 +79,7 @@ impl Fetch {
                 greatest = greatest.max(run.timestamps.map(|range| range.last_ms));
                 continue;
             }
-            let offsets = partition.log_start..Offset::new(base.get() + run.rows);
+            let offsets = partition.log_start..run.end(base);
             self.scan(key, offsets, |(_, timestamp_ms)| {
                 greatest = greatest.max((timestamp_ms >= 0).then_some(timestamp_ms));
                 ControlFlow::Continue(())

@@ -22,6 +22,8 @@ pub struct BatchLimits {
     pub now_ms: i64,
     /// Whether the topic stamps records when they are appended; then the producer's timestamps don't count.
     pub log_append: bool,
+    /// Whether every record must have a key (`cleanup.policy=compact`): one without could never be compacted.
+    pub keys_required: bool,
 }
 
 /// Why a batch is not admitted. Nothing of it is used.
@@ -47,6 +49,14 @@ pub enum AdmitError {
         earliest_ms: i64,
         /// The latest that is accepted.
         latest_ms: i64,
+    },
+    /// A record has no key, and its topic keeps the last one of each.
+    #[error(
+        "record {index} has no key, but its topic keeps the last record of each key (cleanup.policy has compact): give it a key, or change the policy"
+    )]
+    KeyMissing {
+        /// Its place in the batch.
+        index: usize,
     },
     /// It belongs to a transaction, and there are none yet.
     #[error("transactions are not supported")]
@@ -98,6 +108,11 @@ fn admit_decoded(batch: Bytes, decoded: Decoded, limits: &BatchLimits) -> Result
     }
     if !limits.log_append {
         check_window(&decoded.rows, limits)?;
+    }
+    if limits.keys_required
+        && let Some(index) = decoded.rows.keys.iter().position(|key| key.is_null())
+    {
+        return Err(AdmitError::KeyMissing { index });
     }
     let producer = (header.producer_id >= 0).then(|| ProducerStamp {
         id: ProducerId::new(header.producer_id),

@@ -45,6 +45,7 @@ fn limits() -> BatchLimits {
         timestamp_after_max_ms: 1000,
         now_ms: WALL_MS,
         log_append: false,
+        keys_required: false,
     }
 }
 

@@ -37,4 +37,4 @@ pub use publish::{Options, Outcome, Publication, PublishError, Publisher};
 pub use refresh::{GivenUp, Refreshes};
 pub use shown::{Invalid, PartitionBy, Shown, ShownFile, TableName, TableVersion, ValueFormat, readers_root};
 pub use standing::{StandingError, StandingFile, StandingTable, standing};
-pub use sweep::{SweepError, due};
+pub use sweep::{SweepError, due, due_of, oldest_shown};

@@ -106,9 +106,14 @@ pub fn snapshot_id(table_uuid: Uuid, version: TableVersion) -> i64 {
     ((high >> 1) as i64).max(1)
 }
 
-/// When a version becomes the newest, in milliseconds since 1970: its commit's time, but after the version before.
+/// Snapshots are dated so much earlier than their commits. A reader that looks for the snapshot of the time at which its query began (DuckDB does)
+/// would never find the one that its own load of the table makes: this is how long a load may take, and how far clocks may be apart.
+pub(crate) const DATED_BACK_MS: i64 = 60_000;
+
+/// The date of a version's snapshot, in milliseconds since 1970: [`DATED_BACK_MS`] before its commit, but after the version before.
 pub(crate) fn snapshot_time_ms(shown: &Shown, previous: Option<&TableMetadata>) -> i64 {
-    previous.map_or(shown.time_ms, |previous| shown.time_ms.max(previous.last_updated_ms.saturating_add(1)))
+    let dated_ms = shown.time_ms.saturating_sub(DATED_BACK_MS);
+    previous.map_or(dated_ms, |previous| dated_ms.max(previous.last_updated_ms.saturating_add(1)))
 }
 
 impl TableMetadata {
@@ -158,6 +163,12 @@ impl TableMetadata {
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("it has only what JSON has")
+    }
+
+    /// The version of the oldest snapshot in sight: its sequence number.
+    pub(crate) fn oldest(&self) -> Option<TableVersion> {
+        let oldest = self.snapshots.iter().map(|snapshot| snapshot.sequence_number).min()?;
+        TableVersion::new(u64::try_from(oldest).ok()?)
     }
 
     /// The snapshot that the version shows.

@@ -17,7 +17,7 @@ use crate::file::DataFile;
 use crate::layout;
 use crate::manifest::{self, Entry, Status};
 use crate::manifest_list::{self, ManifestFile};
-use crate::metadata::{self, Expiry, Snapshot, TableMetadata};
+use crate::metadata::{self, DATED_BACK_MS, Expiry, Snapshot, TableMetadata};
 use crate::schema;
 use crate::shown::{PartitionBy, Shown, ShownFile, TableVersion};
 
@@ -127,7 +127,8 @@ pub(crate) fn build(
     let parent = before.map(|before| before.current_snapshot_id);
     let list: Bytes = manifest_list::encode(id, parent, sequence, &files)?.into();
     let time_ms = metadata::snapshot_time_ms(shown, before);
-    let list_key = layout::list_key(&shown.name, shown.version, time_ms, digest(shown, &list));
+    let list_key =
+        layout::list_key(&shown.name, shown.version, time_ms.saturating_add(DATED_BACK_MS), digest(shown, &list));
     let snapshot = Snapshot {
         snapshot_id: id,
         parent_snapshot_id: parent,

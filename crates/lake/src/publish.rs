@@ -75,6 +75,8 @@ pub struct Publication {
     pub metadata_key: Key,
     /// The id of its snapshot.
     pub snapshot_id: i64,
+    /// The version of the oldest snapshot to which the newest metadata leads; `None` if another wrote that.
+    pub oldest: Option<TableVersion>,
     /// Files of a partitioned table that lie in several partitions, and were added without one.
     pub unpartitioned: Vec<Key>,
 }
@@ -183,9 +185,12 @@ impl Publisher {
             Created::Other => return Err(PublishError::Taken { key: metadata_key }),
         };
         // SUBTLE: of another's version we do not know the manifests, and must not build on ours.
-        self.remember(shown, (outcome == Outcome::Published).then_some(built.published));
+        let published = (outcome == Outcome::Published).then_some(built.published);
+        let oldest = published.as_ref().and_then(|published| published.metadata.oldest());
+        self.remember(shown, published);
         self.point(name, Some(version)).await?;
-        Ok(Publication { outcome, metadata_key, snapshot_id: snapshot_id(shown.table_uuid, version), unpartitioned })
+        let snapshot_id = snapshot_id(shown.table_uuid, version);
+        Ok(Publication { outcome, metadata_key, snapshot_id, oldest, unpartitioned })
     }
 
     /// Makes the hint of a table name its newest version, if it does not.
@@ -217,7 +222,7 @@ impl Publisher {
         };
         self.point(&shown.name, None).await?;
         let snapshot_id = snapshot_id(shown.table_uuid, shown.version);
-        Ok(Publication { outcome, metadata_key, snapshot_id, unpartitioned: Vec::new() })
+        Ok(Publication { outcome, metadata_key, snapshot_id, oldest: None, unpartitioned: Vec::new() })
     }
 
     /// Whether the metadata there is a version of the table that is shown.

@@ -10,7 +10,7 @@ use crate::history;
 use crate::layout;
 use crate::manifest;
 use crate::manifest_list::{self, ManifestFile};
-use crate::metadata::{Snapshot, TableMetadata};
+use crate::metadata::{DATED_BACK_MS, Snapshot, TableMetadata};
 use crate::shown::{TableName, TableVersion};
 
 /// The newest version of a table, and what is still in sight of earlier ones.
@@ -101,6 +101,7 @@ pub async fn standing(store: &Store, name: &TableName) -> Result<Option<Standing
             continue;
         }
         let superseded_ms = metadata.snapshots.get(index + 1).map_or(current.timestamp_ms, |next| next.timestamp_ms);
+        let superseded_ms = superseded_ms.saturating_add(DATED_BACK_MS);
         let shown_then = match reached.files_of(store, &key, snapshot, &below, false).await {
             Ok(files) => files,
             Err(StandingError::Damaged { key, what }) => {

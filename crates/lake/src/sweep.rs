@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use lakebed_store::{Key, ListError, ReadError, Store};
 
 use crate::avro::AvroError;
-use crate::history::READS_MAX;
+use crate::history::{self, READS_MAX};
 use crate::layout::{self, Avro};
 use crate::manifest_list;
 use crate::metadata::TableMetadata;
@@ -66,10 +66,46 @@ struct Standing {
 /// # Errors
 /// [`SweepError`]
 pub async fn due(store: &Store, name: &TableName, now_ms: i64, age_ms: i64) -> Result<Vec<Key>, SweepError> {
-    let standing = Standing::of(store, name).await?;
+    due_among(store, Standing::of(store, name).await?, now_ms, age_ms).await
+}
+
+/// As [`due`], of what a listing of the table has shown just now.
+///
+/// # Cost
+/// One GET of the newest metadata, and one GET for each version that is kept.
+/// # Errors
+/// [`SweepError`]
+pub async fn due_of(
+    store: &Store,
+    name: &TableName,
+    listed: &[Key],
+    now_ms: i64,
+    age_ms: i64,
+) -> Result<Vec<Key>, SweepError> {
+    let mut standing = Standing::default();
+    listed.iter().for_each(|key| standing.take(name, key));
+    due_among(store, standing, now_ms, age_ms).await
+}
+
+/// The version of the oldest snapshot to which a table's newest metadata leads; `None` if it has none.
+///
+/// # Cost
+/// One LIST, one GET.
+/// # Errors
+/// [`SweepError`]
+pub async fn oldest_shown(store: &Store, name: &TableName) -> Result<Option<TableVersion>, SweepError> {
+    let Some(newest) = history::versions(store, name).await?.last().copied() else { return Ok(None) };
+    Ok(metadata_of(store, &layout::metadata_key(name, newest)).await?.oldest())
+}
+
+async fn metadata_of(store: &Store, key: &Key) -> Result<TableMetadata, SweepError> {
+    let metadata = serde_json::from_slice(&store.get(key).await?);
+    metadata.map_err(|source| SweepError::Metadata { key: key.clone(), source })
+}
+
+async fn due_among(store: &Store, standing: Standing, now_ms: i64, age_ms: i64) -> Result<Vec<Key>, SweepError> {
     let Some((newest, key)) = standing.versions.last_key_value() else { return Ok(Vec::new()) };
-    let metadata = serde_json::from_slice::<TableMetadata>(&store.get(key).await?);
-    let metadata = metadata.map_err(|source| SweepError::Metadata { key: key.clone(), source })?;
+    let metadata = metadata_of(store, key).await?;
     let leads_to: BTreeSet<&str> = metadata
         .snapshots
         .iter()

@@ -310,6 +310,7 @@ async fn a_file_of_which_only_some_rows_count_any_more_is_shown_as_it_is() {
     world.shown.files[0].rows = 3;
     world.add(2).await;
     world.shown.files[1].rows = 1;
+    world.advance(1);
     assert_eq!(world.publish().await, Outcome::Published);
     let view = look(&world.store).await.unwrap();
     assert_eq!(view.snapshots().last().unwrap()["summary"]["total-records"], "7");

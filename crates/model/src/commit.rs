@@ -71,6 +71,8 @@ pub enum Entry {
     Merge(Merge),
     /// Rows of a topic were re-homed into table files.
     Compact(Compaction),
+    /// Rows of a topic went that later ones of their keys had made obsolete.
+    CompactKeys(KeyCompaction),
     /// A version of a topic's table can be seen by readers.
     PublishTable {
         /// The topic.
@@ -85,6 +87,8 @@ pub enum Entry {
         /// The new log start offset.
         offset: Offset,
     },
+    /// Rows below the log start were cut off the run that holds it.
+    TrimRun(TrimRun),
     /// The members of a group were counted anew.
     StartGeneration(StartGeneration),
     /// A group has come this far.
@@ -289,12 +293,13 @@ pub struct MergedRun {
     pub hash: RowsHash,
 }
 
-/// Table files in place of runs, and a new version of the topic's table, which has them.
+/// Table files in place of runs, and a new version of the topic's table, which has them. Without files the version shows what the one
+/// before it showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compaction {
     /// The topic.
     pub topic: TopicId,
-    /// At least one, but for the first version of a table, which may show nothing.
+    /// The files; none for a version that shows nothing new.
     pub files: Vec<CompactedFile>,
 }
 
@@ -305,6 +310,67 @@ pub struct CompactedFile {
     pub id: TableFileId,
     /// Those of the topic, ascending by partition and offset, in the order of the rows; they fill the file.
     pub runs: Vec<MergedRun>,
+}
+
+/// Table files with what was left of the rows of others, and a new version of the topic's table, which has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyCompaction {
+    /// The topic; its `cleanup.policy` says that its keys are compacted.
+    pub topic: TopicId,
+    /// The files whose place the others take, ascending: all those that had what they cover, and no more. So what was made from files that are
+    /// no longer there comes too late, even if others cover the same.
+    pub replaces: Vec<TableFileId>,
+    /// At least one.
+    pub files: Vec<CleanedFile>,
+}
+
+/// A table file with what was left of the rows of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CleanedFile {
+    /// Its id.
+    pub id: TableFileId,
+    /// Those of the topic, ascending by partition and offset over all files, in the order of the rows; they fill the file.
+    pub runs: Vec<CleanedRun>,
+}
+
+/// A run of such a file. Those that follow one another without a gap between them cover exactly what whole runs of table files covered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanedRun {
+    /// The partition.
+    pub partition: PartitionKey,
+    /// The first offset that it covers.
+    pub base_offset: Offset,
+    /// How many offsets it covers.
+    pub span: u64,
+    /// How many rows are left of them; at least one, or the run would have no place.
+    pub rows: u64,
+    /// Index of the first row in the file.
+    pub first_row: u64,
+    /// Bytes of their keys, values and headers.
+    pub bytes: u64,
+    /// Range of their timestamps; `None` if none has one.
+    pub timestamps: Option<TimestampRange>,
+    /// Hash of the rows that were written; with their offsets, if it covers more offsets than it has rows.
+    pub hash: RowsHash,
+    /// Whether all that is obsolete is gone: of the rows of one key in it and in what is clean before it, only the last is left.
+    pub clean: bool,
+}
+
+/// A run that begins at the log start, or below it, from now on: the rows before are not named any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrimRun {
+    /// The partition.
+    pub partition: PartitionKey,
+    /// Where the run begins from now on.
+    pub offset: Offset,
+    /// How many rows are cut off.
+    pub rows: u64,
+    /// Their hash, computed from what was read.
+    pub hash: RowsHash,
+    /// Bytes of keys, values and headers of the rows that stay.
+    pub bytes: u64,
+    /// The least and the greatest timestamp of the rows that stay; `None` if none of them has one.
+    pub timestamps: Option<TimestampRange>,
 }
 
 impl PartitionKey {

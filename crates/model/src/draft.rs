@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::commit::{BatchFacts, Commit, Compaction, Entry, Flush, FlushBody, FlushRun, Merge, Takeover};
+use crate::commit::{
+    BatchFacts, Commit, Compaction, Entry, Flush, FlushBody, FlushRun, KeyCompaction, Merge, Takeover, TrimRun,
+};
 use crate::group::{CommitOffsets, DeleteOffsets, GroupId, StartGeneration};
 use crate::ids::{
     CommitNumber, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionKey, Place, SegmentId, TopicId,
@@ -81,6 +83,8 @@ pub enum Change {
     Merge(Merge),
     /// Swap runs for table files.
     Compact(Compaction),
+    /// Swap runs of table files for what is left of them.
+    CompactKeys(KeyCompaction),
     /// Say that a version of a table is published.
     PublishTable {
         /// The topic.
@@ -95,6 +99,8 @@ pub enum Change {
         /// Where it starts from now on.
         offset: Offset,
     },
+    /// Cut rows below the log start off the run that holds it.
+    TrimRun(TrimRun),
     /// Begin a generation of a group.
     StartGeneration(StartGeneration),
     /// Commit offsets of a group.
@@ -305,8 +311,10 @@ impl Change {
             Self::DeleteTopic { id } => Entry::DeleteTopic { id },
             Self::Merge(merge) => Entry::Merge(merge),
             Self::Compact(compaction) => Entry::Compact(compaction),
+            Self::CompactKeys(compaction) => Entry::CompactKeys(compaction),
             Self::PublishTable { topic, version } => Entry::PublishTable { topic, version },
             Self::MoveLogStart { partition, offset } => Entry::MoveLogStart { partition, offset },
+            Self::TrimRun(trim) => Entry::TrimRun(trim),
             Self::StartGeneration(start) => Entry::StartGeneration(start),
             Self::CommitOffsets(commit) => Entry::CommitOffsets(commit),
             Self::DeleteOffsets(delete) => Entry::DeleteOffsets(delete),

@@ -37,6 +37,13 @@ impl RowsHash {
     pub fn concat(self, other: Self, rows: u64) -> Self {
         Self(add(multiply(self.0, power(rows)), other.0))
     }
+
+    /// The hash of the last `rows` of these rows, given the hash of those before them.
+    #[must_use]
+    pub fn without_first(self, first: Self, rows: u64) -> Self {
+        let before = multiply(first.0, power(rows));
+        Self(add(self.0, if before == 0 { 0 } else { PRIME - before }))
+    }
 }
 
 fn add(a: u64, b: u64) -> u64 {
@@ -76,6 +83,7 @@ mod tests {
         for cut in 0..=rows.len() {
             let (left, right) = rows.split_at(cut);
             assert_eq!(hash_of(left).concat(hash_of(right), right.len() as u64), hash_of(&rows));
+            assert_eq!(hash_of(&rows).without_first(hash_of(left), right.len() as u64), hash_of(right));
         }
     }
 

@@ -56,7 +56,8 @@ impl State {
         }
     }
 
-    /// Live runs cover `log_start..high_watermark` without gap or overlap, and belong to partitions that exist.
+    /// Live runs cover `log_start..high_watermark` without gap or overlap, and belong to partitions that exist; only in table files are there
+    /// runs that cover more offsets than they have rows, or are clean.
     fn runs_are_dense(&self) -> Result<(), Violation> {
         const NAME: &str = "1 (runs are dense)";
         // Ascending by partition, as runs are.
@@ -65,7 +66,7 @@ impl State {
             let Some(bounds) = self.partition(key) else {
                 return broken(NAME, format!("a run of {key}, which does not exist"));
             };
-            let Some(end) = base.checked_add(run.rows) else {
+            let Some(end) = base.checked_add(run.span) else {
                 return broken(NAME, format!("run of {key} at {base} has no end"));
             };
             let previous = ends.pop_if(|(owner, _)| *owner == key);
@@ -75,6 +76,10 @@ impl State {
             };
             if !fits || run.rows == 0 || end > bounds.high_watermark {
                 return broken(NAME, format!("run {base}..{end} of {key} does not follow"));
+            }
+            let is_of_table = matches!(run.object, ObjectId::Table(_));
+            if run.rows > run.span || ((run.has_gaps() || run.clean) && !is_of_table) {
+                return broken(NAME, format!("run {base}..{end} of {key} has {} rows in {:?}", run.rows, run.object));
             }
             ends.push((key, end));
         }
@@ -96,8 +101,12 @@ impl State {
         for (_, _, run) in self.runs() {
             counted.entry(run.object).or_default().count(&run);
         }
-        if !self.objects().eq(counted) {
+        if !self.objects().map(|(id, object)| (id, Object { is_partial: false, ..object })).eq(counted) {
             return broken(NAME, "live counts differ from the runs".to_owned());
+        }
+        let is_partial = |(id, object): &(ObjectId, Object)| object.is_partial && !matches!(id, ObjectId::Table(_));
+        if let Some((id, _)) = self.objects().find(is_partial) {
+            return broken(NAME, format!("{id:?} is no table file, and partial"));
         }
         let folded = |id: &ObjectId| match id {
             ObjectId::Commit(number) => *number < self.number,

@@ -22,8 +22,8 @@ pub mod table;
 pub mod topic;
 
 pub use commit::{
-    BatchFacts, BatchRefusal, Commit, CompactedFile, Compaction, Entry, Flush, FlushBody, FlushRun, Merge, MergedRun,
-    Outcome, ProducerStamp, Takeover, TimestampRange,
+    BatchFacts, BatchRefusal, CleanedFile, CleanedRun, Commit, CompactedFile, Compaction, Entry, Flush, FlushBody,
+    FlushRun, KeyCompaction, Merge, MergedRun, Outcome, ProducerStamp, Takeover, TimestampRange, TrimRun,
 };
 pub use draft::{Change, Changed, Draft, FlushProposal, ProposedRun};
 pub use group::{CommitOffsets, CommittedOffset, DeleteOffsets, Group, GroupId, GroupKind, StartGeneration};

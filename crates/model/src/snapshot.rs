@@ -8,7 +8,7 @@ use imbl::OrdMap;
 use crate::group::{Group, GroupId};
 use crate::ids::{
     CommitNumber, Directory, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionKey, Place, ProducerId,
-    SegmentId, TopicId,
+    SegmentId, TableFileId, TopicId,
 };
 use crate::invariants::Violation;
 use crate::producer::Producer;
@@ -51,6 +51,8 @@ pub struct Snapshot {
     pub table_version_gone: u32,
     /// Tables by topic.
     pub tables: Vec<(TopicId, Table)>,
+    /// Table files with rows that are not named any more.
+    pub partial_files: Vec<TableFileId>,
 }
 
 /// One partition of a snapshot.
@@ -94,6 +96,7 @@ impl State {
             groups: self.groups().map(|(id, group)| (id.clone(), group.clone())).collect(),
             table_version_gone: self.table_version_gone(),
             tables: self.tables().collect(),
+            partial_files: self.objects().filter_map(partial_file).collect(),
         }
     }
 
@@ -151,8 +154,23 @@ impl State {
         for (id, group) in snapshot.groups {
             state.groups.restore(id, group);
         }
+        for file in snapshot.partial_files {
+            let Some(object) = objects.get_mut(&ObjectId::Table(file)) else {
+                let what = format!("table file {file} is partial, and not there");
+                return Err(Violation { invariant: "2 (objects count their runs)", what });
+            };
+            object.is_partial = true;
+        }
         state.objects = objects.into_iter().collect();
         state.check_invariants()?;
         Ok(state)
+    }
+}
+
+/// The id of an object, if it is a table file with rows that are not named any more.
+fn partial_file((id, object): (ObjectId, Object)) -> Option<TableFileId> {
+    match id {
+        ObjectId::Table(file) if object.is_partial => Some(file),
+        _ => None,
     }
 }

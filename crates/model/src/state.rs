@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::commit::{Commit, Entry, FlushBody, Outcome, Takeover, TimestampRange};
+use crate::commit::{Commit, Entry, FlushBody, Outcome, Takeover};
 use crate::group::GroupId;
-use crate::hash::RowsHash;
 use crate::ids::{
     CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex, PartitionKey,
     Place, ProducerId, SegmentId, TableFileId, TopicId,
@@ -20,9 +19,11 @@ use crate::topic::{PARTITIONS_MAX, Topic, TopicName};
 
 mod append;
 pub(crate) mod groups;
+mod keys;
 mod merge;
 mod naming;
 mod producers;
+mod run;
 pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,38 +31,11 @@ mod topics_at;
 
 pub(crate) use append::{FlushFacts, RunFacts};
 pub use producers::{PRODUCER_IDS_AT_ONCE_MAX, PRODUCERS_MAX, PRODUCERS_PER_PARTITION_MAX};
+pub use run::{ObjectId, Run};
 pub use topics_at::TopicsAt;
 
 /// The highest feature level whose rules this code knows.
 pub const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel::new(1);
-
-/// An object that holds rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectId {
-    /// The commit of this number.
-    Commit(CommitNumber),
-    /// An object under `segments/`.
-    Segment(SegmentId),
-    /// A table file of the run's topic.
-    Table(TableFileId),
-}
-
-/// Consecutive rows of one partition inside one object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// How many rows; their offsets are dense from the run's base.
-    pub rows: u64,
-    /// The object that holds them.
-    pub object: ObjectId,
-    /// Index of the first row in the object.
-    pub first_row: u64,
-    /// Bytes of keys, values and headers.
-    pub bytes: u64,
-    /// Range of record timestamps; `None` if no record has one.
-    pub timestamps: Option<TimestampRange>,
-    /// Hash of the rows.
-    pub hash: RowsHash,
-}
 
 /// Where a partition begins and ends. Readable offsets are `log_start..high_watermark`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +53,8 @@ pub struct Object {
     pub live_runs: u32,
     /// Bytes of their keys, values and headers.
     pub live_bytes: u64,
+    /// Whether it is a table file with rows that are not named any more: readers of the table see them until it is rewritten.
+    pub is_partial: bool,
 }
 
 impl Object {
@@ -231,6 +207,12 @@ pub enum Refusal {
         partition: PartitionKey,
         /// Where the merged run begins.
         base_offset: Offset,
+    },
+    /// A topic whose keys are to stay as they are.
+    #[error("the keys of topic {topic} are not to be compacted: its cleanup.policy doesn't say so")]
+    KeysStay {
+        /// The topic.
+        topic: TopicId,
     },
     /// A merged run has other rows than those that it would replace.
     #[error("merged rows of {partition} at {base_offset} differ from the rows they would replace")]
@@ -479,8 +461,10 @@ impl State {
             Entry::Flush(_) => Err(Refusal::Malformed { what: "a flush is appended, not performed" }),
             Entry::Merge(merge) => self.merge(merge),
             Entry::Compact(compaction) => self.compact(compaction),
+            Entry::CompactKeys(compaction) => self.compact_keys(compaction),
             Entry::PublishTable { topic, version } => self.publish_table(*topic, *version),
             Entry::MoveLogStart { partition, offset } => self.move_log_start(*partition, *offset),
+            Entry::TrimRun(trim) => self.trim_run(trim),
             Entry::StartGeneration(start) => self.start_generation(start),
             Entry::CommitOffsets(commit) => self.commit_offsets(commit),
             Entry::DeleteOffsets(delete) => self.delete_offsets(delete),
@@ -719,7 +703,7 @@ impl State {
         let holding = self
             .runs
             .get_prev(&(key, offset))
-            .filter(|((owner, base), run)| *owner == key && offset.since(*base) < run.rows)
+            .filter(|((owner, base), run)| *owner == key && offset.since(*base) < run.span)
             .map_or(offset, |((_, base), _)| *base);
         let range = (key, holding)..=(key, Offset::new(u64::MAX));
         self.runs.range(range).map(|((_, base), run)| (*base, *run))

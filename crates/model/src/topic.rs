@@ -53,6 +53,10 @@ impl fmt::Display for TopicName {
     }
 }
 
+/// The setting that says what becomes of old records, and the value (one of several, perhaps) by which keys are compacted.
+const CLEANUP_POLICY: &str = "cleanup.policy";
+const COMPACT: &str = "compact";
+
 /// A topic as the state knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
@@ -62,4 +66,9 @@ pub struct Topic {
     pub partitions: u32,
     /// Settings that were given for it; what is absent has its default.
     pub config: Arc<BTreeMap<String, String>>,
+}
+
+/// Whether a topic with these settings keeps the last record of each key, rather than all.
+pub fn compacts_keys(config: &BTreeMap<String, String>) -> bool {
+    config.get(CLEANUP_POLICY).is_some_and(|policy| policy.split(',').any(|one| one.trim() == COMPACT))
 }

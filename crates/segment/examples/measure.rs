@@ -69,6 +69,8 @@ fn rows(value_bytes: usize, total_bytes: usize) {
 fn checkpoint(partitions: u32, runs: u64) {
     let run = |number: u64| Run {
         rows: 10,
+        span: 10,
+        clean: false,
         object: ObjectId::Commit(CommitNumber::new(number)),
         first_row: number,
         bytes: 10_000,

@@ -16,5 +16,5 @@ fn main() -> std::io::Result<()> {
     for (name, bytes) in samples::table_files() {
         std::fs::write(directory.join(name), bytes)?;
     }
-    Ok(())
+    std::fs::write(directory.join("cleaned.parquet"), samples::cleaned_file())
 }

@@ -16,6 +16,7 @@ use crate::schema::{COLUMNS, Column, SCHEMA};
 use crate::text::{Hex, Text};
 use crate::thrift::{Fields, key_values, write_struct};
 
+mod cleaned_v1;
 pub(crate) mod groups_v1;
 pub(crate) mod v1;
 

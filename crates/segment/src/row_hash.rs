@@ -3,7 +3,7 @@
 //! A row's hash covers everything that a consumer or a table can see of it: timestamp, timestamp type, ingest timestamp, key, value,
 //! headers, with lengths and nulls. `docs/format.md` defines it; it is part of format 1. It finds bugs and damage, not forgers.
 
-use lakebed_model::{BatchFacts, ProducerStamp, RowsHash, TimestampRange};
+use lakebed_model::{BatchFacts, Offset, ProducerStamp, RowsHash, TimestampRange};
 
 use crate::batch::Rows;
 use crate::rows::{BodyBatch, RowSource, StampedRows, timestamp_type_number};
@@ -68,6 +68,17 @@ pub fn hash_row<S: RowSource>(source: &S, row: usize) -> u64 {
 /// The combinable hash of consecutive rows of a source.
 pub fn hash_source<S: RowSource>(source: &S, rows: std::ops::Range<usize>) -> RowsHash {
     rows.fold(RowsHash::EMPTY, |hash, row| hash.push(hash_row(source, row)))
+}
+
+/// The combinable hash of rows of a run with gaps: each with its offset, which its place does not tell.
+pub fn hash_placed<S: RowSource>(source: &S, rows: std::ops::Range<usize>, offsets: &[Offset]) -> RowsHash {
+    let placed = rows.zip(offsets);
+    placed.fold(RowsHash::EMPTY, |hash, (row, offset)| hash.push(place_hash(hash_row(source, row), *offset)))
+}
+
+/// The hash of a row with its offset, given that of the row.
+pub fn place_hash(row_hash: u64, offset: Offset) -> u64 {
+    fold(row_hash, offset.get())
 }
 
 /// The combinable hash of a batch's rows, with the times that its flush gives them.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lakebed_model::{Offset, RowsHash};
 
 use crate::batch::{Codec, EncodeError, Encoder, Fields, HEADER_BYTES, Record, TimestampType};
-use crate::row_hash::hash_source;
+use crate::row_hash::{hash_placed, hash_source};
 use crate::rows::RowSource;
 
 /// A place in one of the buffers of a [`RowSet`], or null.
@@ -65,6 +65,11 @@ impl RowSet {
         hash_source(self, 0..self.len())
     }
 
+    /// The same of rows of a run with gaps, given their offsets.
+    pub fn hash_placed(&self, offsets: &[Offset]) -> RowsHash {
+        hash_placed(self, 0..self.len(), offsets)
+    }
+
     #[inline]
     fn bytes(&self, span: Span) -> Option<&[u8]> {
         let length = usize::try_from(span.length).ok()?;
@@ -120,7 +125,7 @@ impl RowSource for RowSet {
 pub struct ConsumerBatch {
     /// Offset of its first record.
     pub first: Offset,
-    /// Offset of its last record.
+    /// The last offset that it covers: that of its last record, unless there is a gap behind it.
     pub last: Offset,
     /// The batch, not compressed.
     pub bytes: Bytes,
@@ -138,10 +143,32 @@ impl RowSet {
     /// # Cost
     /// Copies every key, value and header once.
     pub fn to_batches(&self, base_offset: Offset, bytes_max: usize) -> Result<Vec<ConsumerBatch>, EncodeError> {
+        self.build(bytes_max, |row| base_offset.get().saturating_add(row as u64))
+    }
+
+    /// The same of rows with gaps between them; `offsets` are theirs, and the last batch covers all up to `end`.
+    ///
+    /// A batch covers the offsets up to the next one, as Kafka's cleaner leaves it: a consumer goes on behind a gap.
+    ///
+    /// # Errors
+    /// As [`Self::to_batches`].
+    pub fn to_batches_placed(
+        &self,
+        offsets: &[Offset],
+        end: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<ConsumerBatch>, EncodeError> {
+        self.build(bytes_max, |row| offsets.get(row).copied().unwrap_or(end).get())
+    }
+
+    /// Batches of the rows, given the offset of each, and the one behind what they cover.
+    fn build(&self, bytes_max: usize, offset: impl Fn(usize) -> u64) -> Result<Vec<ConsumerBatch>, EncodeError> {
+        let wire = |offset: u64| offset.min(i64::MAX as u64) as i64;
         let mut batches = Vec::new();
         let mut row = 0;
         while row < self.len() {
-            let end = self.batch_end(row, bytes_max);
+            let too_far = |other: usize| offset(other).saturating_sub(offset(row)) > i32::MAX as u64;
+            let end = self.batch_end(row, bytes_max, too_far);
             let fields = Fields {
                 codec: Codec::None,
                 timestamp_type: self.timestamp_types[row],
@@ -152,23 +179,24 @@ impl RowSet {
             let mut encoder = Encoder::new(fields, capacity);
             for row in row..end {
                 let record = Record {
-                    offset: base_offset.get().saturating_add(row as u64).min(i64::MAX as u64) as i64,
+                    offset: wire(offset(row)),
                     timestamp_ms: self.timestamps_ms[row],
                     key: self.key(row),
                     value: self.value(row),
                 };
                 encoder.push(record, self.headers(row))?;
             }
-            let offset = |row: usize| Offset::new(base_offset.get() + row as u64);
-            let bytes = encoder.finish().expect("a batch of at least one record");
-            batches.push(ConsumerBatch { first: offset(row), last: offset(end - 1), bytes });
+            let first = offset(row);
+            let last = offset(end).saturating_sub(1).max(offset(end - 1)).min(first.saturating_add(i32::MAX as u64));
+            let bytes = encoder.finish_through(wire(last)).expect("a batch of at least one record");
+            batches.push(ConsumerBatch { first: Offset::new(first), last: Offset::new(last), bytes });
             row = end;
         }
         Ok(batches)
     }
 
     /// Where the batch that begins with `row` ends.
-    fn batch_end(&self, row: usize, bytes_max: usize) -> usize {
+    fn batch_end(&self, row: usize, bytes_max: usize, too_far: impl Fn(usize) -> bool) -> usize {
         let kind = self.timestamp_types[row];
         let same = |other: usize| {
             self.timestamp_types[other] == kind
@@ -176,7 +204,7 @@ impl RowSet {
         };
         let mut bytes = HEADER_BYTES + self.encoded_bytes_max(row);
         let mut end = row + 1;
-        while end < self.len() && same(end) {
+        while end < self.len() && same(end) && !too_far(end) {
             bytes += self.encoded_bytes_max(end);
             if bytes > bytes_max {
                 break;

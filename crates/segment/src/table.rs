@@ -17,6 +17,7 @@ use lakebed_model::{TableFileId, TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 
 mod fits;
+mod gaps;
 mod read;
 mod settings;
 mod write;
@@ -53,12 +54,44 @@ pub struct TableFileName {
 }
 
 /// A run in `lakebed.runs`: its rows begin where those of the run before it end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RunV1 {
     partition: u32,
     base_offset: u64,
     rows: u64,
+    /// If it covers more offsets than it has rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gaps: Option<GapsV1>,
+    /// If its keys were compacted: up to which offset for the first time when, in milliseconds since 1970; both ascend.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cleaned: Vec<(u64, i64)>,
+}
+
+/// Where to find the rows of a run with gaps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GapsV1 {
+    /// How many offsets it covers.
+    span: u64,
+    /// The place of a row in the run, and its offset: of the first, and of others here and there. Both ascend.
+    marks: Vec<(u64, u64)>,
+}
+
+impl RunV1 {
+    fn new(partition: u32, base_offset: u64, rows: u64) -> Self {
+        Self { partition, base_offset, rows, gaps: None, cleaned: Vec::new() }
+    }
+}
+
+/// Rows between two marks of a run with gaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// Which rows of the file.
+    pub rows: std::ops::Range<u64>,
+    /// The offsets that they cover: all up to the first row of the next stretch, or up to the end of the run. Those of the first stretch begin
+    /// with the run's.
+    pub offsets: std::ops::Range<lakebed_model::Offset>,
 }
 
 /// The columns, as Arrow knows them; each has the id by which Iceberg knows it.

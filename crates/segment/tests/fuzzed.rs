@@ -101,6 +101,6 @@ fn no_batch_breaks_a_claim() {
 fn no_object_breaks_a_claim() {
     let mut seeds = [seeds("tests/golden/v1", ".parquet"), seeds("../../fuzz/seeds/segment", ".parquet")].concat();
     // A table file is read by Parquet's own crate once its checksums have been verified; test `table` damages those.
-    seeds.retain(|(name, _)| name != "table.parquet");
+    seeds.retain(|(name, _)| !name.starts_with("table") && name != "cleaned.parquet");
     assert_claims(segment::check, &seeds);
 }

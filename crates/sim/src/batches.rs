@@ -46,6 +46,7 @@ pub(crate) fn admitted(batch: Bytes) -> Admitted {
         timestamp_after_max_ms: i64::MAX,
         now_ms: 0,
         log_append: false,
+        keys_required: false,
     };
     admit(batch, &limits).expect("batches of producers here are valid")
 }

@@ -259,6 +259,7 @@ impl Fold {
                     self.change_table(&partition.0)?;
                 }
             }
+            "trim_run" => self.apply_trim(entry)?,
             "compact" => self.apply_compact(entry)?,
             "publish_table" => self.tables.publish(entry)?,
             "flush" => self.apply_flush(key, entry)?,

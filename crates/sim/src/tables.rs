@@ -38,6 +38,7 @@ pub(crate) fn open(log: &Log, store: &Store, rng: &mut StdRng) -> (Compactor, Ta
         file_bytes_max: rng.random_range(1_500..40_000),
         job_bytes_max: rng.random_range(500..20_000),
         quiet_per_hour: 1_000_000,
+        ..CompactionOptions::default()
     };
     let compactor = Compactor::new(log.clone(), store.clone(), options, Arc::default());
     let tables = Tables::new(log.clone(), store.clone(), compactor.clone(), TableOptions { grace: GRACE });
@@ -96,14 +97,14 @@ fn acknowledged(world: &World, topic: TopicId) -> BTreeMap<PartitionKey, u64> {
 fn judge(world: &World, gate: &Gate, error: &TableError) {
     world.trace.count("refreshes failed");
     let wrong = match error {
-        TableError::Compact(error) => match error {
+        // Others say that the plan was old; what a barrier says of it is asked elsewhere.
+        TableError::Compact(error) => matches!(
+            error,
             RewriteError::Stale(Refusal::MergeDiffers { .. } | Refusal::Malformed { .. })
-            | RewriteError::Taken { .. }
-            | RewriteError::Unfaithful { .. }
-            | RewriteError::Table(_) => true,
-            // The plan may have been old; what a barrier says of it is asked elsewhere.
-            _ => false,
-        },
+                | RewriteError::Taken { .. }
+                | RewriteError::Unfaithful { .. }
+                | RewriteError::Table(_)
+        ),
         TableError::Publish(error) => {
             matches!(error, lakebed_lake::PublishError::Invalid { .. } | lakebed_lake::PublishError::Taken { .. })
         }

@@ -61,6 +61,7 @@ fn batch(value: &str) -> Admitted {
         timestamp_after_max_ms: i64::MAX,
         now_ms: WALL_MS,
         log_append: false,
+        keys_required: false,
     };
     admit(encoder.finish().unwrap(), &limits).unwrap()
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::key::{Directory, Key};
 use crate::payload::Payload;
@@ -49,6 +50,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The names of the directories right in `directory` that have objects, ascending.
     async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, Failure>;
 
+    /// What the store said last of its own clock; `None` if it has none, or none of its own.
+    fn date(&self) -> Option<StoreDate> {
+        None
+    }
+
     /// Deletes the objects at `keys`, at most [`DELETE_KEYS_MAX`]; one that is absent counts as deleted.
     async fn delete(&self, keys: &[Key]) -> Result<(), Failure>;
 }
@@ -74,6 +80,15 @@ pub struct Body {
     pub bytes: Bytes,
     /// Size of the whole object in bytes.
     pub object_size_bytes: u64,
+}
+
+/// What a store said of its clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreDate {
+    /// Milliseconds since 1970; of a cloud store whole seconds.
+    pub ms: i64,
+    /// When the answer came that said so.
+    pub at: Instant,
 }
 
 /// An object in a listing.

@@ -16,7 +16,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
-use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Span};
+use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Span, StoreDate};
 use crate::key::{Directory, Key};
 use crate::payload::Payload;
 
@@ -24,7 +24,7 @@ pub(crate) mod profile;
 pub(crate) mod settings;
 pub(crate) mod status;
 
-use status::{Answered, NoRole};
+use status::{Answered, Dates, NoRole};
 
 /// S3's code for a bucket that is not there: no answer to the question whether an object is.
 const NO_SUCH_BUCKET: &str = "NoSuchBucket";
@@ -34,11 +34,12 @@ const NO_SUCH_BUCKET: &str = "NoSuchBucket";
 pub(crate) struct CloudBackend {
     bucket: Arc<dyn ObjectStore>,
     root: Directory,
+    dates: Arc<Dates>,
 }
 
 impl CloudBackend {
-    pub(crate) fn new(bucket: Arc<dyn ObjectStore>, root: Directory) -> Self {
-        Self { bucket, root }
+    pub(crate) fn new(bucket: Arc<dyn ObjectStore>, root: Directory, dates: Arc<Dates>) -> Self {
+        Self { bucket, root, dates }
     }
 
     fn path(&self, path: &str) -> Path {
@@ -144,6 +145,10 @@ impl Backend for CloudBackend {
             listed.common_prefixes.iter().filter_map(|path| Some(path.filename()?.to_owned())).collect();
         names.sort();
         Ok(names)
+    }
+
+    fn date(&self) -> Option<StoreDate> {
+        self.dates.last()
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<(), Failure> {

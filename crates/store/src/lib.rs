@@ -40,7 +40,7 @@ mod span;
 mod store;
 
 pub use address::Address;
-pub use backend::{Backend, Cause, Listed};
+pub use backend::{Backend, Cause, Listed, StoreDate};
 pub use buffers::BufferPool;
 pub use counts::{Counts, Latencies, OperationCounts};
 pub use create::{CreateError, Created};

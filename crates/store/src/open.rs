@@ -118,10 +118,11 @@ fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
         url.host_str().filter(|bucket| !bucket.is_empty()).ok_or_else(|| invalid("it names no bucket".to_owned()))?;
     let root = Directory::new(url.path().trim_matches('/')).map_err(|error| invalid(error.to_string()))?;
     let variables = options.variables.as_ref().map_or_else(settings::environment, |variables| variables.0.clone());
+    let dates = Arc::default();
     let opened = match url.scheme() {
-        "s3" => settings::s3(bucket, &variables),
-        "gs" => settings::gcs(bucket, &variables),
-        _ => settings::azure(bucket, &variables),
+        "s3" => settings::s3(bucket, &variables, &dates),
+        "gs" => settings::gcs(bucket, &variables, &dates),
+        _ => settings::azure(bucket, &variables, &dates),
     };
     let wrong = |source| OpenError::Settings { url: url.to_string(), source };
     let opened = opened.map_err(wrong)?;
@@ -130,7 +131,8 @@ fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
         "gs" => Origins::of_variables("GOOGLE_APPLICATION_CREDENTIALS and the other GOOGLE_ variables"),
         _ => Origins::of_variables("the AZURE_ variables"),
     };
-    let store = Store::new(url.as_str().trim_end_matches('/'), Arc::new(CloudBackend::new(opened, root)), options);
+    let backend = Arc::new(CloudBackend::new(opened, root, dates));
+    let store = Store::new(url.as_str().trim_end_matches('/'), backend, options);
     Ok(store.with_origins(origins))
 }
 

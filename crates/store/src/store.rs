@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Failure};
+use crate::backend::{Backend, Failure, StoreDate};
 use crate::buffers::BufferPool;
 use crate::counts::{Counters, Counts, Latencies};
 use crate::health::Trouble;
@@ -94,6 +94,12 @@ impl Store {
     /// What the last requests say is wrong with the store; `None` if they were answered, or nobody has asked lately. Asks nothing.
     pub fn trouble(&self) -> Option<Trouble> {
         self.inner.counters.trouble(Instant::now())
+    }
+
+    /// What the store said last of its own clock, with any answer; `None` if it says nothing of it, or has only that of this machine. Asks
+    /// nothing.
+    pub fn date(&self) -> Option<StoreDate> {
+        self.inner.backend.date()
     }
 
     /// Buffers to write objects into.

@@ -67,6 +67,7 @@ mod tests {
             timestamp_after_max_ms: i64::MAX,
             now_ms: 1,
             log_append: false,
+            keys_required: false,
         };
         let batch = admit(encoder.finish().unwrap(), &limits).unwrap();
         ingest.produce(vec![(key, batch)]).await.pop().unwrap().await.unwrap()

@@ -1,10 +1,10 @@
 //! Merging and compaction, and what the write path has to know of merging.
 
-use lakebed_compact::{Compactor, Merger};
+use lakebed_compact::{Cleaner, Compactor, Merger};
 use lakebed_ingest::Ingest;
 
-/// Merges and compacts, and tells the write path when nothing is left to merge. Ends with the log.
-pub(super) async fn merge(merger: Merger, compactor: Compactor, ingest: Ingest) {
+/// Merges and compacts, keys too, and tells the write path when nothing is left to merge. Ends with the log.
+pub(super) async fn merge(merger: Merger, compactor: Compactor, cleaner: Cleaner, ingest: Ingest) {
     let mut exhausted = merger.exhausted();
     let telling = async {
         while exhausted.changed().await.is_ok() {
@@ -16,6 +16,7 @@ pub(super) async fn merge(merger: Merger, compactor: Compactor, ingest: Ingest) 
         biased;
         () = merger.run() => {}
         () = compactor.run() => {}
+        () = cleaner.run() => {}
         () = telling => {}
     }
 }
@@ -58,6 +59,7 @@ mod tests {
             timestamp_after_max_ms: i64::MAX,
             now_ms: 1,
             log_append: false,
+            keys_required: false,
         };
         let batch = admit(encoder.finish().unwrap(), &limits).unwrap();
         let mut answers = Vec::new();
@@ -79,7 +81,8 @@ mod tests {
         tokio::spawn(async move { while committed.recv().await.is_some() {} });
         let options = lakebed_compact::Options { runs_high: 4, ..Default::default() };
         let compactor = Compactor::new(log.clone(), store.clone(), Default::default(), Default::default());
-        let merging = tokio::spawn(merge(Merger::new(log.clone(), store, options), compactor, ingest.clone()));
+        let cleaner = Cleaner::new(log.clone(), store.clone(), Default::default(), &compactor);
+        let merging = tokio::spawn(merge(Merger::new(log.clone(), store, options), compactor, cleaner, ingest.clone()));
         // One run a partition: no merge makes them fewer.
         assert!(produce(&ingest, 1, 2).await.iter().chain(&produce(&ingest, 2, 6).await).all(Result::is_ok));
         assert_eq!(log.state().run_count(), 8);

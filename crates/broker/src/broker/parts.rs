@@ -22,6 +22,8 @@ pub(super) struct Parts {
     pub(super) merging: Part,
     /// Publishes tables, and deletes files that no table shows any more.
     pub(super) tabling: Part,
+    /// Removes what topics don't keep.
+    pub(super) retaining: Part,
     /// Keeps the time of groups, and writes what they commit.
     pub(super) grouping: Part,
     /// Asks whether another broker has taken over.
@@ -40,6 +42,7 @@ impl Parts {
             ended = &mut self.publishing => ("hand-over to readers", ended),
             ended = &mut self.merging => ("merging", ended),
             ended = &mut self.tabling => ("publication of tables", ended),
+            ended = &mut self.retaining => ("retention", ended),
             ended = &mut self.grouping => ("coordinator of groups", ended),
             ended = &mut self.probing => ("look for a takeover", ended),
             ended = &mut self.expiring => ("expiry of producers", ended),
@@ -49,8 +52,9 @@ impl Parts {
 
     /// Ends them all, and waits until they are gone, and with them their hold on the store.
     pub(super) async fn stop(self) {
-        let Self { listening, listening_http, publishing, merging, tabling, grouping, probing, expiring } = self;
-        for part in [listening, listening_http, publishing, merging, tabling, grouping, probing, expiring] {
+        let Self { listening, listening_http, publishing, merging, tabling, retaining, grouping, probing, expiring } =
+            self;
+        for part in [listening, listening_http, publishing, merging, tabling, retaining, grouping, probing, expiring] {
             part.abort();
             if !part.is_finished() {
                 // Whatever comes of it.

@@ -197,6 +197,19 @@ pub const TABLE: &[Setting] = &[
         set: |config, value| config.producer_id_expiration = value.span().unwrap_or_default(),
     },
     Setting {
+        name: "retention_check_interval",
+        group: TOPICS,
+        kind: Kind::Span { min: Duration::from_millis(10), max: Duration::from_secs(86_400) },
+        auto: None,
+        what: "How often it is looked for records that retention.ms and retention.bytes of their topics don't keep (Kafka's \
+               log.retention.check.interval.ms)",
+        effect: "More keeps records so much longer than they must be; less costs commits, and rewrites of table files that hold records which \
+                 go and others. Where nothing goes a look costs no request",
+        for_tests: false,
+        get: |config| Value::Span(config.retention_check_interval),
+        set: |config, value| config.retention_check_interval = value.span().unwrap_or_default(),
+    },
+    Setting {
         name: "partitions_max",
         group: TOPICS,
         kind: Kind::Count { min: 1, max: 10_000_000 },
@@ -548,6 +561,7 @@ mod tests {
         ("auto_create_topics", "false"),
         ("default_partitions", "7"),
         ("producer_id_expiration", "5s"),
+        ("retention_check_interval", "6s"),
         ("partitions_max", "8"),
         ("memory", "100MiB"),
         ("flush_interval", "77ms"),
@@ -612,7 +626,7 @@ mod tests {
         }
         differ!(
             store accept_unsafe_store kafka_listen http_listen advertise memory_bytes auto_create_topics
-            default_partitions producer_id_expiration partitions_max flush_interval flush_bytes
+            default_partitions producer_id_expiration retention_check_interval partitions_max flush_interval flush_bytes
             request_bytes_max tail connections_max connections_per_address_max connection_idle_max
             connection_age_max connection_age_grace cors_origins group_session_timeout_min
             group_session_timeout_max group_initial_rebalance_delay group_consumer_session_timeout

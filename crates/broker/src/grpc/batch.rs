@@ -181,6 +181,7 @@ impl Services {
             timestamp_after_max_ms: settings.timestamp_after_max_ms,
             now_ms: (self.rooms.seams.wall)(),
             log_append: settings.log_append_time,
+            keys_required: settings.keys_required,
         }
     }
 

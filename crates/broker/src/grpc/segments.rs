@@ -101,7 +101,7 @@ impl Services {
             uri: format!("{root}/{key}"),
             partition: wire_partition(found.partition),
             base_offset: wire_offset(found.base),
-            last_offset: wire_offset(found.base) + wire_count(found.run.rows) - 1,
+            last_offset: wire_offset(found.base) + wire_count(found.run.span) - 1,
             row_count: wire_count(found.run.rows),
             first_row: wire_count(found.run.first_row),
             object_bytes: sizes.get(key.as_str()).map(|bytes| wire_count(*bytes)),
@@ -202,8 +202,12 @@ fn cut(base: Offset, mut run: Run, start: Offset) -> (Offset, Run) {
         return (base, run);
     }
     let before = start.since(base);
-    run.rows -= before;
-    run.first_row += before;
+    // Which rows of a run with gaps lie before it, only its object knows: all are told of.
+    if !run.has_gaps() {
+        run.rows -= before;
+        run.first_row += before;
+    }
+    run.span -= before;
     (start, run)
 }
 
@@ -345,6 +349,8 @@ mod tests {
     fn a_run_that_was_merged_across_the_end_of_a_page_is_cut_there() {
         let run = Run {
             rows: 10,
+            span: 10,
+            clean: false,
             object: ObjectId::Segment(SegmentId::MIN),
             first_row: 100,
             bytes: 1,
@@ -355,6 +361,8 @@ mod tests {
         assert_eq!((base, rest.rows, rest.first_row), (Offset::new(53), 7, 103));
         let (base, whole) = cut(Offset::new(50), run, Offset::new(50));
         assert_eq!((base, whole.rows, whole.first_row), (Offset::new(50), 10, 100));
+        let (base, rest) = cut(Offset::new(50), Run { span: 30, ..run }, Offset::new(53));
+        assert_eq!((base, rest.span, rest.rows, rest.first_row), (Offset::new(53), 27, 10, 100), "with gaps");
     }
 
     #[test]

@@ -34,11 +34,13 @@ const COUNTED_FROM: usize = 12;
 struct Refused {
     reason: Reason,
     why: String,
+    /// Whether a record is not what its topic asks for; Kafka tells where the log starts then.
+    is_of_record: bool,
 }
 
 impl Refused {
     fn new(reason: Reason, why: impl ToString) -> Self {
-        Self { reason, why: why.to_string() }
+        Self { reason, why: why.to_string(), is_of_record: false }
     }
 }
 
@@ -131,7 +133,9 @@ async fn outcome(ticket: Ticket, deadline: Instant) -> Result<Produced, Refused>
 
 /// Where the log of a partition starts that refused a batch for what the partition holds, as Kafka tells it.
 fn log_start(service: &Service, topic: &str, index: i32, refused: &Refused) -> Option<Offset> {
-    if !matches!(refused.reason, Reason::InvalidTimestamp | Reason::OutOfOrderSequence | Reason::InvalidProducerEpoch) {
+    let is_of_log =
+        matches!(refused.reason, Reason::InvalidTimestamp | Reason::OutOfOrderSequence | Reason::InvalidProducerEpoch);
+    if !is_of_log && !refused.is_of_record {
         return None;
     }
     let state = service.rooms.log.state();
@@ -244,10 +248,14 @@ async fn admit_partition(
         timestamp_after_max_ms: settings.timestamp_after_max_ms,
         now_ms: (service.rooms.seams.wall)(),
         log_append: settings.log_append_time,
+        keys_required: settings.keys_required,
     };
     let compressed = is_compressed(&batch);
     let admitted = service.rooms.admit(batch, limits).await;
-    let admitted = admitted.map_err(|error: AdmitError| Refused::new(Reason::from(&error), error))?;
+    let admitted = admitted.map_err(|error: AdmitError| {
+        let is_of_record = matches!(error, AdmitError::KeyMissing { .. });
+        Refused { is_of_record, ..Refused::new(Reason::from(&error), error) }
+    })?;
     if compressed {
         *inflated_bytes += admitted.cost_bytes();
     }

@@ -91,6 +91,7 @@ fn gather(rooms: &Rooms) -> Samples {
     store(&mut samples, rooms);
     caches(&mut samples, rooms);
     merging(&mut samples, rooms);
+    retention(&mut samples, rooms);
     groups(&mut samples, rooms);
     loops(&mut samples, rooms);
     samples
@@ -281,6 +282,26 @@ fn merging(samples: &mut Samples, rooms: &Rooms) {
     samples.level("compaction_backlog", &[], load(&counts.backlog_bytes) as f64);
     samples.level("compaction_backlog_age", &[], load(&counts.backlog_age_ms) as f64 / 1e3);
     samples.level("compaction_objects_set_aside", &[], load(&counts.set_aside) as f64);
+    let counts = &rooms.cleaning;
+    samples.count("key_compactions", &[], load(&counts.compactions));
+    samples.count("key_compaction_failures", &[], load(&counts.failures));
+    samples.count("key_compaction_rows_in", &[], load(&counts.rows_in));
+    samples.count("key_compaction_rows_out", &[], load(&counts.rows_out));
+    samples.count("key_compaction_read", &[], load(&counts.bytes_in));
+    samples.count("key_compaction_written", &[], load(&counts.bytes_out));
+}
+
+fn retention(samples: &mut Samples, rooms: &Rooms) {
+    let counts = rooms.retainer.counts();
+    for (cause, removed) in [("age", &counts.by_age), ("size", &counts.by_size)] {
+        samples.count("retention_records_removed", &[("cause", cause)], load(&removed.records));
+        samples.count("retention_removed", &[("cause", cause)], load(&removed.bytes));
+        samples.count("retention_files_removed", &[("cause", cause)], load(&removed.files));
+    }
+    samples.count("retention_failures", &[], load(&counts.failures));
+    let is_paused = counts.paused_since_ms.load(Ordering::Relaxed) != 0;
+    samples.level("retention_paused", &[], f64::from(u8::from(is_paused)));
+    samples.level("clock_skew", &[], counts.skew_ms.load(Ordering::Relaxed) as f64 / 1e3);
 }
 
 fn groups(samples: &mut Samples, rooms: &Rooms) {
@@ -300,10 +321,11 @@ fn groups(samples: &mut Samples, rooms: &Rooms) {
 
 fn loops(samples: &mut Samples, rooms: &Rooms) {
     let (log, metrics) = (rooms.log.counts(), &rooms.metrics);
-    let compactions = rooms.compactor.counts();
-    let all: [(&str, &AtomicI64); 7] = [
+    let (compactions, retention) = (rooms.compactor.counts(), rooms.retainer.counts());
+    let all: [(&str, &AtomicI64); 8] = [
         ("merge", &rooms.merges.success_at_ms),
         ("compaction", &compactions.success_at_ms),
+        ("retention", &retention.success_at_ms),
         ("checkpoint", &log.checkpoint_at_ms),
         ("reclaim", &log.reclaim_at_ms),
         ("probe", &metrics.probe_at_ms),

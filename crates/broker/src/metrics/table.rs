@@ -136,6 +136,18 @@ pub const METRICS: &[Described] = &[
     gauge("compaction_backlog", BYTES, &[], "Bytes of keys, values and headers that are in no table file yet", "Growing without end: compaction can't keep up, or fails."),
     gauge("compaction_backlog_age", SECONDS, &[], "For how long the oldest of them have waited, as far as this process has seen", "Above an hour: compaction can't keep up, fails, or quiet topics are too many for its allowance."),
     gauge("compaction_objects_set_aside", None, &[], "Damaged objects that compaction leaves alone", "Above 0: the log names them; restore the object or delete its topic."),
+    counter("key_compactions", None, &[], "Compactions of keys that were committed: table files of a topic with cleanup.policy=compact that were rewritten without obsolete records", "None on topics that are written: their dirty ratio is not reached, or key_compaction_failures grow."),
+    counter("key_compaction_failures", None, &[], "Compactions of keys that failed", "Growing: the log says why."),
+    counter("key_compaction_rows_in", None, &[], "Rows that compactions of keys looked at", "Minus key_compaction_rows_out it is how many went."),
+    counter("key_compaction_rows_out", None, &[], "Rows that compactions of keys left", "As many as key_compaction_rows_in: keys hardly ever come twice, and the policy costs more than it saves."),
+    counter("key_compaction_read", BYTES, &[], "Bytes of keys, values and headers that compactions of keys read, the dirty ones twice", "Divided by what is produced to such topics it is what the policy costs: 1 + 1 / min.cleanable.dirty.ratio at most, unless max.compaction.lag.ms or too little memory for the keys make it more."),
+    counter("key_compaction_written", BYTES, &[], "Bytes of the table files that compactions of keys wrote", "See key_compaction_read."),
+    counter("retention_records_removed", None, &["cause"], "Records that were removed because they were older than retention.ms of their topic (age), or their partition was larger than its retention.bytes (size)", "Their rate should be that of producing, retention.ms later."),
+    counter("retention_removed", BYTES, &["cause"], "Bytes of keys, values and headers of those records", "As retention_records_removed."),
+    counter("retention_files_removed", None, &["cause"], "Table files that went whole with them; running queries have an hour before they are deleted", "As retention_records_removed."),
+    counter("retention_failures", None, &[], "Passes of retention that failed", "Growing: the log says why."),
+    gauge("retention_paused", None, &[], "Whether retention is paused because this machine's clock and the store's disagree (1)", "At 1: set the clock that is wrong; see clock_skew. Nothing is lost, records stay longer."),
+    gauge("clock_skew", SECONDS, &[], "By how much this machine's clock was ahead of the store's when they were compared last; 0 if the store has none of its own", "Beyond 300 either way retention is paused."),
     gauge("kafka_consumer_groups", None, &[], "Consumer groups that have members or committed offsets", "Growing without end: clients draw group names at random; offsets_retention forgets them."),
     gauge("kafka_consumer_group_consumers", None, &[], "Members of consumer groups, of all groups together", "Falling at once: see what the members log."),
     gauge("kafka_consumer_group_memory", BYTES, &[], "Memory held by members and their subscriptions", "At its limit nobody more is taken in (COORDINATOR_NOT_AVAILABLE): more memory for the broker raises it."),
@@ -146,7 +158,7 @@ pub const METRICS: &[Described] = &[
     counter("kafka_consumer_group_offsets_committed", None, &[], "Offsets in those commits", "Divided by commits: how many partitions consumers have."),
     counter("kafka_consumer_group_log_writes", None, &[], "Writes to the log by groups, each with all that waited", "At most one a flush interval, and one for each rebalance that could not wait."),
     counter("kafka_consumer_group_expiries", None, &[], "How often something of a group without members was let expire", "As offsets_retention says."),
-    gauge("loop_last_success_timestamp", SECONDS, &["loop"], "When a background task last did what it is for, in seconds since 1970; 0 if not yet", "merge and compaction also count when nothing is to be done. checkpoint and reclaim come after a thousand commits, offsets_expiry every ten minutes or a tenth of offsets_retention, probe when clients are connected and nothing is committed. Hours behind while commits go on: the log says why."),
+    gauge("loop_last_success_timestamp", SECONDS, &["loop"], "When a background task last did what it is for, in seconds since 1970; 0 if not yet", "merge, compaction and retention also count when nothing is to be done; retention does not while it is paused. checkpoint and reclaim come after a thousand commits, offsets_expiry every ten minutes or a tenth of offsets_retention, probe when clients are connected and nothing is committed. Hours behind while commits go on: the log says why."),
 ];
 
 /// The reference page.

@@ -139,6 +139,9 @@ impl From<ReadError> for RecoverError {
     }
 }
 
+/// A run: its partition, its first offset, and how many rows it has.
+type Stretch = (u32, Offset, u64);
+
 /// What was found of one table.
 struct Found {
     table: String,
@@ -149,7 +152,7 @@ struct Found {
     /// What the values of each topic are, as its newest file has them.
     formats: BTreeMap<TopicId, ValueFormat>,
     /// Files that can't be read, with their runs if these can.
-    damaged: BTreeMap<TableFileId, Option<Vec<(u32, Offset, u64)>>>,
+    damaged: BTreeMap<TableFileId, Option<Vec<Stretch>>>,
 }
 
 /// A topic as it will be.
@@ -195,14 +198,17 @@ async fn recover_on(
     let mut verifier = Verifier { store, identity: None, done: 0, total: 0 };
     let tables = verifier.list().await?;
     let mut plans: Vec<Planned> = Vec::new();
-    let (mut version_gone, mut highest) = (0, SegmentId::MIN);
+    let (mut version_gone, mut highest, mut partial) = (0, SegmentId::MIN, Vec::new());
     for (table, files) in tables {
         highest = files.iter().map(|(id, _, _)| SegmentId::from(*id)).fold(highest, SegmentId::max);
         let found = verifier.table(table, &files, &mut recovered.damaged, &mut progress).await?;
         let newest = found.standing.as_ref().and_then(|standing| standing.versions.last());
         version_gone = version_gone.max(newest.map_or(0, |version| version.get()));
         match plan(store, &found).await? {
-            Ok(planned) => plans.push(planned),
+            Ok(planned) => {
+                partial.extend(partial_files(&found.files, &planned.partitions));
+                plans.push(planned);
+            }
             Err(why) => recovered.left_out.push((found.table, why)),
         }
     }
@@ -215,7 +221,8 @@ async fn recover_on(
     if options.dry_run || !recovered.left_out.is_empty() && !options.skip_damaged {
         return Ok(recovered);
     }
-    let snapshot = snapshot(plans, version_gone, highest, options.now_ms);
+    let mut snapshot = snapshot(plans, version_gone, highest, options.now_ms);
+    snapshot.partial_files = partial;
     found(store, identity.cluster_id, snapshot, (options.seed, options.now_ms)).await?;
     recovered.written = true;
     Ok(recovered)
@@ -244,6 +251,7 @@ fn snapshot(mut plans: Vec<Planned>, version_gone: u32, highest: SegmentId, now_
         groups: Vec::new(),
         table_version_gone: version_gone,
         tables: Vec::new(),
+        partial_files: Vec::new(),
     };
     for plan in plans {
         let partitions = u32::try_from(plan.partitions.len()).unwrap_or(u32::MAX);
@@ -331,6 +339,19 @@ async fn plan(store: &Store, found: &Found) -> Result<Result<Planned, String>, R
     Ok(Ok(Planned { id, name, table: found.table.clone(), version: told.version, value_format, partitions, told }))
 }
 
+/// The files of which rows are taken, but not all.
+fn partial_files(files: &[Candidate], partitions: &[PartitionSnapshot]) -> Vec<TableFileId> {
+    let mut taken: BTreeMap<ObjectId, u64> = BTreeMap::new();
+    for (_, run) in partitions.iter().flat_map(|partition| &partition.runs) {
+        *taken.entry(run.object).or_default() += run.rows;
+    }
+    let is_partial = |file: &&Candidate| {
+        let rows: u64 = file.runs.iter().map(|run| run.rows).sum();
+        taken.get(&ObjectId::Table(file.id)).is_some_and(|taken| *taken != rows)
+    };
+    files.iter().filter(is_partial).map(|file| file.id).collect()
+}
+
 /// The run of rows that are taken from a file; read again if they are not all of a run of that file.
 async fn run_of(store: &Store, table: &str, files: &[Candidate], taken: &choose::Taken) -> Result<Run, ObjectError> {
     let file = files.iter().find(|file| file.id == taken.file).expect("what is taken is a candidate's");
@@ -345,6 +366,8 @@ async fn run_of(store: &Store, table: &str, files: &[Candidate], taken: &choose:
     let first_row = of_file.first_row + taken.base.since(of_file.base);
     Ok(Run {
         rows: taken.rows,
+        span: taken.rows,
+        clean: false,
         object: ObjectId::Table(taken.file),
         first_row,
         bytes: facts.bytes,
@@ -481,6 +504,11 @@ impl Verifier<'_> {
         if of_one != identity {
             let (other, of_other) = (key.to_string(), identity);
             return Err(Unread::Stop(RecoverError::Clusters { one, of_one, other, of_other }));
+        }
+        if file.footer.has_gaps() {
+            // Not damaged, but nothing here can name a run with gaps.
+            let what = "keys were compacted in it, and recovery does not know such files yet".to_owned();
+            return Err(Unread::Damaged(what));
         }
         let mut runs = Vec::new();
         let mut first_row = 0;

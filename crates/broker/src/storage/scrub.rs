@@ -285,7 +285,7 @@ impl Scrub<'_> {
 
     fn damaged(&mut self, key: &Key, kind: Kind, what: String, id: Option<ObjectId>) {
         let runs = id.and_then(|id| self.runs.get(&id)).map(Vec::as_slice).unwrap_or_default();
-        let touched: Vec<Touched> = runs.iter().map(|(key, base, run)| self.touched(*key, *base, run.rows)).collect();
+        let touched: Vec<Touched> = runs.iter().map(|(key, base, run)| self.touched(*key, *base, run.span)).collect();
         let remedy = remedy(kind, !touched.is_empty());
         self.done.damaged.push(Damage { key: key.to_string(), kind, what, touched, remedy });
     }

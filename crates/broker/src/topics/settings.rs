@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use lakebed_compact::Retention;
 use lakebed_segment::table::{BLOOM_FILTER, PARTITION_BY, PartitionBy, VALUE_FORMAT, ValueFormat};
 
 /// What values a setting takes.
@@ -29,7 +30,7 @@ const INT: i64 = i32::MAX as i64;
 /// Kafka's topic settings (4.x), ascending by name: what values each takes, its default, and the broker's setting of which that is the
 /// default (empty if there is none).
 const KNOWN: &[(&str, Kind, &str, &str)] = &[
-    (CLEANUP_POLICY, Kind::Some(&[COMPACT, "delete"]), "delete", "log.cleanup.policy"),
+    (CLEANUP_POLICY, Kind::Some(&[COMPACT, DELETE]), DELETE, "log.cleanup.policy"),
     ("compression.gzip.level", Kind::Number(-1, 9), "-1", "compression.gzip.level"),
     ("compression.lz4.level", Kind::Number(1, 17), "9", "compression.lz4.level"),
     (
@@ -61,8 +62,8 @@ const KNOWN: &[(&str, Kind, &str, &str)] = &[
     ("remote.log.copy.disable", Kind::Flag, "false", ""),
     ("remote.log.delete.on.disable", Kind::Flag, "false", ""),
     ("remote.storage.enable", Kind::Flag, "false", ""),
-    ("retention.bytes", Kind::Number(-1, LONG), "-1", "log.retention.bytes"),
-    ("retention.ms", Kind::Number(-1, LONG), "604800000", "log.retention.ms"),
+    (RETENTION_BYTES, Kind::Number(-1, LONG), "-1", "log.retention.bytes"),
+    (RETENTION_MS, Kind::Number(-1, LONG), "604800000", "log.retention.ms"),
     ("segment.bytes", Kind::Number(14, INT), "1073741824", "log.segment.bytes"),
     ("segment.index.bytes", Kind::Number(4, INT), "10485760", "log.index.size.max.bytes"),
     ("segment.jitter.ms", Kind::Number(0, LONG), "0", "log.roll.jitter.ms"),
@@ -96,6 +97,9 @@ const FIXED: &[&str] = &[PARTITION_BY, VALUE_FORMAT];
 
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const COMPACT: &str = "compact";
+const DELETE: &str = "delete";
+const RETENTION_BYTES: &str = "retention.bytes";
+const RETENTION_MS: &str = "retention.ms";
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const TIMESTAMP_AFTER_MAX: &str = "message.timestamp.after.max.ms";
 const TIMESTAMP_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
@@ -141,9 +145,6 @@ pub enum SettingError {
         /// The value that it should have, or its default.
         asked: String,
     },
-    /// Keys would be compacted, and are not.
-    #[error("topic setting cleanup.policy: compact is not supported yet, records would be kept for ever; use delete")]
-    Compact,
 }
 
 /// What kind of value a setting has, as Kafka tells it to its clients.
@@ -208,6 +209,8 @@ pub struct AdmissionSettings {
     pub timestamp_after_max_ms: i64,
     /// Whether records get the time at which they are appended.
     pub log_append_time: bool,
+    /// Whether records must have keys, because the last one of each is kept.
+    pub keys_required: bool,
 }
 
 impl AdmissionSettings {
@@ -221,8 +224,26 @@ impl AdmissionSettings {
             timestamp_before_max_ms: number(TIMESTAMP_BEFORE_MAX).unwrap_or(i64::MAX),
             timestamp_after_max_ms: number(TIMESTAMP_AFTER_MAX).unwrap_or(TIMESTAMP_AFTER_MAX_DEFAULT_MS),
             log_append_time: config.get(TIMESTAMP_TYPE).is_some_and(|kind| kind == LOG_APPEND_TIME),
+            keys_required: lakebed_model::topic::compacts_keys(config),
         }
     }
+}
+
+/// What a topic with this configuration keeps; a value that can't be read counts as absent.
+pub fn retention(config: &BTreeMap<String, String>) -> Retention {
+    let value = |name: &str| config.get(name).map_or_else(|| default_of(name), String::as_str);
+    if !value(CLEANUP_POLICY).split(',').any(|part| part.trim() == DELETE) {
+        return Retention::default();
+    }
+    let number = |name: &str| value(name).parse::<i64>().or_else(|_| default_of(name).parse()).ok();
+    Retention {
+        age_ms: number(RETENTION_MS).filter(|age_ms| *age_ms >= 0),
+        bytes: number(RETENTION_BYTES).and_then(|bytes| u64::try_from(bytes).ok()),
+    }
+}
+
+fn default_of(name: &str) -> &'static str {
+    KNOWN.iter().find(|(known, ..)| *known == name).map_or("", |(_, _, default, _)| default)
 }
 
 /// Checks a topic's settings.
@@ -234,9 +255,6 @@ pub fn check(config: &BTreeMap<String, String>) -> Result<(), SettingError> {
         let (name, kind) = known(name)?;
         if let Err(expected) = kind.check(value) {
             return Err(SettingError::Value { name, value: value.chars().take(100).collect(), expected });
-        }
-        if name == CLEANUP_POLICY && value.split(',').any(|part| part.trim() == COMPACT) {
-            return Err(SettingError::Compact);
         }
     }
     Ok(())
@@ -281,7 +299,6 @@ impl SettingError {
         match self {
             Self::Unknown { name, .. } => name,
             Self::Value { name, .. } | Self::Fixed { name, .. } => name,
-            Self::Compact => CLEANUP_POLICY,
         }
     }
 }
@@ -380,9 +397,11 @@ mod tests {
             ("retention.ms", "-1", true),
             ("retention.ms", "-2", false),
             ("retention.ms", "soon", false),
-            ("cleanup.policy", "compact,delete", false),
+            ("cleanup.policy", "compact,delete", true),
+            ("cleanup.policy", "delete, compact", true),
             ("cleanup.policy", "delete", true),
-            ("cleanup.policy", "compact", false),
+            ("cleanup.policy", "compact", true),
+            ("cleanup.policy", "", false),
             ("cleanup.policy", "shred", false),
             ("min.cleanable.dirty.ratio", "0.5", true),
             ("min.cleanable.dirty.ratio", "NaN", false),
@@ -422,11 +441,30 @@ mod tests {
     }
 
     #[test]
+    fn retention_goes_by_the_policy_and_kafkas_defaults() {
+        let of = |settings: &[(&str, &str)]| {
+            let config = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let Retention { age_ms, bytes } = retention(&config);
+            (age_ms, bytes)
+        };
+        let week = Some(7 * 86_400_000);
+        assert_eq!(of(&[]), (week, None));
+        assert_eq!(of(&[("retention.ms", "-1")]), (None, None));
+        assert_eq!(of(&[("retention.ms", "0"), ("retention.bytes", "0")]), (Some(0), Some(0)));
+        assert_eq!(of(&[("retention.ms", "5"), ("retention.bytes", "-1")]), (Some(5), None));
+        assert_eq!(of(&[("retention.ms", "nonsense")]), (week, None));
+        assert_eq!(of(&[("cleanup.policy", "compact"), ("retention.ms", "5"), ("retention.bytes", "9")]), (None, None));
+        assert_eq!(of(&[("cleanup.policy", "compact, delete"), ("retention.bytes", "9")]), (week, Some(9)));
+    }
+
+    #[test]
     fn admission_takes_what_was_set_and_the_defaults() {
         let absent = AdmissionSettings::of(&BTreeMap::new());
         assert_eq!((absent.max_message_bytes, absent.timestamp_after_max_ms), (1_048_588, 3_600_000));
         assert!(!absent.log_append_time);
         assert_eq!(AdmissionSettings::of(&config("max.message.bytes", "77")).max_message_bytes, 77);
         assert!(AdmissionSettings::of(&config("message.timestamp.type", "LogAppendTime")).log_append_time);
+        assert!(!absent.keys_required);
+        assert!(AdmissionSettings::of(&config("cleanup.policy", "delete,compact")).keys_required);
     }
 }

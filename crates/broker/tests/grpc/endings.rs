@@ -45,7 +45,8 @@ fn init(topic: &str) -> v1::ProduceStreamRequest {
 
 #[tokio::test]
 async fn what_does_not_open_a_stream_ends_it_with_a_reason() {
-    let broker = Running::in_memory().await;
+    let config = Config { auto_create_topics: false, ..Config::default() };
+    let broker = Running::on(memory(&Arc::default()), config).await;
     broker.topic("t", 1).await;
     let partition = v1::ProduceInit { topic: "t".to_owned(), partition: Some(1) };
     let cases = [

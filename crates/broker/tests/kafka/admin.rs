@@ -155,7 +155,7 @@ async fn alter_configs(client: &mut Client, version: i16, topic: &str) {
         (asked(TOPIC, topic, vec![set("retention.ms", "1000"), set("segment.ms", "7")]), 0),
         (asked(TOPIC, topic, vec![set("retention.ms", "2000")]), 0),
         (asked(TOPIC, topic, vec![set("retention.ms", "soon")]), config),
-        (asked(TOPIC, topic, vec![set("cleanup.policy", "compact")]), config),
+        (asked(TOPIC, topic, vec![set("cleanup.policy", "shred")]), config),
         (asked(TOPIC, topic, vec![set("segment.ms", "1"), set("segment.ms", "2")]), request),
         (asked(TOPIC, topic, vec![Replace::default().with_name(text("segment.ms")).with_value(None)]), request),
         (asked(TOPIC, "nobody", vec![]), ResponseError::UnknownTopicOrPartition.code()),

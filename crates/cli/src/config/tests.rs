@@ -225,7 +225,6 @@ fn names_that_are_near_are_found() {
         ("memry", "memory"),
         ("flush-interval", "flush_interval"),
         ("flush_interval_ms", "flush_interval"),
-        ("interval", "flush_interval"),
         ("max_connections", "connections_max"),
         ("http_listen", "listen"),
         ("STORE", "store"),

@@ -6,7 +6,9 @@ use lakebed_segment::table::{ParsedTable, TableFooter};
 use lakebed_store::Key;
 
 use super::*;
-use crate::{CompactionOptions, Compactor, Job, Known, RewriteError, Turn, backlogs, compact, files_job, log_job};
+use crate::{
+    CompactionOptions, Compactor, Job, Known, Retention, RewriteError, Turn, backlogs, compact, files_job, log_job,
+};
 
 fn compaction_options() -> CompactionOptions {
     CompactionOptions { file_bytes_max: 1 << 20, ..CompactionOptions::default() }
@@ -157,6 +159,27 @@ async fn quiet_topics_wait_for_their_age_and_whoever_asks_does_not() {
     compactor.refresh(key(0).topic).await.unwrap();
     assert_eq!(log.state().table(key(0).topic).map(|table| table.version), Some(2), "nothing was left to do");
     running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_files_are_joined_as_far_as_they_will_go_together() {
+    let store = store();
+    let log = open(&store, 1).await;
+    create_topic(&log).await;
+    for index in 0..8 {
+        append(&log, &format!("record {index}")).await;
+        let state = log.state();
+        compact(&log, &store, &state, &everything(&state), 1 << 20).await.unwrap();
+    }
+    let (state, none) = (log.state(), Known::default());
+    let joined = |retention: crate::RetentionOf| {
+        let options = CompactionOptions { retention, ..compaction_options() };
+        files_job(&state, key(0).topic, &options, &none).map_or(0, |job| job.runs.len())
+    };
+    assert_eq!(joined(|_| Retention { age_ms: Some(1 << 40), bytes: None }), 16, "all are of one millisecond");
+    // Eight files of two partitions with eight bytes each.
+    assert_eq!(joined(|_| Retention { age_ms: None, bytes: Some(8 * 64) }), 16);
+    assert_eq!(joined(|_| Retention { age_ms: None, bytes: Some(8 * 64 - 4) }), 0, "a part of what is to be kept");
 }
 
 #[test]

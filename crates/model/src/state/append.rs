@@ -131,7 +131,8 @@ impl State {
 }
 
 fn start(object: ObjectId, first_row: u64, batch: &BatchFacts) -> Run {
-    let mut run = Run { rows: 0, object, first_row, bytes: 0, timestamps: None, hash: RowsHash::EMPTY };
+    let mut run =
+        Run { rows: 0, span: 0, clean: false, object, first_row, bytes: 0, timestamps: None, hash: RowsHash::EMPTY };
     extend(&mut run, batch);
     run
 }
@@ -140,6 +141,7 @@ fn extend(run: &mut Run, batch: &BatchFacts) {
     let rows = u64::from(batch.rows);
     run.hash = run.hash.concat(batch.hash, rows);
     run.rows += rows;
+    run.span += rows;
     run.bytes += batch.bytes;
     run.timestamps = TimestampRange::union(run.timestamps, batch.timestamps);
 }

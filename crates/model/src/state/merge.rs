@@ -60,15 +60,25 @@ impl State {
         let replaced: Vec<(Offset, Run)> =
             self.runs_from(key, merged.base_offset).take_while(|(base, _)| *base < end).collect();
         let mut expected = merged.base_offset;
-        let mut whole =
-            Run { rows: 0, object, first_row: merged.first_row, bytes: 0, timestamps: None, hash: RowsHash::EMPTY };
+        let mut whole = Run {
+            rows: 0,
+            span: merged.rows,
+            clean: true,
+            object,
+            first_row: merged.first_row,
+            bytes: 0,
+            timestamps: None,
+            hash: RowsHash::EMPTY,
+        };
         for (base, run) in &replaced {
-            if *base != expected {
+            // Rows of a run with gaps have not the offsets that a merged run gives them.
+            if *base != expected || run.has_gaps() {
                 return Err(stale());
             }
             expected = base.checked_add(run.rows).ok_or_else(stale)?;
             whole.hash = whole.hash.concat(run.hash, run.rows);
             whole.rows += run.rows;
+            whole.clean &= run.clean;
             whole.bytes = whole.bytes.checked_add(run.bytes).ok_or(TOO_MANY)?;
             whole.timestamps = TimestampRange::union(whole.timestamps, run.timestamps);
         }

@@ -1,5 +1,7 @@
 //! How table files take the place of runs, and how the versions of tables count.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use imbl::OrdMap;
 
 use super::{ObjectId, Refusal, Run, State};
@@ -31,10 +33,6 @@ impl State {
         if !self.topics.contains_key(&topic) {
             return Err(Refusal::UnknownTopic { id: topic });
         }
-        // The first version of a table may show nothing: a topic without records is a table too.
-        if compaction.files.is_empty() && self.versions.by_topic.contains_key(&topic) {
-            return Err(Refusal::Malformed { what: "a compaction without files, of a topic that has a table" });
-        }
         if compaction.files.iter().any(|file| file.runs.is_empty()) {
             return Err(Refusal::Malformed { what: "a table file without runs" });
         }
@@ -54,6 +52,10 @@ impl State {
     /// Allots the next version of a table, whose files have changed.
     pub(super) fn change_table(&mut self, topic: TopicId) -> Result<(), Refusal> {
         let known = self.versions.by_topic.get(&topic).copied();
+        // However much a commit changes, it allots one version, which shows what comes of all of it.
+        if known.is_some_and(|table| table.commit == self.number) {
+            return Ok(());
+        }
         let before = known.map_or(0, |table| table.version).max(self.versions.gone);
         if before >= TABLE_VERSION_MAX {
             return Err(Refusal::TableVersionsExhausted);
@@ -68,6 +70,7 @@ impl State {
         for entry in entries {
             let topic = match entry {
                 Entry::Compact(compaction) => compaction.topic,
+                Entry::CompactKeys(compaction) => compaction.topic,
                 Entry::MoveLogStart { partition, .. } => partition.topic,
                 _ => continue,
             };
@@ -123,6 +126,24 @@ impl State {
         of_topic.map(|((key, base), run)| (*key, *base, *run))
     }
 
+    /// The table files of a topic that hold rows below a log start, or others that are not named any more.
+    ///
+    /// # Cost Visits the topic's runs.
+    pub fn partial_files(&self, topic: TopicId) -> BTreeSet<TableFileId> {
+        let files = self.runs_of_topic(topic).filter_map(|(key, base, run)| match run.object {
+            ObjectId::Table(id) if self.is_partial(key, base, &run) => Some(id),
+            _ => None,
+        });
+        files.collect()
+    }
+
+    /// Whether the table file of a run holds rows that are not named any more, or the run begins below the log start.
+    pub fn is_partial(&self, key: PartitionKey, base: Offset, run: &Run) -> bool {
+        let of_object = || self.object(run.object).is_some_and(|object| object.is_partial);
+        let below = || self.partition(key).is_some_and(|bounds| base < bounds.log_start);
+        matches!(run.object, ObjectId::Table(_)) && (of_object() || below())
+    }
+
     /// The table files of a topic, ascending, with how many rows of each are named.
     ///
     /// # Cost Visits the topic's runs.
@@ -131,7 +152,7 @@ impl State {
             ObjectId::Table(id) => Some((id, run.rows)),
             ObjectId::Commit(_) | ObjectId::Segment(_) => None,
         });
-        let mut files = std::collections::BTreeMap::new();
+        let mut files = BTreeMap::new();
         named.for_each(|(id, rows)| *files.entry(id).or_insert(0) += rows);
         files.into_iter().collect()
     }

@@ -5,12 +5,14 @@ mod broken;
 mod groups;
 mod history;
 mod idempotence;
+mod keys;
 mod merges;
 mod producers;
 mod properties;
 mod refusals;
 mod takeovers;
 mod topics;
+mod trims;
 
 use std::collections::BTreeMap;
 

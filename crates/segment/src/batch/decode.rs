@@ -67,7 +67,7 @@ impl EncodedBatch {
     pub(super) fn find(batch: Bytes) -> Result<Self, DecodeError> {
         let header = Header::peek(&batch)?;
         let payload = batch.slice(HEADER_BYTES..);
-        let rows = read_rows(&header, payload, usize::MAX, DecodeError::TooLarge { limit: u64::MAX })?;
+        let rows = read_rows(&header, payload, usize::MAX, DecodeError::TooLarge { limit: u64::MAX }, false)?;
         Ok(Self { batch, decoded: Decoded { header, rows } })
     }
 
@@ -97,7 +97,7 @@ fn decode_rows(batch: Bytes, limits: &Limits, is_stored: bool) -> Result<(Header
         rows_bytes_max = (limit - payload.len()).saturating_add(batch.len().saturating_mul(INDEX_RATIO));
     }
     let too_large = DecodeError::TooLarge { limit: limits.max_decompressed_bytes as u64 };
-    Ok((header, read_rows(&header, payload, rows_bytes_max, too_large)?))
+    Ok((header, read_rows(&header, payload, rows_bytes_max, too_large, is_stored)?))
 }
 
 /// A stored batch: as a producer sent it, stamped by the log perhaps, or rebuilt.
@@ -135,7 +135,9 @@ fn check(header: &Header, is_stored: bool) -> Result<Codec, DecodeError> {
     if !is_stored && header.attributes.timestamp_type() == TimestampType::LogAppend {
         return Err(DecodeError::LogAppendTime);
     }
-    if i64::from(header.last_offset_delta) != i64::from(header.count) - 1 {
+    // What compaction of keys has left covers the offsets of what went.
+    let (covered, dense) = (i64::from(header.last_offset_delta), i64::from(header.count) - 1);
+    if covered < dense || (covered > dense && !is_stored) {
         let Header { last_offset_delta, count, .. } = *header;
         return Err(DecodeError::LastOffsetDelta { last_offset_delta, count });
     }
@@ -152,6 +154,7 @@ fn read_rows(
     payload: Bytes,
     rows_bytes_max: usize,
     too_large: DecodeError,
+    is_stored: bool,
 ) -> Result<Rows, DecodeError> {
     let count = header.count as usize;
     if count > payload.len() / RECORD_BYTES_MIN {
@@ -165,14 +168,18 @@ fn read_rows(
     let mut values = Vec::with_capacity(count);
     let mut headers_end: Vec<u32> = Vec::new();
     let mut headers = Vec::new();
+    let mut offset_deltas: Vec<u32> = Vec::new();
     let (mut min_timestamp_ms, mut max_timestamp_ms) = (i64::MAX, i64::MIN);
     let bytes = &payload[..];
     let mut at = 0;
     for index in 0..header.count {
         let start = at;
         let record = record(bytes, &mut at).map_err(|what| DecodeError::Record { index, what })?;
-        if record.offset_delta != index as i32 {
-            return Err(DecodeError::Record { index, what: "offset delta is not its place in the batch" });
+        if record.offset_delta != index as i32 || !offset_deltas.is_empty() {
+            if !is_stored {
+                return Err(DecodeError::Record { index, what: "offset delta is not its place in the batch" });
+            }
+            place(&mut offset_deltas, index, record.offset_delta, header)?;
         }
         let timestamp_ms = timestamp(header.base_timestamp, record.timestamp_delta, index)?;
         min_timestamp_ms = min_timestamp_ms.min(timestamp_ms);
@@ -198,7 +205,32 @@ fn read_rows(
     if at != bytes.len() {
         return Err(DecodeError::LeftOver { bytes: (bytes.len() - at) as u64 });
     }
-    Ok(Rows { payload, timestamps_ms, min_timestamp_ms, max_timestamp_ms, keys, values, headers_end, headers })
+    Ok(Rows {
+        payload,
+        timestamps_ms,
+        min_timestamp_ms,
+        max_timestamp_ms,
+        keys,
+        values,
+        headers_end,
+        headers,
+        offset_deltas,
+    })
+}
+
+/// Takes down the place of a record that does not follow the one before it, or of one after such a record.
+#[cold]
+fn place(offset_deltas: &mut Vec<u32>, index: u32, delta: i32, header: &Header) -> Result<(), DecodeError> {
+    if offset_deltas.is_empty() {
+        offset_deltas.reserve_exact(header.count as usize);
+        offset_deltas.extend(0..index);
+    }
+    let least = offset_deltas.last().map_or(0, |last| i64::from(*last) + 1);
+    if i64::from(delta) < least || delta > header.last_offset_delta {
+        return Err(DecodeError::Record { index, what: "offset delta is outside of the batch" });
+    }
+    offset_deltas.push(delta as u32);
+    Ok(())
 }
 
 #[inline]

@@ -230,15 +230,36 @@ impl Encoder {
         self.finish().map(EncodedBatch::find).transpose()
     }
 
+    /// The finished batch, which covers the offsets up to `last_offset`, though no record has them, as far as the format can say so; or
+    /// `None` if it holds no record.
+    #[must_use]
+    pub fn finish_through(mut self, last_offset: i64) -> Option<Bytes> {
+        self.last_offset = self.last_offset.max(last_offset.min(self.base_offset.saturating_add(i64::from(i32::MAX))));
+        self.finish()
+    }
+
+    /// A batch without records over some offsets, as far as the format can say so, and the last of them.
+    ///
+    /// Kafka's cleaner leaves such batches, and its clients go on behind them.
+    #[must_use]
+    pub fn empty(fields: Fields, base_offset: i64, last_offset: i64) -> (Bytes, i64) {
+        let mut encoder = Self::new(fields, HEADER_BYTES);
+        encoder.base_offset = base_offset;
+        encoder.last_offset = last_offset.clamp(base_offset, base_offset.saturating_add(i64::from(i32::MAX)));
+        let last_offset = encoder.last_offset;
+        (encoder.sealed(), last_offset)
+    }
+
     /// The finished batch, or `None` if it holds no record.
     ///
     /// # Cost
     /// Compression, if any, and one CRC; an uncompressed batch is not copied.
     #[must_use]
     pub fn finish(self) -> Option<Bytes> {
-        if self.count == 0 {
-            return None;
-        }
+        (self.count > 0).then(|| self.sealed())
+    }
+
+    fn sealed(self) -> Bytes {
         let Fields { codec, timestamp_type, producer, is_transactional } = self.fields;
         let mut batch = self.batch;
         if codec != Codec::None {
@@ -264,7 +285,7 @@ impl Encoder {
         };
         batch[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
         write_crc(&mut batch);
-        Some(Bytes::from(batch))
+        Bytes::from(batch)
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Rows {
     pub headers_end: Vec<u32>,
     /// Key (never null, always UTF-8) and value of the headers of all records, in order.
     pub headers: Vec<(Slice, Slice)>,
+    /// How far the offset of each record is from the batch's first; empty if they follow one another without gaps.
+    pub offset_deltas: Vec<u32>,
 }
 
 impl Rows {
@@ -62,12 +64,28 @@ impl Rows {
         self.timestamps_ms.is_empty()
     }
 
+    /// How far the offset of record `row` is from the batch's first.
+    #[inline]
+    #[must_use]
+    pub fn offset_delta(&self, row: usize) -> u64 {
+        self.offset_deltas.get(row).map_or(row as u64, |delta| u64::from(*delta))
+    }
+
+    /// The first record whose offset is at least so far from the batch's first; how many there are if there is none.
+    #[must_use]
+    pub fn row_at(&self, delta: u64) -> usize {
+        match self.offset_deltas.is_empty() {
+            true => usize::try_from(delta).unwrap_or(usize::MAX).min(self.len()),
+            false => self.offset_deltas.partition_point(|known| u64::from(*known) < delta),
+        }
+    }
+
     /// What they take in memory, in bytes; the payload may be shared.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         let columns = self.len() * (size_of::<i64>() + 2 * size_of::<Slice>());
         let headers = self.headers_end.len() * size_of::<u32>() + self.headers.len() * size_of::<(Slice, Slice)>();
-        self.payload.len() + columns + headers
+        self.payload.len() + columns + headers + self.offset_deltas.len() * size_of::<u32>()
     }
 
     /// The key of record `row`.

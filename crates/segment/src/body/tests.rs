@@ -34,6 +34,7 @@ fn rows(values: &[Option<&[u8]>]) -> Rows {
         values: slices,
         headers_end: Vec::new(),
         headers: Vec::new(),
+        offset_deltas: Vec::new(),
     }
 }
 

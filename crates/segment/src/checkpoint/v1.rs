@@ -22,6 +22,10 @@ use crate::commit::v1::{OutcomeV1, outcome, outcome_v1, rows_hash, timestamps};
 use crate::error::{FormatError, malformed};
 use crate::text::{Hex, Text};
 
+mod run;
+
+use run::RunV1;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BaseV1 {
@@ -41,6 +45,9 @@ struct BaseV1 {
     generation_gone: u32,
     /// The highest version of any table whose topic was deleted.
     table_version_gone: u32,
+    /// Table files with rows that are not named any more; absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    partial_files: Vec<Text<TableFileId>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,13 +86,13 @@ struct PartitionV1 {
     producers: Vec<ProducerV1>,
 }
 
-/// Base offset, rows, object, first row, bytes, first and last timestamp in milliseconds, hash.
-type RunV1 = (u64, u64, ObjectV1, u64, u64, Option<i64>, Option<i64>, Hex);
+/// A run; see [`RunV1`].
+pub(super) type DenseV1 = (u64, u64, ObjectV1, u64, u64, Option<i64>, Option<i64>, Hex);
 
 /// The number of a commit, the id of a segment, or that of a table file in a list of its own.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum ObjectV1 {
+pub(super) enum ObjectV1 {
     Commit(u64),
     Segment(Text<SegmentId>),
     Table((Text<TableFileId>,)),
@@ -121,6 +128,7 @@ pub(super) fn encode_base(snapshot: &Snapshot) -> Vec<u8> {
         flushes: snapshot.flushes.iter().map(flush_v1).collect(),
         generation_gone: snapshot.generation_gone.get(),
         table_version_gone: snapshot.table_version_gone,
+        partial_files: snapshot.partial_files.iter().copied().map(Text).collect(),
     })
 }
 
@@ -136,6 +144,7 @@ pub(super) fn decode_base(bytes: &[u8]) -> Result<Snapshot, FormatError> {
     Ok(Snapshot {
         tables: tables.collect(),
         table_version_gone: base.table_version_gone,
+        partial_files: base.partial_files.into_iter().map(|file| file.0).collect(),
         number: CommitNumber::new(base.number),
         place: Place { directory: base.directory.0, index: base.index },
         owner: base.owner.map(|owner| Nonce::new(owner.0)),
@@ -251,6 +260,7 @@ fn partition(partition: PartitionV1) -> Result<PartitionSnapshot, FormatError> {
 }
 
 fn run_v1((base, run): &(Offset, Run)) -> RunV1 {
+    let keys = (run.has_gaps() || run.clean).then_some((run.span, run.clean));
     let object = match run.object {
         ObjectId::Commit(number) => ObjectV1::Commit(number.get()),
         ObjectId::Segment(id) => ObjectV1::Segment(Text(id)),
@@ -258,18 +268,21 @@ fn run_v1((base, run): &(Offset, Run)) -> RunV1 {
     };
     let first_ms = run.timestamps.map(|range| range.first_ms);
     let last_ms = run.timestamps.map(|range| range.last_ms);
-    (base.get(), run.rows, object, run.first_row, run.bytes, first_ms, last_ms, Hex(run.hash.to_bits()))
+    let hash = Hex(run.hash.to_bits());
+    RunV1 { run: (base.get(), run.rows, object, run.first_row, run.bytes, first_ms, last_ms, hash), keys }
 }
 
 fn run(persisted: RunV1) -> Result<(Offset, Run), FormatError> {
-    let (base, rows, object, first_row, bytes, first_ms, last_ms, hash) = persisted;
+    let (base, rows, object, first_row, bytes, first_ms, last_ms, hash) = persisted.run;
+    let (span, clean) = persisted.keys.unwrap_or((rows, false));
     let object = match object {
         ObjectV1::Commit(number) => ObjectId::Commit(CommitNumber::new(number)),
         ObjectV1::Segment(id) => ObjectId::Segment(id.0),
         ObjectV1::Table((id,)) => ObjectId::Table(id.0),
     };
     let timestamps = timestamps(first_ms, last_ms)?;
-    Ok((Offset::new(base), Run { rows, object, first_row, bytes, timestamps, hash: rows_hash(hash)? }))
+    let hash = rows_hash(hash)?;
+    Ok((Offset::new(base), Run { rows, span, clean, object, first_row, bytes, timestamps, hash }))
 }
 
 fn producer_v1((id, producer): &(ProducerId, Producer)) -> ProducerV1 {

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use lakebed_model::{
     BatchFacts, BatchRefusal, Commit, CommitNumber, CompactedFile, Compaction, Directory, Entry, FeatureLevel, Flush,
-    FlushBody, FlushId, FlushRun, Generation, Merge, MergedRun, Nonce, Offset, Outcome, PartitionIndex, PartitionKey,
-    Place, ProducerEpoch, ProducerId, ProducerStamp, RowsHash, SegmentId, Sequence, TableFileId, Takeover,
-    TimestampRange, TopicId, TopicName,
+    FlushBody, FlushId, FlushRun, Generation, KeyCompaction, Merge, MergedRun, Nonce, Offset, Outcome, PartitionIndex,
+    PartitionKey, Place, ProducerEpoch, ProducerId, ProducerStamp, RowsHash, SegmentId, Sequence, TableFileId,
+    Takeover, TimestampRange, TopicId, TopicName, TrimRun,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::cleaned_v1::CleanedFileV1;
 use super::groups_v1::{CommitOffsetsV1, DeleteOffsetsV1, StartGenerationV1, group_id};
 use crate::error::{FormatError, malformed};
 use crate::text::{Hex, Text};
@@ -40,8 +41,10 @@ enum EntryV1 {
     Flush(FlushV1),
     Merge { segment: Text<SegmentId>, runs: Vec<MergedRunV1> },
     Compact { topic: Text<Uuid>, files: Vec<CompactedFileV1> },
+    CompactKeys { topic: Text<Uuid>, replaces: Vec<Text<TableFileId>>, files: Vec<CleanedFileV1> },
     PublishTable { topic: Text<Uuid>, version: u32 },
     MoveLogStart { topic: Text<Uuid>, partition: u32, offset: u64 },
+    TrimRun(TrimRunV1),
     StartGeneration(StartGenerationV1),
     CommitOffsets(CommitOffsetsV1),
     DeleteOffsets(DeleteOffsetsV1),
@@ -133,6 +136,49 @@ struct CompactedFileV1 {
     runs: Vec<(u32, u64, u64, Hex)>,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrimRunV1 {
+    topic: Text<Uuid>,
+    partition: u32,
+    offset: u64,
+    rows: u64,
+    hash: Hex,
+    bytes: u64,
+    first_ms: Option<i64>,
+    last_ms: Option<i64>,
+}
+
+impl From<&TrimRun> for TrimRunV1 {
+    fn from(trim: &TrimRun) -> Self {
+        Self {
+            topic: Text(trim.partition.topic.uuid()),
+            partition: trim.partition.partition.get(),
+            offset: trim.offset.get(),
+            rows: trim.rows,
+            hash: Hex(trim.hash.to_bits()),
+            bytes: trim.bytes,
+            first_ms: trim.timestamps.map(|range| range.first_ms),
+            last_ms: trim.timestamps.map(|range| range.last_ms),
+        }
+    }
+}
+
+impl TryFrom<TrimRunV1> for TrimRun {
+    type Error = FormatError;
+
+    fn try_from(trim: TrimRunV1) -> Result<Self, FormatError> {
+        Ok(Self {
+            partition: partition_key(trim.topic.0, trim.partition),
+            offset: Offset::new(trim.offset),
+            rows: trim.rows,
+            hash: rows_hash(trim.hash)?,
+            bytes: trim.bytes,
+            timestamps: timestamps(trim.first_ms, trim.last_ms)?,
+        })
+    }
+}
+
 impl From<&CompactedFile> for CompactedFileV1 {
     fn from(file: &CompactedFile) -> Self {
         let run =
@@ -213,6 +259,11 @@ impl From<&Entry> for EntryV1 {
                 topic: Text(compaction.topic.uuid()),
                 files: compaction.files.iter().map(CompactedFileV1::from).collect(),
             },
+            Entry::CompactKeys(compaction) => Self::CompactKeys {
+                topic: Text(compaction.topic.uuid()),
+                replaces: compaction.replaces.iter().copied().map(Text).collect(),
+                files: compaction.files.iter().map(CleanedFileV1::from).collect(),
+            },
             Entry::PublishTable { topic, version } => {
                 Self::PublishTable { topic: Text(topic.uuid()), version: *version }
             }
@@ -221,6 +272,7 @@ impl From<&Entry> for EntryV1 {
                 partition: partition.partition.get(),
                 offset: offset.get(),
             },
+            Entry::TrimRun(trim) => Self::TrimRun(trim.into()),
             Entry::StartGeneration(start) => Self::StartGeneration(start.into()),
             Entry::CommitOffsets(commit) => Self::CommitOffsets(commit.into()),
             Entry::DeleteOffsets(delete) => Self::DeleteOffsets(delete.into()),
@@ -269,10 +321,17 @@ impl TryFrom<EntryV1> for Entry {
                 let files = files.into_iter().map(|file| file.restore(topic)).collect::<Result<_, _>>()?;
                 Self::Compact(Compaction { topic, files })
             }
+            EntryV1::CompactKeys { topic, replaces, files } => {
+                let topic = TopicId::new(topic.0);
+                let files = files.into_iter().map(|file| file.restore(topic)).collect::<Result<_, _>>()?;
+                let replaces = replaces.into_iter().map(|file| file.0).collect();
+                Self::CompactKeys(KeyCompaction { topic, replaces, files })
+            }
             EntryV1::PublishTable { topic, version } => Self::PublishTable { topic: TopicId::new(topic.0), version },
             EntryV1::MoveLogStart { topic, partition, offset } => {
                 Self::MoveLogStart { partition: partition_key(topic.0, partition), offset: Offset::new(offset) }
             }
+            EntryV1::TrimRun(trim) => Self::TrimRun(trim.try_into()?),
             EntryV1::StartGeneration(start) => Self::StartGeneration(start.try_into()?),
             EntryV1::CommitOffsets(commit) => Self::CommitOffsets(commit.try_into()?),
             EntryV1::DeleteOffsets(delete) => Self::DeleteOffsets(delete.try_into()?),
@@ -289,7 +348,7 @@ impl TryFrom<EntryV1> for Entry {
     }
 }
 
-fn partition_key(topic: Uuid, partition: u32) -> PartitionKey {
+pub(super) fn partition_key(topic: Uuid, partition: u32) -> PartitionKey {
     PartitionKey::new(TopicId::new(topic), PartitionIndex::new(partition))
 }
 

@@ -20,7 +20,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use uuid::Uuid;
 
-use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, ValueFormat, key, schema};
+use super::{BLOCK_BYTES, KIND, RunV1, Stretch, TableFileName, ValueFormat, key, schema};
 use crate::batch::TimestampType;
 use crate::body::NO_TIMESTAMP_MS;
 use crate::checksum::{DIGITS, crc32c, parse_digits};
@@ -132,9 +132,50 @@ impl TableFooter {
         Some((least.div_euclid(1000), greatest.div_euclid(1000)))
     }
 
+    /// Whether a run covers offsets that no row has, because its keys were compacted.
+    pub fn has_gaps(&self) -> bool {
+        self.runs.iter().any(|run| run.span() != run.rows)
+    }
+
     /// What the footer takes in memory, about.
     pub fn memory_bytes(&self) -> usize {
-        self.metadata.metadata().memory_size() + self.blocks.len() * 4 + self.runs.len() * size_of::<RunV1>()
+        let runs: usize = self.runs.iter().map(RunV1::memory_bytes).sum();
+        self.metadata.metadata().memory_size() + self.blocks.len() * 4 + runs
+    }
+
+    /// A run as `lakebed.runs` has it, and its first row, if there is one with these rows.
+    fn run(&self, partition: PartitionIndex, base_offset: Offset, first_row: u64) -> Option<&RunV1> {
+        let mut next = 0;
+        let mut found = None;
+        for run in &self.runs {
+            if next == first_row && (run.partition, run.base_offset) == (partition.get(), base_offset.get()) {
+                found = Some(run);
+            }
+            next += run.rows;
+        }
+        found
+    }
+
+    /// The stretches of a run with gaps, which begins with row `first_row` of the file, from the one that covers `offset` on; none if it
+    /// has no such run, or covers other offsets than `span` from its base on.
+    pub fn stretches(
+        &self,
+        partition: PartitionIndex,
+        base_offset: Offset,
+        span: u64,
+        first_row: u64,
+        offset: Offset,
+    ) -> Vec<Stretch> {
+        let run = self.run(partition, base_offset, first_row);
+        let run = run.filter(|run| run.span() == span);
+        run.map(|run| run.stretches(first_row, offset)).unwrap_or_default()
+    }
+
+    /// When the keys of a run, which begins with row `first_row` of the file, were compacted for the first time: up to an offset each, in
+    /// milliseconds since 1970; empty if they never were.
+    pub fn cleaned(&self, partition: PartitionIndex, base_offset: Offset, first_row: u64) -> Vec<(Offset, i64)> {
+        let cleaned = self.run(partition, base_offset, first_row).map(|run| &run.cleaned[..]).unwrap_or_default();
+        cleaned.iter().map(|(end, time_ms)| (Offset::new(*end), *time_ms)).collect()
     }
 
     /// The byte ranges of the object that rows `rows` need, ascending, whole blocks.
@@ -338,6 +379,9 @@ impl<'a> Words<'a> {
         let options = ArrowReaderOptions::new().with_schema(schema(value_format));
         let metadata =
             ArrowReaderMetadata::try_new(Arc::new(metadata), options).map_err(|error| undecodable(&error))?;
+        if let Some(run) = runs.iter().find(|run| !run.is_sound()) {
+            return Err(malformed(format!("lakebed.runs: {run:?} contradicts itself")));
+        }
         let counted = runs.iter().try_fold(0_u64, |sum, run| sum.checked_add(run.rows));
         if counted != Some(rows) {
             return Err(malformed(format!("runs of {counted:?} rows in a file of {rows}")));

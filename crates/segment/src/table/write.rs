@@ -16,6 +16,7 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type};
 
+use super::gaps::Marks;
 use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, TableSettings, ValueFormat, key, schema};
 use crate::FORMAT;
 use crate::body::NO_TIMESTAMP_MS;
@@ -82,6 +83,8 @@ pub struct TableWriter {
     writer: ArrowWriter<Vec<u8>>,
     rows: Columns,
     runs: Vec<RunV1>,
+    /// Of the run that is being placed.
+    marks: Marks,
     /// Where the next row may begin.
     next: (PartitionIndex, Offset),
     settings: TableSettings,
@@ -105,7 +108,8 @@ impl TableWriter {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
         let next = (PartitionIndex::ZERO, Offset::ZERO);
         let rows = Columns::new(schema, settings.value_format);
-        Ok(Self { identity: *identity, name, writer, rows, runs: Vec::new(), next, settings })
+        let (runs, marks) = (Vec::new(), Marks::default());
+        Ok(Self { identity: *identity, name, writer, rows, runs, marks, next, settings })
     }
 
     /// Appends rows of a partition; the offset of the first is `base_offset`, and there is no gap between them. Partitions ascend, and
@@ -142,12 +146,65 @@ impl TableWriter {
             }
         }
         match self.runs.last_mut() {
-            Some(last) if (partition.get(), base_offset.get()) == (last.partition, last.base_offset + last.rows) => {
-                last.rows += count;
-            }
-            _ => self.runs.push(RunV1 { partition: partition.get(), base_offset: base_offset.get(), rows: count }),
+            Some(last) if last.ends_at(partition, base_offset) => last.rows += count,
+            _ => self.runs.push(RunV1::new(partition.get(), base_offset.get(), count)),
         }
         self.next = (partition, end);
+        Ok(())
+    }
+
+    /// Begins a run of a partition, whose rows are [placed](Self::place) one by one.
+    ///
+    /// # Errors
+    /// [`TableError::OutOfOrder`]; the file is then good for nothing.
+    pub fn begin_run(&mut self, partition: PartitionIndex, base_offset: Offset) -> Result<(), TableError> {
+        if (partition, base_offset) < self.next {
+            return Err(TableError::OutOfOrder { partition, base_offset });
+        }
+        self.marks = Marks::default();
+        self.runs.push(RunV1::new(partition.get(), base_offset.get(), 0));
+        self.next = (partition, base_offset);
+        Ok(())
+    }
+
+    /// Appends a row to the run that was begun last; offsets ascend, with gaps.
+    ///
+    /// # Errors
+    /// [`TableError`]; the file is then good for nothing.
+    pub fn place<S: RowSource>(&mut self, offset: Offset, source: &S, row: usize) -> Result<(), TableError> {
+        let partition = self.next.0;
+        if offset < self.next.1 {
+            return Err(TableError::OutOfOrder { partition, base_offset: offset });
+        }
+        let number = i32::try_from(partition.get());
+        let number =
+            number.map_err(|_| TableError::OutOfRange { what: "partition", number: u64::from(partition.get()) })?;
+        let next = offset.checked_add(1).ok_or(TableError::OutOfRange { what: "offset", number: offset.get() })?;
+        let bytes = self.rows.bytes;
+        self.rows.append(number, offset.get() as i64, source, row)?;
+        let bytes = self.rows.bytes - bytes;
+        if let Some(run) = self.runs.last_mut() {
+            self.marks.see(run.rows, offset, bytes);
+            run.rows += 1;
+        }
+        self.next.1 = next;
+        if self.rows.is_full() { self.encode() } else { Ok(()) }
+    }
+
+    /// Ends the run that was begun last: it covers all offsets up to `end`. `cleaned` says up to which offset its keys were compacted for the
+    /// first time when; both ascend.
+    ///
+    /// # Errors
+    /// [`TableError::OutOfOrder`] if it has no row, or one at or above `end`; the file is then good for nothing.
+    pub fn end_run(&mut self, end: Offset, cleaned: &[(Offset, i64)]) -> Result<(), TableError> {
+        let marks = std::mem::take(&mut self.marks);
+        let out_of_order = TableError::OutOfOrder { partition: self.next.0, base_offset: end };
+        let run = self.runs.last_mut().filter(|run| run.rows > 0 && end >= self.next.1);
+        let run = run.ok_or(out_of_order)?;
+        let span = end.get() - run.base_offset;
+        run.gaps = (span != run.rows).then(|| marks.into_gaps(span));
+        run.cleaned = cleaned.iter().map(|(end, time_ms)| (end.get(), *time_ms)).collect();
+        self.next.1 = end;
         Ok(())
     }
 

@@ -31,6 +31,8 @@ fn large(partitions: u32, runs: u64) -> Snapshot {
 fn run_of(number: u64) -> Run {
     Run {
         rows: 10,
+        span: 10,
+        clean: false,
         object: ObjectId::Commit(CommitNumber::new(number)),
         first_row: number,
         bytes: 10_000,

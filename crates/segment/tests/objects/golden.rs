@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use lakebed_model::Offset;
 use lakebed_segment::FORMAT;
 use lakebed_segment::checkpoint::{Manifest, decode};
 use lakebed_segment::footer::Kind;
 use lakebed_segment::root::Root;
-use lakebed_segment::table::{ParsedTable, TableFooter};
+use lakebed_segment::table::{ParsedTable, Stretch, TableFooter};
 use lakebed_segment::verdict::Verdict;
 
 use crate::samples::{self, files};
@@ -65,6 +66,22 @@ fn the_golden_table_files_of_version_1_are_read() {
         hashes.push(golden.1);
     }
     assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "the same rows in every format");
+}
+
+#[test]
+fn the_golden_table_file_with_gaps_of_version_1_is_read() {
+    for bytes in [golden(1, "cleaned.parquet"), samples::cleaned_file()] {
+        let ParsedTable::Whole(footer) = TableFooter::parse(&bytes, bytes.len() as u64).unwrap() else { panic!() };
+        let (partition, base) = (samples::partition(1, 0).partition, Offset::new(100));
+        let found = footer.stretches(partition, base, (1 << 41) - 100, 0, base);
+        let [Stretch { rows, offsets }] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((rows.clone(), offsets.clone()), (0..2, base..Offset::new(1 << 41)));
+        let read = footer.read(0..2, &[(0, bytes.clone())]).unwrap();
+        assert_eq!(read.offsets, [Offset::new(103), Offset::new(1 << 40)]);
+        let cleaned = footer.cleaned(partition, base, 0);
+        assert_eq!(cleaned.iter().map(|(end, _)| end.get()).collect::<Vec<_>>(), [107, 1 << 41]);
+        assert_eq!(footer.cleaned(partition, Offset::new(101), 0), []);
+    }
 }
 
 #[test]

@@ -8,9 +8,11 @@ use lakebed_model::{
     Nonce, Offset, Outcome, PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, ProducerStamp, SegmentId,
     Sequence, State, Takeover, TopicId, TopicName,
 };
+use lakebed_model::{
+    CleanedFile, CleanedRun, CompactedFile, Compaction, KeyCompaction, MergedRun, RowsHash, TableFileId, TimestampRange,
+};
 use lakebed_model::{CommitOffsets, CommittedOffset, DeleteOffsets, Generation, GroupId, GroupKind, StartGeneration};
-use lakebed_model::{CompactedFile, Compaction, MergedRun, RowsHash, TableFileId};
-use lakebed_model::{Draft, FlushProposal, ProposedRun, Snapshot};
+use lakebed_model::{Draft, FlushProposal, ProposedRun, Snapshot, TrimRun};
 use lakebed_segment::batch::{Codec, Encoder, Fields, Limits, Record, Rows, TimestampType, decode};
 use lakebed_segment::body::{Body, seal};
 use lakebed_segment::checkpoint::{Checkpoint, encode};
@@ -19,7 +21,7 @@ use lakebed_segment::footer::{Footer, Parsed};
 use lakebed_segment::root::Root;
 use lakebed_segment::row_hash::facts;
 use lakebed_segment::rows::BodyBatch;
-use lakebed_segment::table::{TableFileName, TableSettings, TableWriter, ValueFormat};
+use lakebed_segment::table::{ParsedTable, TableFileName, TableFooter, TableSettings, TableWriter, ValueFormat};
 use lakebed_segment::verdict::{Broken, Verdict};
 use uuid::Uuid;
 
@@ -188,11 +190,27 @@ pub fn commit_with_rows() -> Commit {
                 runs,
             }),
             Entry::MoveLogStart { partition: partition(1, 0), offset: Offset::new(101) },
+            Entry::TrimRun(TrimRun {
+                partition: partition(1, 0),
+                offset: Offset::new(101),
+                rows: 1,
+                hash: RowsHash::EMPTY.push(100),
+                bytes: 40,
+                timestamps: Some(TimestampRange { first_ms: INGEST_TIME_MS - 5, last_ms: INGEST_TIME_MS }),
+            }),
             Entry::Compact(Compaction {
                 topic: topic(1),
                 files: vec![CompactedFile {
                     id: table_file_id(),
                     runs: vec![compacted(0, 101, 4, 0), compacted(0, 110, 3, 4), compacted(2, 90, 2, 7)],
+                }],
+            }),
+            Entry::CompactKeys(KeyCompaction {
+                topic: topic(1),
+                replaces: vec![cleaned_file_id()],
+                files: vec![CleanedFile {
+                    id: table_file_id(),
+                    runs: vec![cleaned(0, 101, 12, 3, 0), cleaned(2, 90, 2, 2, 3)],
                 }],
             }),
             Entry::PublishTable { topic: topic(1), version: 3 },
@@ -215,9 +233,43 @@ pub fn table_file_id() -> TableFileId {
     "01KAS7Z04V0123456789ABCDEF".parse().unwrap()
 }
 
+fn cleaned(index: u32, base: u64, span: u64, rows: u64, first_row: u64) -> CleanedRun {
+    CleanedRun {
+        partition: partition(1, index),
+        base_offset: Offset::new(base),
+        span,
+        rows,
+        first_row,
+        bytes: 100,
+        timestamps: (index > 0).then_some(TimestampRange { first_ms: 0, last_ms: INGEST_TIME_MS }),
+        hash: RowsHash::EMPTY.push(base),
+        clean: index == 0,
+    }
+}
+
 fn compacted(index: u32, base: u64, rows: u64, first_row: u64) -> MergedRun {
     let hash = RowsHash::EMPTY.push(base);
     MergedRun { partition: partition(1, index), base_offset: Offset::new(base), rows, first_row, hash }
+}
+
+pub fn cleaned_file_id() -> TableFileId {
+    "01KAS7Z04V0123456789ABCDEG".parse().unwrap()
+}
+
+/// What is left of the rows of [`table_file`]: the first and the last, with gaps before, between and behind them.
+pub fn cleaned_file() -> Bytes {
+    let settings = TableSettings::default();
+    let table = table_file(settings);
+    let Ok(ParsedTable::Whole(footer)) = TableFooter::parse(&table, table.len() as u64) else { unreachable!() };
+    let rows = footer.read(0..footer.rows, &[(0, table.clone())]).unwrap().rows;
+    let name = TableFileName { id: cleaned_file_id(), topic_id: topic(1), topic: TopicName::new("orders").unwrap() };
+    let mut writer = TableWriter::new(&identity(), name, settings).unwrap();
+    writer.begin_run(partition(1, 0).partition, Offset::new(100)).unwrap();
+    writer.place(Offset::new(103), &rows, 0).unwrap();
+    writer.place(Offset::new(1 << 40), &rows, rows.len() - 1).unwrap();
+    let cleaned = [(Offset::new(107), INGEST_TIME_MS), (Offset::new(1 << 41), INGEST_TIME_MS + 1)];
+    writer.end_run(Offset::new(1 << 41), &cleaned).unwrap();
+    writer.finish().unwrap().into()
 }
 
 /// A table file with the rows of partition 0 of topic 1, by its name.
@@ -346,10 +398,21 @@ pub fn state() -> State {
             let files = vec![CompactedFile { id: table_file_id(), runs: vec![compacted] }];
             draft.change(lakebed_model::Change::Compact(Compaction { topic: topic(1), files })).unwrap();
             draft.change(lakebed_model::Change::PublishTable { topic: topic(1), version: 1 }).unwrap();
+            clean(&mut draft, base, run);
         }
         state = draft.seal(writer, 6).1;
     }
     state
+}
+
+/// Compacts the keys of the run of the table file: a row is left.
+fn clean(draft: &mut Draft, base: Offset, run: lakebed_model::Run) {
+    let config = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+    draft.change(lakebed_model::Change::AlterTopic { id: topic(1), config }).unwrap();
+    let left = CleanedRun { bytes: run.bytes, ..cleaned(0, base.get(), run.rows, 1, 0) };
+    let files = vec![CleanedFile { id: cleaned_file_id(), runs: vec![left] }];
+    let replaces = vec![table_file_id()];
+    draft.change(lakebed_model::Change::CompactKeys(KeyCompaction { topic: topic(1), replaces, files })).unwrap();
 }
 
 pub fn snapshot() -> Snapshot {

@@ -4,6 +4,7 @@
 
 mod blooms;
 mod formats;
+mod gaps;
 mod rows;
 
 use arrow_array::Array;

@@ -79,6 +79,31 @@ impl Fold {
         Ok(name.to_ascii_lowercase().replace('.', "_"))
     }
 
+    /// Cuts rows below the log start off the run that holds it.
+    pub(super) fn apply_trim(&mut self, trim: &Value) -> Result<(), String> {
+        let partition = (text(&trim["topic"])?, number(&trim["partition"])?);
+        let (offset, rows) = (number(&trim["offset"])?, number(&trim["rows"])?);
+        let contents = self.partitions.get_mut(&partition).ok_or(format!("{partition:?} does not exist"))?;
+        // Runs may be cut differently here: what is one run of the log can be several that follow one another in one object.
+        let cut: Vec<(u64, Run)> = contents.runs.range(..offset).map(|(base, run)| (*base, run.clone())).collect();
+        let cut: Vec<_> = cut.into_iter().filter(|(base, run)| base + run.rows > offset.saturating_sub(rows)).collect();
+        let covered: u64 = cut.iter().map(|(base, run)| run.rows.min(offset - base)).sum();
+        let left = contents.runs.get(&offset).cloned().or_else(|| {
+            let (base, run) = cut.last().filter(|(base, run)| base + run.rows > offset)?;
+            Some(Run { first_row: run.first_row + (offset - base), rows: base + run.rows - offset, ..run.clone() })
+        });
+        let Some(left) = left else { return Err(format!("nothing of {partition:?} lies at {offset}")) };
+        let same = cut
+            .iter()
+            .all(|(base, run)| run.object == left.object && run.first_row + (offset - base) == left.first_row);
+        if offset > contents.start || covered != rows || !same {
+            return Err(format!("{rows} rows below {offset} of {partition:?} are cut off {cut:?}"));
+        }
+        contents.runs.retain(|base, _| !cut.iter().any(|(cut, _)| cut == base));
+        contents.runs.insert(offset, left);
+        Ok(())
+    }
+
     pub(super) fn apply_compact(&mut self, compact: &Value) -> Result<(), String> {
         let topic = text(&compact["topic"])?;
         let mut coming: BTreeMap<Partition, BTreeMap<u64, Run>> = BTreeMap::new();
@@ -114,7 +139,11 @@ impl Fold {
     pub(super) fn change_table(&mut self, topic: &str) -> Result<(), String> {
         let table = self.table_name(topic)?;
         let known = self.tables.newest.entry(topic.to_owned()).or_default();
-        *known = self.tables.gone.max(*known) + 1;
+        // However much a commit changes, it allots one version, which shows what comes of all of it.
+        let changed = self.tables.versions.get(&(table.clone(), *known)).is_some_and(|one| one.commit == self.number);
+        if !changed {
+            *known = self.tables.gone.max(*known) + 1;
+        }
         let (number, mut files) = (*known, BTreeSet::new());
         let mut bounds = BTreeMap::new();
         for (partition, contents) in self.partitions.iter().filter(|((of, _), _)| of == topic) {

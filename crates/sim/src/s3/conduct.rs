@@ -24,7 +24,7 @@ pub struct Conduct {
     pub outage: Outage,
     /// A promise that it does not keep.
     pub weakness: Weakness,
-    /// By how many seconds its clock is ahead of this machine's. Beyond 900 either way, requests of this machine are refused.
+    /// By how many seconds its clock is ahead of this machine's. It is told in `Date`. Beyond 900 either way, requests of this machine are refused.
     pub clock_shift_seconds: i64,
     /// How long requests take, beyond what they take anyway.
     pub latency: Option<Latency>,

@@ -1,7 +1,7 @@
 //! From a request to its answer: what the conduct makes of it, the clock, the operation, the bill.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -91,10 +91,13 @@ impl Front {
         }
         let misshapen = operation == Operation::Get && answer.status().is_success();
         let shape = shape(treatment, misshapen);
-        Ok(answer.map(|body| match shape {
+        let mut answer = answer.map(|body| match shape {
             Some(shape) => shaped(body, shape),
             None => as_it_is(body),
-        }))
+        });
+        let date = httpdate::fmt_http_date(shifted(treatment.clock_shift_seconds));
+        answer.headers_mut().insert("date", date.parse().expect("a date is made of the characters of a header"));
+        Ok(answer)
     }
 }
 
@@ -171,12 +174,17 @@ fn classify(request: &Request<Incoming>) -> (Operation, String) {
     (operation, key.to_owned())
 }
 
+/// The server's time.
+fn shifted(clock_shift_seconds: i64) -> SystemTime {
+    let shift = Duration::from_secs(clock_shift_seconds.unsigned_abs());
+    if clock_shift_seconds < 0 { now() - shift } else { now() + shift }
+}
+
 /// Whether the time that a request was signed at is too far from the server's.
 fn skewed<B>(request: &Request<B>, clock_shift_seconds: i64) -> bool {
     let header = request.headers().get("x-amz-date").and_then(|value| value.to_str().ok());
     let Some(signed) = header.and_then(parse_time) else { return false };
-    let shift = Duration::from_secs(clock_shift_seconds.unsigned_abs());
-    let server = if clock_shift_seconds < 0 { now() - shift } else { now() + shift };
+    let server = shifted(clock_shift_seconds);
     signed < Timestamp::from(server - SKEW_MAX) || signed > Timestamp::from(server + SKEW_MAX)
 }
 

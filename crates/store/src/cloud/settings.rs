@@ -19,7 +19,7 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKe
 use object_store::{ClientConfigKey, ObjectStore, RetryConfig, StaticCredentialProvider};
 
 use super::profile::{self, Profile};
-use super::status::StatusConnector;
+use super::status::{Dates, StatusConnector};
 use crate::address::Address;
 use crate::redact::redact_url;
 use crate::remedy::Origins;
@@ -40,8 +40,12 @@ pub(crate) fn environment() -> Variables {
         .collect()
 }
 
-pub(crate) fn s3(bucket: &str, variables: &Variables) -> Result<Arc<dyn ObjectStore>, SettingsError> {
-    Ok(Arc::new(s3_builder(bucket, variables)?.build()?))
+pub(crate) fn s3(
+    bucket: &str,
+    variables: &Variables,
+    dates: &Arc<Dates>,
+) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+    Ok(Arc::new(s3_builder(bucket, variables)?.with_http_connector(StatusConnector::new(dates)).build()?))
 }
 
 /// Where what [`s3`] uses comes from, in words.
@@ -94,12 +98,20 @@ fn s3_address(bucket: &str, variables: &Variables) -> Result<Address, SettingsEr
     })
 }
 
-pub(crate) fn gcs(bucket: &str, variables: &Variables) -> Result<Arc<dyn ObjectStore>, SettingsError> {
-    Ok(Arc::new(gcs_builder(bucket, variables)?.build()?))
+pub(crate) fn gcs(
+    bucket: &str,
+    variables: &Variables,
+    dates: &Arc<Dates>,
+) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+    Ok(Arc::new(gcs_builder(bucket, variables)?.with_http_connector(StatusConnector::new(dates)).build()?))
 }
 
-pub(crate) fn azure(container: &str, variables: &Variables) -> Result<Arc<dyn ObjectStore>, SettingsError> {
-    Ok(Arc::new(azure_builder(container, variables)?.build()?))
+pub(crate) fn azure(
+    container: &str,
+    variables: &Variables,
+    dates: &Arc<Dates>,
+) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+    Ok(Arc::new(azure_builder(container, variables)?.with_http_connector(StatusConnector::new(dates)).build()?))
 }
 
 pub(super) fn gcs_builder(bucket: &str, variables: &Variables) -> Result<GoogleCloudStorageBuilder, SettingsError> {
@@ -127,7 +139,7 @@ pub(super) fn gcs_builder(bucket: &str, variables: &Variables) -> Result<GoogleC
             .with_config(GoogleConfigKey::BaseUrl, endpoint.trim_end_matches('/'))
             .with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), allows_http(&endpoint)?);
     }
-    Ok(builder.with_bucket_name(bucket).with_retry(no_retries()).with_http_connector(StatusConnector::default()))
+    Ok(builder.with_bucket_name(bucket).with_retry(no_retries()))
 }
 
 pub(super) fn azure_builder(container: &str, variables: &Variables) -> Result<MicrosoftAzureBuilder, SettingsError> {
@@ -153,7 +165,7 @@ pub(super) fn azure_builder(container: &str, variables: &Variables) -> Result<Mi
     if let Some(endpoint) = builder.get_config_value(&AzureConfigKey::Endpoint) {
         builder = builder.with_config(AzureConfigKey::Client(ClientConfigKey::AllowHttp), allows_http(&endpoint)?);
     }
-    Ok(builder.with_container_name(container).with_retry(no_retries()).with_http_connector(StatusConnector::default()))
+    Ok(builder.with_container_name(container).with_retry(no_retries()))
 }
 
 /// Whether an endpoint of our own is one of plain HTTP.
@@ -199,11 +211,7 @@ pub(super) fn s3_builder(bucket: &str, variables: &Variables) -> Result<AmazonS3
         // What AWS asks for; a name with dots has no certificate there.
         builder = builder.with_virtual_hosted_style_request(true);
     }
-    Ok(builder
-        .with_bucket_name(bucket)
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_retry(no_retries())
-        .with_http_connector(StatusConnector::default()))
+    Ok(builder.with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch).with_retry(no_retries()))
 }
 
 fn no_retries() -> RetryConfig {

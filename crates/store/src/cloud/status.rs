@@ -9,8 +9,8 @@
 //! ever given credentials is waited for, as a store is.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -20,10 +20,14 @@ use object_store::client::{
 };
 use tokio::time::Instant;
 
+use crate::backend::StoreDate;
+
 /// How long a machine may take to give the first credentials of its role: its service may begin after the broker.
 const ROLE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Where paths begin by which machines are asked for it: those of AWS, Google and Azure.
 const ROLE_PATHS: [&str; 3] = ["/latest/", "/computeMetadata/", "/metadata/identity/"];
+/// The date of an answer that comes so soon after another is not looked at: it has whole seconds.
+const DATES_APART: Duration = Duration::from_secs(1);
 /// Bytes of an answer's text that a message shows.
 const SHOWN_BYTES_MAX: usize = 600;
 
@@ -60,9 +64,40 @@ pub(crate) struct NoRole {
 }
 
 /// Makes clients that keep the status. The clients of one store know together whether its machine has a role.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct StatusConnector {
     role: Arc<Role>,
+    dates: Arc<Dates>,
+}
+
+impl StatusConnector {
+    /// Clients that write down in `dates` what the store says of its clock.
+    pub(crate) fn new(dates: &Arc<Dates>) -> Self {
+        Self { role: Arc::default(), dates: Arc::clone(dates) }
+    }
+}
+
+/// What a store said last of its clock, by the `Date` of its answers (RFC 9110, 6.6.1).
+#[derive(Debug, Default)]
+pub(crate) struct Dates(Mutex<Option<StoreDate>>);
+
+impl Dates {
+    pub(crate) fn last(&self) -> Option<StoreDate> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, response: &HttpResponse) {
+        let at = Instant::now();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| at.duration_since(last.at) < DATES_APART) {
+            return;
+        }
+        let date = response.headers().get("date").and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        let since = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
+        if let Some(ms) = since.and_then(|since| i64::try_from(since.as_millis()).ok()) {
+            *last = Some(StoreDate { ms, at });
+        }
+    }
 }
 
 /// What is known of the machine's role.
@@ -76,12 +111,13 @@ struct Role {
 struct StatusClient {
     client: HttpClient,
     role: Arc<Role>,
+    dates: Arc<Dates>,
 }
 
 impl HttpConnector for StatusConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(StatusClient { client, role: Arc::clone(&self.role) }))
+        Ok(HttpClient::new(StatusClient { client, role: Arc::clone(&self.role), dates: Arc::clone(&self.dates) }))
     }
 }
 
@@ -98,6 +134,7 @@ impl HttpService for StatusClient {
         // What asks for credentials does not have it, and is judged by `object_store`.
         let signed = headers.contains_key("x-amz-content-sha256");
         let response = self.client.execute(request).await?;
+        self.dates.take(&response);
         let status = response.status().as_u16();
         let expected = match ranged {
             // 200 is the whole object: the answer of some stores to a range of an empty one.

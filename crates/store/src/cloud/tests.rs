@@ -91,16 +91,19 @@ fn gcs_takes_its_credentials_and_endpoint_from_the_variables() {
     let mut given = variables(&[("GOOGLE_APPLICATION_CREDENTIALS", key.to_str().unwrap()), ("GOOGLE_BASE_URL", "")]);
     assert_eq!(setting(&given, GoogleConfigKey::ApplicationCredentials).unwrap(), key.to_str().unwrap());
     assert_eq!(setting(&given, GoogleConfigKey::BaseUrl), None, "an empty variable is none");
-    assert!(gcs("bucket", &given).unwrap_err().to_string().contains("key.json"), "a file that is missing is named");
+    assert!(
+        gcs("bucket", &given, &Arc::default()).unwrap_err().to_string().contains("key.json"),
+        "a file that is missing is named"
+    );
     std::fs::write(&key, r#"{"type":"authorized_user","client_id":"i","client_secret":"s","refresh_token":"r"}"#)
         .unwrap();
-    gcs("bucket", &given).unwrap();
+    gcs("bucket", &given, &Arc::default()).unwrap();
     given.insert("GOOGLE_BASE_URL".into(), "https://storage.example:1/".into());
     assert_eq!(setting(&given, GoogleConfigKey::BaseUrl).unwrap(), "https://storage.example:1");
     assert_eq!(setting(&given, GoogleConfigKey::Client(ClientConfigKey::AllowHttp)).unwrap(), "false");
-    gcs("bucket", &given).unwrap();
+    gcs("bucket", &given, &Arc::default()).unwrap();
     given.insert("GOOGLE_BASE_URL".into(), "storage.example".into());
-    assert!(gcs("bucket", &given).unwrap_err().to_string().contains("'storage.example'"));
+    assert!(gcs("bucket", &given, &Arc::default()).unwrap_err().to_string().contains("'storage.example'"));
 }
 
 #[test]
@@ -112,18 +115,24 @@ fn an_emulator_of_gcs_is_asked_without_credentials() {
         assert_eq!(setting(GoogleConfigKey::BaseUrl), "http://127.0.0.1:4443");
         assert_eq!(setting(GoogleConfigKey::SkipSignature), "true");
         assert_eq!(setting(GoogleConfigKey::Client(ClientConfigKey::AllowHttp)), "true");
-        gcs("bucket", &given).unwrap();
+        gcs("bucket", &given, &Arc::default()).unwrap();
     }
 }
 
 #[test]
 fn azure_takes_its_credentials_and_endpoint_from_the_variables() {
     let setting = |given: &Variables, key| azure_builder("container", given).unwrap().get_config_value(&key);
-    assert!(azure("container", &variables(&[])).unwrap_err().to_string().to_lowercase().contains("account"));
+    assert!(
+        azure("container", &variables(&[]), &Arc::default())
+            .unwrap_err()
+            .to_string()
+            .to_lowercase()
+            .contains("account")
+    );
     let mut given = variables(&[("AZURE_STORAGE_ACCOUNT", "short"), ("AZURE_STORAGE_KEY", "c2hvcnQ=")]);
     assert_eq!(setting(&given, AzureConfigKey::AccountName).unwrap(), "short");
     assert_eq!(setting(&given, AzureConfigKey::AccessKey).unwrap(), "c2hvcnQ=");
-    azure("container", &given).unwrap();
+    azure("container", &given, &Arc::default()).unwrap();
     given.extend(variables(&[("AZURE_STORAGE_ACCOUNT_NAME", "long"), ("AZURE_STORAGE_ACCOUNT_KEY", "bG9uZw==")]));
     assert_eq!(setting(&given, AzureConfigKey::AccountName).unwrap(), "long");
     assert_eq!(setting(&given, AzureConfigKey::AccessKey).unwrap(), "bG9uZw==");
@@ -132,9 +141,9 @@ fn azure_takes_its_credentials_and_endpoint_from_the_variables() {
         given.insert("AZURE_STORAGE_ENDPOINT".into(), endpoint.into());
         assert_eq!(setting(&given, AzureConfigKey::Endpoint).unwrap(), endpoint);
         assert_eq!(setting(&given, http).unwrap(), plain);
-        azure("container", &given).unwrap();
+        azure("container", &given, &Arc::default()).unwrap();
     }
     given.insert("AZURE_STORAGE_ENDPOINT".into(), "long.example".into());
-    assert!(azure("container", &given).unwrap_err().to_string().contains("'long.example'"));
-    azure("container", &variables(&[("AZURE_STORAGE_USE_EMULATOR", "true")])).unwrap();
+    assert!(azure("container", &given, &Arc::default()).unwrap_err().to_string().contains("'long.example'"));
+    azure("container", &variables(&[("AZURE_STORAGE_USE_EMULATOR", "true")]), &Arc::default()).unwrap();
 }

@@ -254,17 +254,24 @@ fn records(
             Err(error) if count.records == 0 => return Err(error),
             Err(_) => break,
         };
-        next = next.max(decoded.base_offset);
+        next = next.max(limits.end.map_or(decoded.base_offset, |end| end.min(decoded.base_offset)));
+        let mut is_cut = false;
         for row in wanted(&decoded, next, limits.end) {
+            // Over what compaction of keys has left nothing of.
+            next = decoded.offset(row);
             is_at_timestamp = limits.end_timestamp_ms.is_some_and(|end| decoded.rows.timestamps_ms[row] >= end);
             let (bytes, overhead) = sizes(&decoded.rows, row, shape);
-            if is_at_timestamp || count.is_full(bytes as u64, sink.size_bytes() + bytes + overhead) {
+            is_cut = is_at_timestamp || count.is_full(bytes as u64, sink.size_bytes() + bytes + overhead);
+            if is_cut {
                 break;
             }
             sink.push(next, &decoded, row, shape);
             count.records += 1;
             count.bytes += bytes as u64;
             next = Offset::new(next.get() + 1);
+        }
+        if !is_cut {
+            next = next.max(limits.end.map_or(decoded.next_offset(), |end| end.min(decoded.next_offset())));
         }
         if next < decoded.next_offset() {
             rest = Some(decoded);
@@ -277,9 +284,8 @@ fn records(
 
 /// The rows of a batch from `offset` on, before `end`.
 fn wanted(batch: &DecodedBatch, offset: Offset, end: Option<Offset>) -> std::ops::Range<usize> {
-    let row = |offset: Offset| offset.get().saturating_sub(batch.base_offset.get()) as usize;
-    let last = end.map_or(batch.rows.len(), |end| row(end).min(batch.rows.len()));
-    row(offset).min(last)..last
+    let last = end.map_or(batch.rows.len(), |end| batch.row_from(end));
+    batch.row_from(offset).min(last)..last
 }
 
 /// The bytes of a record that are sent, and the most that a message needs beside them.
@@ -330,6 +336,8 @@ fn batches(fetched: &Fetched, offset: Offset, limits: &Limits) -> Result<Part, F
         if end <= next {
             break;
         }
+        // More offsets than records lie behind it if compaction of keys has left gaps.
+        let mut records = end.since(next).min(batch.records());
         let end = if end == batch.next_offset() && batch.size_bytes() <= limits.batch_bytes_max {
             chunks.extend(batch.chunks());
             count.bytes += bytes;
@@ -340,12 +348,15 @@ fn batches(fetched: &Fetched, offset: Offset, limits: &Limits) -> Result<Part, F
                 Err(error) if count.records == 0 => return Err(error),
                 Err(_) => break,
             };
-            count.bytes += cut.len() as u64;
-            chunks.push(cut);
+            records = cut.as_ref().map_or(0, |(_, records)| *records);
+            if let Some((cut, _)) = cut {
+                count.bytes += cut.len() as u64;
+                chunks.push(cut);
+            }
             is_at_timestamp &= cut_end == end;
             cut_end
         };
-        count.records += end.since(next);
+        count.records += records;
         next = end;
     }
     let Count { bytes, records, .. } = count;
@@ -359,11 +370,19 @@ fn batch_end(batch: &FetchedBatch, offset: Offset, limits: &Limits) -> Result<(O
     let decoded = lakebed_fetch::decode(batch)?;
     let mut rows = wanted(&decoded, offset, Some(end));
     let found = rows.find(|row| decoded.rows.timestamps_ms[*row] >= end_timestamp_ms);
-    Ok(found.map_or((end, false), |row| (Offset::new(batch.base_offset.get() + row as u64), true)))
+    Ok(found.map_or((end, false), |row| (decoded.offset(row), true)))
 }
 
-/// The records of a batch from `offset` on, before `end`, as a batch of about `bytes_max`; and where it ends. There is at least one.
-fn cut(batch: &FetchedBatch, offset: Offset, end: Offset, bytes_max: usize) -> Result<(Bytes, Offset), FetchError> {
+/// A batch that was made anew, and how many records it has.
+type Cut = (Bytes, u64);
+
+/// The records of a batch from `offset` on, before `end`, as a batch of about `bytes_max`, if there are any; and where it ends.
+fn cut(
+    batch: &FetchedBatch,
+    offset: Offset,
+    end: Offset,
+    bytes_max: usize,
+) -> Result<(Option<Cut>, Offset), FetchError> {
     let decoded = lakebed_fetch::decode(batch)?;
     let failed = |why: &dyn std::fmt::Display| FetchError::Unavailable {
         why: format!("the batch of offset {} can't be cut to {offset}..{end}: {why}", batch.base_offset),
@@ -372,20 +391,21 @@ fn cut(batch: &FetchedBatch, offset: Offset, end: Offset, bytes_max: usize) -> R
     let fields = Fields { codec: Codec::None, timestamp_type, producer: None, is_transactional: false };
     let rows = &decoded.rows;
     let mut encoder = Encoder::new(fields, rows.payload.len().min(bytes_max));
-    let mut next = offset;
+    let mut next = end;
     for row in wanted(&decoded, offset, Some(end)) {
         let (bytes, overhead) = sizes(rows, row, Shape::WHOLE);
         if encoder.count() > 0 && encoder.size_bytes() + bytes + overhead > bytes_max {
+            next = decoded.offset(row);
             break;
         }
         let record = Record {
-            offset: wire_offset(next),
+            offset: wire_offset(decoded.offset(row)),
             timestamp_ms: rows.timestamps_ms[row],
             key: rows.key(row),
             value: rows.value(row),
         };
         encoder.push(record, rows.headers_of(row)).map_err(|error| failed(&error))?;
-        next = Offset::new(next.get() + 1);
     }
-    Ok((encoder.finish().ok_or_else(|| failed(&"nothing is in it"))?, next))
+    let records = u64::from(encoder.count());
+    Ok((encoder.finish_through(wire_offset(next) - 1).map(|cut| (cut, records)), next))
 }

@@ -151,6 +151,7 @@ fn broker_settings(service: &Service, reached_at: SocketAddr) -> Vec<Shown> {
         ("group.max.size", config.group_members_max.to_string(), ValueType::Int),
         ("group.min.session.timeout.ms", millis(config.group_session_timeout_min), ValueType::Int),
         ("listeners", format!("PLAINTEXT://{}", config.kafka_listen), ValueType::String),
+        ("log.retention.check.interval.ms", millis(config.retention_check_interval), ValueType::Long),
         ("num.partitions", config.default_partitions.to_string(), ValueType::Int),
         ("offsets.retention.minutes", (config.offsets_retention.as_secs() / 60).to_string(), ValueType::Int),
         ("producer.id.expiration.ms", millis(config.producer_id_expiration), ValueType::Int),

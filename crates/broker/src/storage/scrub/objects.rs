@@ -91,8 +91,14 @@ impl Scrub<'_> {
             let read = file.rows(piece.rows.clone()).await?;
             if let Some(run) = piece.run {
                 let (key, base, of_run) = &runs[run];
-                check_offsets(*key, Offset::new(base.get() + piece.rows.start - of_run.first_row), &read)?;
-                hashes[run] = hashes[run].concat(read.rows.hash(), piece.rows.end - piece.rows.start);
+                let hash = if of_run.has_gaps() {
+                    check_gaps(*key, *base..of_run.end(*base), &read)?;
+                    read.rows.hash_placed(&read.offsets)
+                } else {
+                    check_offsets(*key, Offset::new(base.get() + piece.rows.start - of_run.first_row), &read)?;
+                    read.rows.hash()
+                };
+                hashes[run] = hashes[run].concat(hash, piece.rows.end - piece.rows.start);
             }
         }
         file.verify_the_rest().await?;
@@ -120,6 +126,19 @@ fn check_offsets(
     let same = read.partitions.iter().all(|partition| *partition == key.partition)
         && read.offsets.iter().zip(expected).all(|(found, expected)| *found == expected);
     let what = || format!("rows that should be those of {key} from offset {first} on are others");
+    if same { Ok(()) } else { Err(ObjectError::Damaged(what())) }
+}
+
+/// The same of rows of a run with gaps, which compaction of keys has left.
+fn check_gaps(
+    key: PartitionKey,
+    offsets: Range<Offset>,
+    read: &lakebed_segment::table::TableRows,
+) -> Result<(), ObjectError> {
+    let same = read.partitions.iter().all(|partition| *partition == key.partition)
+        && read.offsets.is_sorted_by(|one, next| one < next)
+        && read.offsets.iter().all(|offset| offsets.contains(offset));
+    let what = || format!("rows that should be those of {key} from offset {} on are others", offsets.start);
     if same { Ok(()) } else { Err(ObjectError::Damaged(what())) }
 }
 

@@ -60,7 +60,16 @@ fn runs_are_dense() {
                 state.runs.insert((key(3, 0), offset(0)), run);
             }),
             ("a run without an end", &|state| {
-                state.runs[&(key(1, 0), offset(2))].rows = u64::MAX;
+                state.runs[&(key(1, 0), offset(2))].span = u64::MAX;
+            }),
+            ("more rows than offsets", &|state| {
+                state.runs[&(key(1, 0), offset(2))].rows += 1;
+            }),
+            ("a gap outside of a table file", &|state| {
+                state.runs[&(key(1, 0), offset(2))].rows -= 1;
+            }),
+            ("a clean run outside of a table file", &|state| {
+                state.runs[&(key(1, 0), offset(2))].clean = true;
             }),
         ],
     );

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::groups::{Ledger, group_of};
 use super::{batch, create, directory, flush_id, segment, topic_id};
 use crate::commit::{
-    BatchFacts, BatchRefusal, Commit, CompactedFile, Compaction, Entry, FlushBody, Merge, MergedRun, Outcome,
-    ProducerStamp, Takeover,
+    BatchFacts, BatchRefusal, CleanedFile, CleanedRun, Commit, CompactedFile, Compaction, Entry, FlushBody,
+    KeyCompaction, Merge, MergedRun, Outcome, ProducerStamp, Takeover, TrimRun,
 };
 use crate::draft::{Change, Draft, FlushProposal, ProposedRun};
 use crate::group::{CommitOffsets, CommittedOffset, DeleteOffsets, GroupId, GroupKind, StartGeneration};
@@ -34,8 +34,11 @@ pub(super) enum Step {
     FlushAgain { which: u8 },
     Merge { partition: u8, from: u8, runs: u8 },
     Compact { partition: u8, from: u8, runs: u8 },
+    CompactKeys { topic: u8, seed: u8 },
     PublishTable { topic: u8, beyond: bool },
     MoveLogStart { partition: u8, percent: u8 },
+    TrimRun { partition: u8, short: bool },
+    TouchTable { topic: u8 },
     MoveBoundary { percent: u8 },
     AllotIds { count: u8 },
     Expire { percent: u8 },
@@ -83,16 +86,19 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => pick().prop_map(|writer| Step::Takeover { writer }),
         3 => (pick(), 1..4_u8).prop_map(|(name, partitions)| Step::CreateTopic { name, partitions }),
-        1 => (pick(), pick()).prop_map(|(topic, value)| Step::AlterTopic { topic, value }),
+        3 => (pick(), pick()).prop_map(|(topic, value)| Step::AlterTopic { topic, value }),
         1 => (pick(), 0..3_u8).prop_map(|(topic, more)| Step::AddPartitions { topic, more }),
         1 => pick().prop_map(|topic| Step::DeleteTopic { topic }),
         10 => (any::<bool>(), vec(batch_step(), 1..6)).prop_map(|(inline, batches)| Step::Flush { inline, batches }),
         2 => pick().prop_map(|which| Step::FlushAgain { which }),
         4 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Merge { partition, from, runs }),
-        4 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Compact { partition, from, runs }),
+        9 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Compact { partition, from, runs }),
+        12 => (pick(), pick()).prop_map(|(topic, seed)| Step::CompactKeys { topic, seed }),
         9 => (pick(), proptest::bool::weighted(0.2))
             .prop_map(|(topic, beyond)| Step::PublishTable { topic, beyond }),
-        4 => (pick(), 0..=100_u8).prop_map(|(partition, percent)| Step::MoveLogStart { partition, percent }),
+        12 => (pick(), 0..=100_u8).prop_map(|(partition, percent)| Step::MoveLogStart { partition, percent }),
+        16 => (pick(), proptest::bool::weighted(0.2)).prop_map(|(partition, short)| Step::TrimRun { partition, short }),
+        1 => pick().prop_map(|topic| Step::TouchTable { topic }),
         1 => (0..=100_u8).prop_map(|percent| Step::MoveBoundary { percent }),
         2 => (0..4_u8).prop_map(|count| Step::AllotIds { count }),
         6 => (60..=110_u8).prop_map(|percent| Step::Expire { percent }),
@@ -130,6 +136,10 @@ pub(super) struct History {
     pub(super) commits: Vec<Commit>,
     /// The hash of every record that was ever appended, by partition, in order.
     pub(super) records: BTreeMap<PartitionKey, Vec<u64>>,
+    /// The offsets whose records went when keys were compacted.
+    pub(super) gone: BTreeSet<(PartitionKey, u64)>,
+    /// Those that go with what is being tried.
+    planned: BTreeSet<(PartitionKey, u64)>,
     /// When each producer of each partition wrote last, of those that were not idle for too long.
     pub(super) wrote: BTreeMap<(PartitionKey, ProducerId), i64>,
     /// What groups have committed.
@@ -149,6 +159,8 @@ impl History {
             states: vec![start],
             commits: Vec::new(),
             records: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            planned: BTreeSet::new(),
             wrote: BTreeMap::new(),
             ledger: Ledger::default(),
             proposals: Vec::new(),
@@ -182,6 +194,9 @@ impl History {
                 let Some(change) = self.change_of(other) else { return };
                 let accepted = self.draft.change(change.clone()).is_ok();
                 self.ledger.account(&change, accepted, self.draft.state());
+                if accepted && matches!(change, Change::CompactKeys(_)) {
+                    self.gone.append(&mut self.planned);
+                }
                 if let (true, Change::ExpireProducers { before_ms, .. }) = (accepted, change) {
                     self.wrote.retain(|_, wrote_ms| *wrote_ms >= before_ms);
                 }
@@ -204,11 +219,18 @@ impl History {
     fn change_of(&mut self, step: &Step) -> Option<Change> {
         match *step {
             Step::CreateTopic { name, partitions } => {
-                let name = NAMES[usize::from(name) % NAMES.len()];
-                Some(create(self.fresh_id(), name, u32::from(partitions)))
+                let which = usize::from(name) % NAMES.len();
+                let mut change = create(self.fresh_id(), NAMES[which], u32::from(partitions));
+                // Keys of some are compacted, and files of the others lose rows at their beginning alone.
+                if let (0, Change::CreateTopic { config, .. }) = (which % 2, &mut change) {
+                    config.insert("cleanup.policy".to_owned(), "compact".to_owned());
+                }
+                Some(change)
             }
             Step::AlterTopic { topic, value } => {
-                let config = BTreeMap::from([("retention.ms".to_owned(), value.to_string())]);
+                let policy = if value % 2 == 0 { "delete" } else { "delete, compact" };
+                let config = [("retention.ms", value.to_string()), ("cleanup.policy", policy.to_owned())];
+                let config = config.map(|(name, value)| (name.to_owned(), value)).into();
                 Some(Change::AlterTopic { id: self.topic(topic), config })
             }
             Step::AddPartitions { topic, more } => {
@@ -227,6 +249,7 @@ impl History {
                 let files = vec![CompactedFile { id, runs: vec![run] }];
                 Some(Change::Compact(Compaction { topic: run.partition.topic, files }))
             }
+            Step::CompactKeys { topic, seed } => self.cleaned(topic, seed),
             Step::PublishTable { topic, beyond } => {
                 let topic = self.topic(topic);
                 let version = self.state().table(topic).map_or(0, |table| table.version);
@@ -236,6 +259,10 @@ impl History {
                 let partition = self.partition(partition);
                 let end = self.state().partition(partition)?.high_watermark.get();
                 Some(Change::MoveLogStart { partition, offset: Offset::new(end * u64::from(percent) / 100) })
+            }
+            Step::TrimRun { partition, short } => self.trimmed(partition, short).map(Change::TrimRun),
+            Step::TouchTable { topic } => {
+                Some(Change::Compact(Compaction { topic: self.topic(topic), files: Vec::new() }))
             }
             Step::MoveBoundary { percent } => {
                 let highest = self.state().highest_id().ulid().0;
@@ -318,10 +345,89 @@ impl History {
         Some(MergedRun { partition, base_offset, rows, first_row: 0, hash })
     }
 
+    /// The rows below the log start, or all but the last of them, cut off the first run; hashed from the account.
+    fn trimmed(&mut self, partition: u8, short: bool) -> Option<TrimRun> {
+        // One that can be cut, in a table file if there is such.
+        let state = self.state();
+        let is_cut = |key, base, run: &crate::Run| {
+            let log_start = state.partition(key).map_or(Offset::ZERO, |bounds| bounds.log_start);
+            base < log_start && !run.has_gaps()
+        };
+        let all: Vec<_> = state.runs().filter(|(key, base, run)| is_cut(*key, *base, run)).collect();
+        let of_tables: Vec<_> = all.iter().filter(|(.., run)| matches!(run.object, ObjectId::Table(_))).collect();
+        let chosen = of_tables.get(usize::from(partition) % of_tables.len().max(1)).copied();
+        let (partition, base, run) = *chosen.or_else(|| all.get(usize::from(partition) % all.len().max(1)))?;
+        let log_start = state.partition(partition)?.log_start;
+        let rows = log_start.since(base).checked_sub(u64::from(short))?;
+        let (offset, bytes) = (Offset::new(base.get() + rows), run.bytes * (run.rows - rows) / run.rows);
+        let hash = self.hash_of(partition, base, rows);
+        Some(TrimRun { partition, offset, rows, hash, bytes, timestamps: run.timestamps })
+    }
+
     /// The hash of `rows` rows, from the account.
     pub(super) fn hash_of(&self, partition: PartitionKey, base: Offset, rows: u64) -> RowsHash {
         let records = &self.records[&partition][base.get() as usize..][..rows as usize];
         records.iter().fold(RowsHash::EMPTY, |hash, row| hash.push(*row))
+    }
+
+    /// What is left of some offsets of a partition: how many rows, and their hash, with their offsets if some are gone.
+    pub(super) fn left(&self, partition: PartitionKey, offsets: std::ops::Range<Offset>) -> (u64, RowsHash) {
+        let records = &self.records[&partition];
+        let all = offsets.start.get()..offsets.end.get();
+        let left: Vec<u64> = all.clone().filter(|offset| !self.gone.contains(&(partition, *offset))).collect();
+        let dense = left.len() as u64 == all.end - all.start;
+        let of = |offset: &u64| records[*offset as usize] + if dense { 0 } else { *offset << 32 };
+        (left.len() as u64, left.iter().fold(RowsHash::EMPTY, |hash, offset| hash.push(of(offset))))
+    }
+
+    /// A compaction of the keys of all table files of a topic: about a third of the rows go, each stretch of table files becomes two runs.
+    fn cleaned(&mut self, topic: u8, seed: u8) -> Option<Change> {
+        let topic = self.topic(topic);
+        let id = TableFileId::new(self.fresh_id().into());
+        let mut chains: Vec<(PartitionKey, std::ops::Range<u64>)> = Vec::new();
+        let mut replaces = BTreeSet::new();
+        for (key, base, run) in self.state().runs_of_topic(topic) {
+            if let ObjectId::Table(file) = run.object {
+                replaces.insert(file);
+                match chains.last_mut() {
+                    Some((last, all)) if *last == key && all.end == base.get() => all.end = run.end(base).get(),
+                    _ => chains.push((key, base.get()..run.end(base).get())),
+                }
+            }
+        }
+        let (mut runs, mut first_row, mut planned) = (Vec::new(), 0, BTreeSet::new());
+        for (key, all) in chains {
+            let gone = |at: &u64| self.gone.contains(&(key, *at));
+            let before: Vec<u64> = all.clone().filter(|at| !gone(at)).collect();
+            let goes = |at: &u64| (at * 7 + u64::from(seed)).is_multiple_of(3) && Some(at) != before.last();
+            planned.extend(before.iter().filter(|at| goes(at)).map(|at| (key, *at)));
+            let left: Vec<u64> = before.iter().copied().filter(|at| !goes(at)).collect();
+            let middle = if left.len() > 1 { left[left.len() / 2] } else { all.end };
+            for offsets in [all.start..middle, middle..all.end] {
+                let rows: Vec<u64> = left.iter().copied().filter(|at| offsets.contains(at)).collect();
+                if rows.is_empty() {
+                    continue;
+                }
+                let dense = rows.len() as u64 == offsets.end - offsets.start;
+                let records = &self.records[&key];
+                let of = |at: &u64| records[*at as usize] + if dense { 0 } else { at << 32 };
+                runs.push(CleanedRun {
+                    partition: key,
+                    base_offset: Offset::new(offsets.start),
+                    span: offsets.end - offsets.start,
+                    rows: rows.len() as u64,
+                    first_row,
+                    bytes: rows.len() as u64,
+                    timestamps: None,
+                    hash: rows.iter().fold(RowsHash::EMPTY, |hash, at| hash.push(of(at))),
+                    clean: seed.is_multiple_of(2),
+                });
+                first_row += rows.len() as u64;
+            }
+        }
+        self.planned = planned;
+        let files = if runs.is_empty() { Vec::new() } else { vec![CleanedFile { id, runs }] };
+        Some(Change::CompactKeys(KeyCompaction { topic, replaces: replaces.into_iter().collect(), files }))
     }
 
     fn flush(&mut self, inline: bool, batches: &[BatchStep]) {
@@ -453,8 +559,9 @@ impl History {
             let mut next = None;
             for (base, run) in state.runs_of(*key) {
                 assert!(next.is_none_or(|next| next == base));
-                assert_eq!(run.hash, self.hash_of(*key, base, run.rows), "rows of {key} at {base}");
-                next = base.checked_add(run.rows);
+                let (rows, hash) = self.left(*key, base..run.end(base));
+                assert_eq!((run.rows, run.hash), (rows, hash), "rows of {key} at {base}");
+                next = base.checked_add(run.span);
             }
             assert_eq!(next.unwrap_or(bounds.log_start), bounds.high_watermark);
         }
@@ -494,8 +601,10 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::Flush(_) => "flush",
         Entry::Merge(_) => "merge",
         Entry::Compact(_) => "compact",
+        Entry::CompactKeys(_) => "compact keys",
         Entry::PublishTable { .. } => "publish table",
         Entry::MoveLogStart { .. } => "log start",
+        Entry::TrimRun(_) => "trim",
         Entry::StartGeneration(_) => "generation",
         Entry::CommitOffsets(_) => "offsets",
         Entry::DeleteOffsets(_) => "delete offsets",

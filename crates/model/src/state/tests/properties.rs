@@ -15,7 +15,7 @@ use crate::state::{ApplyError, ObjectId, Refusal, State};
 /// Every run draws the same histories; a failing one is printed in its smallest form.
 fn for_histories(property: impl Fn(&History) -> Result<(), TestCaseError>) {
     let config = ProptestConfig {
-        cases: 1000,
+        cases: 3000,
         rng_seed: RngSeed::Fixed(0x1A6E),
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -48,6 +48,7 @@ fn the_histories_exercise_every_kind_of_entry_and_outcome() {
         "flush",
         "merge",
         "compact",
+        "compact keys",
         "publish table",
         "generation",
         "offsets",
@@ -55,6 +56,7 @@ fn the_histories_exercise_every_kind_of_entry_and_outcome() {
         "expire offsets",
         "delete group",
         "log start",
+        "trim",
         "boundary",
         "allot ids",
         "expire",
@@ -133,7 +135,7 @@ fn a_commit_that_is_changed_in_any_way_is_refused_and_changes_nothing() {
         Ok(())
     });
     let kinds = kinds.into_inner();
-    assert!(kinds.len() == 22 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
+    assert!(kinds.len() == 29 && kinds.values().all(|count| *count >= 50), "{kinds:?}");
 }
 
 /// Every way to spoil a valid commit that applies to it.
@@ -177,7 +179,7 @@ fn mutants(commit: &Commit, before: &State) -> Vec<(&'static str, Commit)> {
                     merge.runs[0].hash = merge.runs[0].hash.push(1);
                 }
             }),
-            Entry::Compact(_) => {
+            Entry::Compact(compaction) if !compaction.files.is_empty() => {
                 add("a table file twice", &|c| c.entries.insert(index + 1, c.entries[index].clone()));
                 for (what, spoil) in COMPACTION_MUTATIONS {
                     add(what, &|c| {
@@ -187,25 +189,28 @@ fn mutants(commit: &Commit, before: &State) -> Vec<(&'static str, Commit)> {
                     });
                 }
             }
-            Entry::PublishTable { .. } => add("a version that was never allotted", &|c| {
-                if let Entry::PublishTable { version, .. } = &mut c.entries[index] {
-                    *version += 1000;
-                }
-            }),
-            Entry::AllotProducerIds { .. } => add("ids given before", &|c| {
-                if let Entry::AllotProducerIds { first, .. } = &mut c.entries[index] {
-                    *first += 1;
-                }
-            }),
-            Entry::ExpireProducers { .. } => add("one more forgotten", &|c| {
-                if let Entry::ExpireProducers { forgotten, .. } = &mut c.entries[index] {
-                    *forgotten += 1;
-                }
-            }),
+            Entry::CompactKeys(_) => {
+                KEYS_MUTATIONS.iter().for_each(|(what, spoil)| add(*what, &|c| spoiled(c, index, spoil)))
+            }
+            Entry::PublishTable { .. } => {
+                add("a version that was never allotted", &|c| raise(&mut c.entries[index], 1000))
+            }
+            Entry::AllotProducerIds { .. } => add("ids given before", &|c| raise(&mut c.entries[index], 1)),
+            Entry::ExpireProducers { .. } => add("one more forgotten", &|c| raise(&mut c.entries[index], 1)),
             _ => {}
         }
     }
     mutants
+}
+
+/// Raises the number that an entry is about.
+fn raise(entry: &mut Entry, by: u32) {
+    match entry {
+        Entry::PublishTable { version, .. } => *version += by,
+        Entry::AllotProducerIds { first, .. } => *first += u64::from(by),
+        Entry::ExpireProducers { forgotten, .. } => *forgotten += u64::from(by),
+        other => unreachable!("{other:?} has no such number"),
+    }
 }
 
 type CompactionMutation = (&'static str, fn(&mut crate::Compaction));
@@ -217,6 +222,36 @@ const COMPACTION_MUTATIONS: [CompactionMutation; 3] = [
     }),
     ("a table file without rows", |compaction| compaction.files[0].runs.clear()),
     ("rows of another topic", |compaction| {
+        compaction.files[0].runs[0].partition.topic = crate::TopicId::new(uuid::Uuid::max());
+    }),
+];
+
+fn spoiled(commit: &mut Commit, index: usize, spoil: &dyn Fn(&mut crate::KeyCompaction)) {
+    if let Entry::CompactKeys(compaction) = &mut commit.entries[index] {
+        spoil(compaction);
+    }
+}
+
+type KeysMutation = (&'static str, fn(&mut crate::KeyCompaction));
+
+const KEYS_MUTATIONS: [KeysMutation; 7] = [
+    ("another file that it replaces", |compaction| compaction.replaces[0] = compaction.files[0].id),
+    ("a row more than offsets", |compaction| compaction.files[0].runs[0].rows = compaction.files[0].runs[0].span + 1),
+    ("an offset more", |compaction| {
+        let last = compaction.files[0].runs.last_mut().unwrap();
+        last.span += 1;
+    }),
+    ("an offset less", |compaction| {
+        let first = &mut compaction.files[0].runs[0];
+        first.base_offset = first.base_offset.checked_add(1).unwrap();
+        first.span = (first.span - 1).max(1);
+    }),
+    ("a run twice", |compaction| {
+        let last = compaction.files[0].runs.last().copied().unwrap();
+        compaction.files[0].runs.push(last);
+    }),
+    ("more bytes", |compaction| compaction.files[0].runs[0].bytes = u64::MAX),
+    ("keys of another topic", |compaction| {
         compaction.files[0].runs[0].partition.topic = crate::TopicId::new(uuid::Uuid::max());
     }),
 ];
@@ -262,7 +297,8 @@ fn an_entry_that_names_an_id_below_the_boundary_is_refused() {
                 let id = match entry {
                     Entry::Flush(flush) => SegmentId::from(flush.id),
                     Entry::Merge(merge) => merge.segment,
-                    Entry::Compact(compaction) => compaction.files[0].id.into(),
+                    Entry::Compact(compaction) if !compaction.files.is_empty() => compaction.files[0].id.into(),
+                    Entry::CompactKeys(compaction) => compaction.files[0].id.into(),
                     _ => continue,
                 };
                 if id < boundary {
@@ -313,6 +349,35 @@ fn the_versions_of_a_name_s_tables_only_grow_and_are_never_used_twice() {
 }
 
 #[test]
+fn a_table_file_is_partial_as_long_as_it_holds_rows_that_are_not_named() {
+    let partial_files = RefCell::new(0_usize);
+    for_histories(|history| {
+        let mut rows: BTreeMap<crate::TableFileId, u64> = BTreeMap::new();
+        for entry in history.commits.iter().flat_map(|commit| &commit.entries) {
+            match entry {
+                Entry::Compact(compaction) => rows
+                    .extend(compaction.files.iter().map(|file| (file.id, file.runs.iter().map(|run| run.rows).sum()))),
+                Entry::CompactKeys(compaction) => rows
+                    .extend(compaction.files.iter().map(|file| (file.id, file.runs.iter().map(|run| run.rows).sum()))),
+                _ => {}
+            }
+        }
+        for state in &history.states {
+            for (topic, _) in state.topics() {
+                for (file, named) in state.table_files(topic) {
+                    let is_partial = state.object(ObjectId::Table(file)).unwrap().is_partial;
+                    prop_assert_eq!(is_partial, named != rows[&file]);
+                    *partial_files.borrow_mut() += usize::from(is_partial);
+                }
+            }
+        }
+        Ok(())
+    });
+    let partial_files = partial_files.into_inner();
+    assert!(partial_files >= 50, "{partial_files}");
+}
+
+#[test]
 fn places_and_numbers_are_inverse_over_all_epochs() {
     for_histories(|history| {
         let last = history.states.last().unwrap();
@@ -341,7 +406,7 @@ fn reading_from_an_offset_begins_with_the_run_that_holds_it() {
             for offset in bounds.log_start.get()..=bounds.high_watermark.get() {
                 let from: Vec<_> = state.runs_from(*key, Offset::new(offset)).collect();
                 let expected: Vec<_> =
-                    state.runs_of(*key).filter(|(base, run)| base.get() + run.rows > offset).collect();
+                    state.runs_of(*key).filter(|(base, run)| base.get() + run.span > offset).collect();
                 prop_assert_eq!(from, expected);
             }
             let missing = crate::PartitionKey::new(key.topic, PartitionIndex::new(u32::MAX));

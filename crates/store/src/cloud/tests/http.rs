@@ -78,7 +78,7 @@ async fn against<T>(script: Vec<Reply>, client: impl AsyncFnOnce(Store) -> T) ->
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
     ]);
-    let backend = CloudBackend::new(settings::s3("bucket", &variables).unwrap(), Directory::root());
+    let backend = cloud_backend(&variables);
     let store =
         Store::new("s3://bucket", Arc::new(backend), &StoreOptions { retry, seed: 3, ..StoreOptions::default() });
     let result = client(store).await;
@@ -138,7 +138,7 @@ async fn a_refusal_or_a_refused_connection_is_not_done() {
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
     ]);
-    let backend = CloudBackend::new(settings::s3("bucket", &variables).unwrap(), Directory::root());
+    let backend = cloud_backend(&variables);
     let retry = RetryPolicy { attempts_max: 2, ..RetryPolicy::default() };
     let store =
         Store::new("s3://bucket", Arc::new(backend), &StoreOptions { retry, seed: 3, ..StoreOptions::default() });
@@ -186,4 +186,9 @@ async fn a_range_behind_the_end_costs_a_look_at_the_size() {
     let (read, methods) = against(script, async |store| store.get_range(&key(), 9..12).await).await;
     assert!(matches!(read, Err(ReadError::OutOfRange { size_bytes: 4, .. })), "{read:?}");
     assert_eq!(methods, "get head");
+}
+
+fn cloud_backend(variables: &settings::Variables) -> CloudBackend {
+    let dates = Arc::default();
+    CloudBackend::new(settings::s3("bucket", variables, &dates).unwrap(), Directory::root(), dates)
 }
