@@ -112,7 +112,7 @@ def test_every_client_reads_a_cleaned_topic_from_every_offset(keeper, tmp_bucket
     with Server(keeper) as server:
         for start in places:
             wanted = [record for record in expected if record[0] >= start]
-            begin = {"starts": [{"partition": 0, "start": {"offset": start}}], "stop": {"at_high_watermark": True}}
+            begin = {"partitions": [{"partition": 0, "start": {"offset": start}}], "stop": {"latest": True}}
             rows = [(record.offset, record.key, optional(record, "value")) for answer in to_the_end(server, **begin)
                     if answer.HasField("batch") for record in answer.batch.records.records]
             assert rows == wanted, start
@@ -201,7 +201,7 @@ def test_a_record_without_a_key_is_refused_and_those_from_before_go(start_broker
     with Server(broker) as server:
         with pytest.raises(Refused) as refused:
             server.call("ProduceService/Produce", topic=TOPIC, partition=0, records={"records": [{"key": b"k", "value": b"v"}, {"value": b"x"}]})
-        assert refused.value.reason == "INVALID_RECORD" and "record 1 has no key" in str(refused.value)
+        assert refused.value.reason == "CORRUPT_BATCH" and "record 1 has no key" in str(refused.value)
     compacted(broker, tmp_bucket)
     assert consumed(broker) == [(2, b"a", b"2")]
     policy("delete")

@@ -284,6 +284,11 @@ impl Shared {
             Planned::Ready(Vec::new())
         } else {
             match tail.read(asked.key, asked.offset, bytes_max) {
+                // Keys of what is in the tail may have been compacted since: consumers get what the table shows.
+                TailRead::Hit(_) if is_cleaned(state, asked) => {
+                    drop(tail);
+                    self.plan_cold(state, asked.key, asked.offset..visible, bytes_max)
+                }
                 TailRead::Hit(batches) => Planned::Ready(batches),
                 TailRead::Miss { resumes } => {
                     drop(tail);
@@ -400,4 +405,9 @@ fn answer(batches: Vec<FetchedBatch>, offset: Offset, partition: Partition, visi
     // A consumer that was told a durable offset may be ahead of what is visible here, for a moment.
     let high_watermark = visible.max(next_offset);
     Fetched { batches, high_watermark, log_start: partition.log_start, next_offset }
+}
+
+/// Whether keys were compacted where a fetch begins.
+fn is_cleaned(state: &State, asked: &FetchPartition) -> bool {
+    state.runs_from(asked.key, asked.offset).next().is_some_and(|(_, run)| run.clean || run.has_gaps())
 }
