@@ -133,7 +133,8 @@ def check_offsets_by_hand(directory):
         rows = connection.execute(wrapped).fetchall()
         connection.execute(runs)
         spans = connection.execute("SELECT base::BIGINT, rows::BIGINT FROM runs WHERE topic = ? AND partition = 0 ORDER BY 1", [TOPIC_1])
-        assert spans.fetchall() == [(base, 8) for base in range(0, 48, 8)]
+        # Keys were compacted in the first: one of its eight rows is left.
+        assert spans.fetchall() == [(0, 1), *((base, 8) for base in range(8, 48, 8))]
     assert [(str(topic), partition, offset) for topic, partition, offset, *_ in rows] == [
         *((TOPIC_1, 0, offset) for offset in range(100, 105)), *((TOPIC_1, 2, offset) for offset in range(100, 103))
     ], rows
