@@ -72,6 +72,9 @@ async fn storage(args: StorageArgs, output: Output) -> Result<(), Failure> {
     if found.policy.is_some() && output.is_table() {
         let needed = policy::needed(&args.url).expect("it was there before");
         output.notice(format!("\nThe store must allow:\n{}", policy::text(&needed).trim_end()));
+        if let Some(rule) = policy::rule(&args.url) {
+            output.notice(format!("\n{rule}"));
+        }
     }
     if checked.report.passed() {
         if checked.recorded == Recorded::StillFailed {

@@ -7,8 +7,8 @@
 //! 3. Memory is bounded: objects and bodies on their way together by [`Options::memory_bytes_max`], connections by their number.
 //! 4. It binds loopback addresses only.
 //!
-//! Unlike the worlds of this crate it runs in real time, for clients that are other processes. It has no multipart uploads, versions,
-//! access rules or regions.
+//! Unlike the worlds of this crate it runs in real time, for clients that are other processes. It has no versions,
+//! access rules or regions, and lists no uploads or parts of them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +28,7 @@ mod front;
 mod listener;
 mod objects;
 mod protocol;
+mod uploads;
 
 use bill::Bill;
 use conduct::{Conduct, Demeanour, Problem};
@@ -118,6 +119,8 @@ pub struct S3Server {
     address: SocketAddr,
     control_address: SocketAddr,
     handle: Handle,
+    /// `None`: it serves a directory.
+    objects: Option<Arc<Objects>>,
     _serving: AbortOnDropHandle<()>,
     _controlling: AbortOnDropHandle<()>,
 }
@@ -152,13 +155,13 @@ impl S3Server {
         let (address, control_address) = (local(&listener), local(&control));
         let demeanour = Arc::new(Demeanour::new(options.seed));
         let bill = Arc::new(Bill::default());
+        let objects = Arc::new(Objects::new(options.memory_bytes_max, Arc::clone(&demeanour)));
         let service = match &options.filesystem {
             None => {
-                let objects = Objects::new(options.memory_bytes_max, Arc::clone(&demeanour));
                 for bucket in &options.buckets {
                     objects.create_bucket(bucket);
                 }
-                access::guarded(protocol::Protocol::new(Arc::new(objects)), &options)
+                access::guarded(protocol::Protocol::new(Arc::clone(&objects)), &options)
             }
             Some(directory) => {
                 let unusable = |reason: String| ServerError::Filesystem { directory: directory.clone(), reason };
@@ -174,7 +177,8 @@ impl S3Server {
         let front = Arc::new(Front::new(service, demeanour, bill));
         let serving = AbortOnDropHandle::new(tokio::spawn(listener::serve(listener, front, changing)));
         let controlling = AbortOnDropHandle::new(tokio::spawn(control::serve(control, handle.clone())));
-        let server = Self { address, control_address, handle, _serving: serving, _controlling: controlling };
+        let objects = options.filesystem.is_none().then_some(objects);
+        let server = Self { address, control_address, handle, objects, _serving: serving, _controlling: controlling };
         server.set_conduct(options.conduct).await?;
         Ok(server)
     }
@@ -195,6 +199,11 @@ impl S3Server {
     /// [`ServerError::Conduct`] if it can't be followed; the server behaves as before.
     pub async fn set_conduct(&self, conduct: Conduct) -> Result<(), ServerError> {
         self.handle.set_conduct(conduct).await
+    }
+
+    /// How many objects in parts were begun, and neither completed nor given up.
+    pub fn uploads_open(&self) -> usize {
+        self.objects.as_ref().map_or(0, |objects| objects.uploads_open())
     }
 
     /// What was asked of it so far.

@@ -57,6 +57,57 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes the objects at `keys`, at most [`DELETE_KEYS_MAX`]; one that is absent counts as deleted.
     async fn delete(&self, keys: &[Key]) -> Result<(), Failure>;
+
+    /// Begins an object that is stored in parts. Nobody sees any of it before it is [completed](Self::complete).
+    async fn begin(&self, _key: &Key) -> Result<UploadId, Failure> {
+        Err(no_parts())
+    }
+
+    /// Stores a part; the same part again, with the same bytes, takes the place of the first.
+    async fn put_part(&self, _key: &Key, _upload: &UploadId, _part: &Part) -> Result<PartId, Failure> {
+        Err(no_parts())
+    }
+
+    /// Makes the object of its parts, `size_bytes` together, if nothing stands at `key`. [`FailureKind::Absent`]: there is no such upload; it
+    /// may have been completed before.
+    async fn complete(
+        &self,
+        _key: &Key,
+        _upload: &UploadId,
+        _parts: &[PartId],
+        _size_bytes: u64,
+    ) -> Result<(), Failure> {
+        Err(no_parts())
+    }
+
+    /// Gives up an object in parts, which may be there no more.
+    async fn abort(&self, _key: &Key, _upload: &UploadId) -> Result<(), Failure> {
+        Err(no_parts())
+    }
+}
+
+/// What a backend says that stores objects whole alone.
+fn no_parts() -> Failure {
+    Failure::new(FailureKind::Refused, "this store takes no objects in parts")
+}
+
+/// Which object in parts, in the words of its store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UploadId(pub String);
+
+/// Which part, in the words of its store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartId(pub String);
+
+/// A part of an object that is stored in parts. All but the last have one size.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Which part, from 0 on.
+    pub index: u32,
+    /// Where in the object it begins.
+    pub offset: u64,
+    /// Its bytes; never none.
+    pub payload: Payload,
 }
 
 /// Most keys that one [`Backend::delete`] is given: the limit of S3's DeleteObjects.

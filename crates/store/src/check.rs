@@ -13,6 +13,7 @@ use crate::key::{Directory, Key};
 use crate::read::{DeleteError, ListError, ReadError};
 use crate::store::Store;
 
+mod parts;
 mod probes;
 
 use probes::Bench;
@@ -52,18 +53,21 @@ pub enum Promise {
     ReadsParts,
     /// A large object comes back as it was.
     KeepsLargeObjects,
+    /// An object that is stored in parts is seen when it is completed and not before, whole, and completed only where nothing stands.
+    TakesParts,
     /// What was deleted is neither read nor listed, and can be created again.
     Deletes,
 }
 
 impl Promise {
     /// All of them, in the order in which they are asked for.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::OneCreates,
         Self::ReadsWhatWasWritten,
         Self::ListsWhatWasWritten,
         Self::ReadsParts,
         Self::KeepsLargeObjects,
+        Self::TakesParts,
         Self::Deletes,
     ];
 
@@ -75,6 +79,7 @@ impl Promise {
             Self::ListsWhatWasWritten => "list-after-write",
             Self::ReadsParts => "range-reads",
             Self::KeepsLargeObjects => "large-objects",
+            Self::TakesParts => "objects-in-parts",
             Self::Deletes => "deletes",
         }
     }
@@ -188,6 +193,7 @@ async fn judge(bench: &Bench) -> Result<(Vec<Finding>, Vec<Latency>), CheckError
             Promise::ListsWhatWasWritten => bench.lists_what_was_written().await?,
             Promise::ReadsParts => bench.reads_parts().await?,
             Promise::KeepsLargeObjects => bench.keeps_large_objects().await?,
+            Promise::TakesParts => bench.takes_parts().await?,
             Promise::Deletes => bench.deletes().await?,
         };
         let (kept, detail) = match asked {

@@ -13,10 +13,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::client::{HttpError, HttpErrorKind};
+use object_store::multipart::{MultipartStore, PartId as CloudPart};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
-use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Span, StoreDate};
+use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Part, PartId, Span, StoreDate, UploadId};
 use crate::key::{Directory, Key};
 use crate::payload::Payload;
 
@@ -29,17 +30,29 @@ use status::{Answered, Dates, NoRole};
 /// S3's code for a bucket that is not there: no answer to the question whether an object is.
 const NO_SUCH_BUCKET: &str = "NoSuchBucket";
 
+/// A bucket, as its client gives it.
+pub(crate) trait Bucket: ObjectStore + MultipartStore {}
+
+impl<T: ObjectStore + MultipartStore> Bucket for T {}
+
 /// A bucket, and the prefix that is the root in it.
 #[derive(Debug)]
 pub(crate) struct CloudBackend {
-    bucket: Arc<dyn ObjectStore>,
+    bucket: Arc<dyn Bucket>,
+    /// Whether an object in parts is completed only if nothing stands at its key: see [`StatusConnector`](status::StatusConnector).
+    completes_if_absent: bool,
     root: Directory,
     dates: Arc<Dates>,
 }
 
 impl CloudBackend {
-    pub(crate) fn new(bucket: Arc<dyn ObjectStore>, root: Directory, dates: Arc<Dates>) -> Self {
-        Self { bucket, root, dates }
+    pub(crate) fn new(bucket: Arc<dyn Bucket>, root: Directory, dates: Arc<Dates>) -> Self {
+        Self { bucket, completes_if_absent: false, root, dates }
+    }
+
+    /// The same of a store whose client asks for a condition when it completes.
+    pub(crate) fn completing_if_absent(self) -> Self {
+        Self { completes_if_absent: true, ..self }
     }
 
     fn path(&self, path: &str) -> Path {
@@ -161,6 +174,37 @@ impl Backend for CloudBackend {
             }
         }
         Ok(())
+    }
+
+    async fn begin(&self, key: &Key) -> Result<UploadId, Failure> {
+        self.bucket.create_multipart(&self.path(key.as_str())).await.map(UploadId).map_err(classify)
+    }
+
+    async fn put_part(&self, key: &Key, upload: &UploadId, part: &Part) -> Result<PartId, Failure> {
+        let body: PutPayload = part.payload.parts().iter().cloned().collect();
+        let put = self.bucket.put_part(&self.path(key.as_str()), &upload.0, part.index as usize, body).await;
+        put.map(|part| PartId(part.content_id)).map_err(classify)
+    }
+
+    async fn complete(&self, key: &Key, upload: &UploadId, parts: &[PartId], _: u64) -> Result<(), Failure> {
+        if !self.completes_if_absent {
+            match self.size(key).await {
+                Err(failure) if failure.kind == FailureKind::Absent => {}
+                Ok(_) => return Err(Failure::new(FailureKind::Exists, "an object stands there")),
+                // Nothing was asked for yet that changes anything.
+                Err(failure) if failure.kind == FailureKind::Doubt => {
+                    return Err(Failure { kind: FailureKind::NotSent, ..failure });
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        let parts = parts.iter().map(|part| CloudPart { content_id: part.0.clone() }).collect();
+        let completed = self.bucket.complete_multipart(&self.path(key.as_str()), &upload.0, parts).await;
+        completed.map(drop).map_err(classify)
+    }
+
+    async fn abort(&self, key: &Key, upload: &UploadId) -> Result<(), Failure> {
+        self.bucket.abort_multipart(&self.path(key.as_str()), &upload.0).await.map_err(classify)
     }
 }
 

@@ -80,10 +80,17 @@ pub enum CreateError {
 }
 
 /// What a read-back found.
-enum Standing {
+pub(crate) enum Standing {
     Mine,
     Other,
     Absent,
+}
+
+/// What is known of an object of ours, to know it again.
+pub(crate) struct Expected<'a> {
+    pub(crate) size_bytes: u64,
+    /// Whether it ends with some bytes, which are all of it, or its last [`COMPARED_BYTES_MAX`].
+    pub(crate) ends_with: &'a (dyn Fn(&[u8]) -> bool + Send + Sync),
 }
 
 impl Store {
@@ -120,16 +127,18 @@ impl Store {
             }
             match failure.kind {
                 FailureKind::Refused | FailureKind::Absent => {
-                    return Err(given_up(key, &payload, &attempts, doubt, failure));
+                    return Err(given_up(key, payload.size_bytes(), &attempts, doubt, failure));
                 }
-                FailureKind::Broken => return Err(given_up(key, &payload, &attempts, true, failure)),
+                FailureKind::Broken => return Err(given_up(key, payload.size_bytes(), &attempts, true, failure)),
                 FailureKind::Exists | FailureKind::NotSent => {}
                 FailureKind::Throttled | FailureKind::Doubt => doubt = true,
             }
             // A conflict is read at once, since it usually has an answer; a store in trouble is given time first.
             let more = conflict || attempts.wait().await;
             if conflict || doubt {
-                match self.read_back(key, &payload, &mut attempts).await {
+                let expected =
+                    Expected { size_bytes: payload.size_bytes(), ends_with: &|tail| payload.ends_with(tail) };
+                match self.read_back(key, &expected, &mut attempts).await {
                     Ok(Standing::Mine) => return Ok(Created::Mine),
                     Ok(Standing::Other) => return Ok(Created::Other),
                     Ok(Standing::Absent) => {}
@@ -137,32 +146,44 @@ impl Store {
                 }
             }
             if !more || conflict && !attempts.wait().await {
-                return Err(given_up(key, &payload, &attempts, doubt, failure));
+                return Err(given_up(key, payload.size_bytes(), &attempts, doubt, failure));
             }
         }
     }
 
-    async fn read_back(&self, key: &Key, payload: &Payload, attempts: &mut Attempts<'_>) -> Result<Standing, Failure> {
-        let expected = payload.size_bytes();
-        let compared = expected.min(COMPARED_BYTES_MAX);
+    /// Looks at what stands where an object of ours may.
+    pub(crate) async fn read_back(
+        &self,
+        key: &Key,
+        expected: &Expected<'_>,
+        attempts: &mut Attempts<'_>,
+    ) -> Result<Standing, Failure> {
+        let compared = expected.size_bytes.min(COMPARED_BYTES_MAX);
         // An empty payload has no tail to ask for, and some stores refuse to give a suffix of nothing.
         let span = Span::Last(compared.max(1));
         let get = attempts.time_limited(self.backend().get(key, &span));
         match self.counters().get.counted(|body: &Body| body.bytes.len() as u64, get).await {
             Err(failure) if failure.kind == FailureKind::Absent => Ok(Standing::Absent),
             Err(failure) => Err(failure),
-            Ok(body) if body.object_size_bytes != expected => Ok(Standing::Other),
+            Ok(body) if body.object_size_bytes != expected.size_bytes => Ok(Standing::Other),
             Ok(body) if body.bytes.len() as u64 != compared => {
                 Err(Failure::new(FailureKind::Doubt, format!("{} of {compared} bytes came", body.bytes.len())))
             }
-            Ok(body) if payload.ends_with(&body.bytes) => Ok(Standing::Mine),
+            Ok(body) if (expected.ends_with)(&body.bytes) => Ok(Standing::Mine),
             Ok(_) => Ok(Standing::Other),
         }
     }
 }
 
-fn given_up(key: &Key, payload: &Payload, attempts: &Attempts<'_>, unknown: bool, failure: Failure) -> CreateError {
-    let (key, size_bytes, attempts, source) = (key.clone(), payload.size_bytes(), attempts.made(), failure.cause);
+/// The end of a create whose attempts are used up, or whose last one says that more are of no use.
+pub(crate) fn given_up(
+    key: &Key,
+    size_bytes: u64,
+    attempts: &Attempts<'_>,
+    unknown: bool,
+    failure: Failure,
+) -> CreateError {
+    let (key, attempts, source) = (key.clone(), attempts.made(), failure.cause);
     match unknown {
         true => CreateError::Unknown { key, size_bytes, attempts, source },
         false => CreateError::NotDone { key, size_bytes, attempts, source },

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Span};
+use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Part, PartId, Span, UploadId};
 use crate::key::{Directory, Key};
 use crate::payload::Payload;
 
@@ -62,6 +62,28 @@ pub enum Operation<'a> {
         /// Of which objects.
         keys: &'a [Key],
     },
+    /// An object in parts is begun.
+    Begin {
+        /// Where.
+        key: &'a Key,
+    },
+    /// PUT of a part.
+    PutPart {
+        /// Of which object.
+        key: &'a Key,
+        /// Which.
+        part: &'a Part,
+    },
+    /// An object is made of its parts, if absent.
+    Complete {
+        /// Where.
+        key: &'a Key,
+    },
+    /// An object in parts is given up.
+    Abort {
+        /// Which.
+        key: &'a Key,
+    },
 }
 
 /// What is to become of one request.
@@ -101,7 +123,7 @@ pub enum Symptom {
     Cut,
     /// Nothing, ever: the caller's own time limit decides.
     Silence,
-    /// 409 ConditionalRequestConflict, or a 412 to an inner retry: an object is said to be in the way. Create only.
+    /// 409 ConditionalRequestConflict, or a 412 to an inner retry: an object is said to be in the way. Create and completion only.
     Conflict,
     /// The request never left. Only with [`Outcome::LostWith`].
     NotSent,
@@ -124,9 +146,9 @@ pub struct FaultCounts {
     pub lost: u64,
     /// Requests that are still to be applied late.
     pub late_pending: u64,
-    /// Creates that came late and stored an object.
+    /// Creates, and completions of objects in parts, that came late and stored an object.
     pub late_creates_won: u64,
-    /// Creates that came late and found an object in their place.
+    /// Those that came late and did not: an object stood in their place, or the parts were given up.
     pub late_creates_declined: u64,
     /// Bodies that were cut.
     pub bodies_cut: u64,
@@ -156,6 +178,17 @@ enum Change {
     Create(Key, Payload),
     Overwrite(Key, Payload),
     Delete(Vec<Key>),
+    Begin(Key),
+    PutPart(Key, UploadId, Part),
+    Complete(Key, UploadId, Vec<PartId>, u64),
+    Abort(Key, UploadId),
+}
+
+/// What a request that was applied gave.
+enum Given {
+    Nothing,
+    Upload(UploadId),
+    Part(PartId),
 }
 
 impl<F: FnMut(&Operation<'_>) -> Fault + Send + 'static> Faults for F {
@@ -206,7 +239,7 @@ impl FaultBackend {
         fault
     }
 
-    async fn change(&self, change: Change, fault: Fault) -> Result<(), Failure> {
+    async fn change(&self, change: Change, fault: Fault) -> Result<Given, Failure> {
         match fault.outcome {
             Outcome::Answered | Outcome::CutBody(_) => {
                 let answer = self.apply_after(fault.before, change).await;
@@ -234,7 +267,7 @@ impl FaultBackend {
     }
 
     /// Applies a change when it reaches the store, even if the caller is gone by then.
-    async fn apply_after(&self, delay: Duration, change: Change) -> Result<(), Failure> {
+    async fn apply_after(&self, delay: Duration, change: Change) -> Result<Given, Failure> {
         if delay.is_zero() {
             return apply(&*self.inner, &change).await;
         }
@@ -252,7 +285,7 @@ impl FaultBackend {
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             let outcome = apply(&*inner, &change).await;
-            if let Change::Create(..) = change {
+            if let Change::Create(..) | Change::Complete(..) = change {
                 count(if outcome.is_ok() { &counters.late_creates_won } else { &counters.late_creates_declined });
             }
             count(&counters.late_ended);
@@ -277,12 +310,12 @@ impl FaultBackend {
 impl Backend for FaultBackend {
     async fn create(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
         let fault = self.decide(Operation::Create { key, payload });
-        self.change(Change::Create(key.clone(), payload.clone()), fault).await
+        self.change(Change::Create(key.clone(), payload.clone()), fault).await.map(drop)
     }
 
     async fn overwrite(&self, key: &Key, payload: &Payload) -> Result<(), Failure> {
         let fault = self.decide(Operation::Overwrite { key, payload });
-        self.change(Change::Overwrite(key.clone(), payload.clone()), fault).await
+        self.change(Change::Overwrite(key.clone(), payload.clone()), fault).await.map(drop)
     }
 
     async fn get(&self, key: &Key, span: &Span) -> Result<Body, Failure> {
@@ -319,7 +352,34 @@ impl Backend for FaultBackend {
 
     async fn delete(&self, keys: &[Key]) -> Result<(), Failure> {
         let fault = self.decide(Operation::Delete { keys });
-        self.change(Change::Delete(keys.to_vec()), fault).await
+        self.change(Change::Delete(keys.to_vec()), fault).await.map(drop)
+    }
+
+    async fn begin(&self, key: &Key) -> Result<UploadId, Failure> {
+        let fault = self.decide(Operation::Begin { key });
+        match self.change(Change::Begin(key.clone()), fault).await? {
+            Given::Upload(upload) => Ok(upload),
+            Given::Nothing | Given::Part(_) => unreachable!("what was begun has an id"),
+        }
+    }
+
+    async fn put_part(&self, key: &Key, upload: &UploadId, part: &Part) -> Result<PartId, Failure> {
+        let fault = self.decide(Operation::PutPart { key, part });
+        match self.change(Change::PutPart(key.clone(), upload.clone(), part.clone()), fault).await? {
+            Given::Part(part) => Ok(part),
+            Given::Nothing | Given::Upload(_) => unreachable!("a part that was stored has an id"),
+        }
+    }
+
+    async fn complete(&self, key: &Key, upload: &UploadId, parts: &[PartId], size_bytes: u64) -> Result<(), Failure> {
+        let fault = self.decide(Operation::Complete { key });
+        let change = Change::Complete(key.clone(), upload.clone(), parts.to_vec(), size_bytes);
+        self.change(change, fault).await.map(drop)
+    }
+
+    async fn abort(&self, key: &Key, upload: &UploadId) -> Result<(), Failure> {
+        let fault = self.decide(Operation::Abort { key });
+        self.change(Change::Abort(key.clone(), upload.clone()), fault).await.map(drop)
     }
 }
 
@@ -345,11 +405,18 @@ impl fmt::Debug for FaultBackend {
     }
 }
 
-async fn apply(inner: &dyn Backend, change: &Change) -> Result<(), Failure> {
+async fn apply(inner: &dyn Backend, change: &Change) -> Result<Given, Failure> {
+    let nothing = |()| Given::Nothing;
     match change {
-        Change::Create(key, payload) => inner.create(key, payload).await,
-        Change::Overwrite(key, payload) => inner.overwrite(key, payload).await,
-        Change::Delete(keys) => inner.delete(keys).await,
+        Change::Create(key, payload) => inner.create(key, payload).await.map(nothing),
+        Change::Overwrite(key, payload) => inner.overwrite(key, payload).await.map(nothing),
+        Change::Delete(keys) => inner.delete(keys).await.map(nothing),
+        Change::Begin(key) => inner.begin(key).await.map(Given::Upload),
+        Change::PutPart(key, upload, part) => inner.put_part(key, upload, part).await.map(Given::Part),
+        Change::Complete(key, upload, parts, size_bytes) => {
+            inner.complete(key, upload, parts, *size_bytes).await.map(nothing)
+        }
+        Change::Abort(key, upload) => inner.abort(key, upload).await.map(nothing),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Store`] is a root (`memory://`, a local directory, or a bucket) under which objects are created, read, listed and
 //! deleted. Objects never change: the way to write is [`Store::create`], a PUT-if-absent whose outcome is one of
-//! *done*, *not done* and *unknown*. Only a hint, which may be wrong without harm, is written by [`Store::overwrite`]. What a store must give for that is create-if-absent and listings that show what
+//! *done*, *not done* and *unknown*; large ones are created [in parts](Store::create_in_parts). Only a hint, which may be wrong without harm, is written by [`Store::overwrite`]. What a store must give for that is create-if-absent and listings that show what
 //! was created before.
 //!
 //! 1. What a create reports as done is durable: on a local directory file and directory are synced.
@@ -22,6 +22,7 @@ pub mod faults;
 pub mod histogram;
 pub mod key;
 pub mod price;
+pub mod upload;
 
 mod cloud;
 mod counts;
@@ -56,3 +57,4 @@ pub use redact::redact_url;
 pub use retry::RetryPolicy;
 pub use span::TRACE_TARGET;
 pub use store::{Store, StoreOptions, Variables};
+pub use upload::Upload;

@@ -1,6 +1,6 @@
 //! Objects as files of a local directory: `file:///directory`.
 //!
-//! 1. An object appears whole or not at all: it is written under `.staging/`, synced, and then linked to its name.
+//! 1. An object appears whole or not at all: it is written under `.staging/`, at once or in parts, synced, and then linked to its name.
 //! 2. A create that has succeeded survives a power cut: the file, its directory, and the directories above are synced.
 //! 3. Nothing is shown that a power cut could take away: what is linked but not yet synced is synced before it is shown.
 //! 4. One process at a time: the file `lock` holds an exclusive lock of the operating system.
@@ -17,12 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Span};
+use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Part, PartId, Span, UploadId};
 use crate::key::{Directory, Key};
 use crate::open::OpenError;
 use crate::payload::Payload;
 
 mod durable;
+mod parts;
 mod walk;
 mod write;
 
@@ -68,6 +69,10 @@ impl LocalBackend {
         fs::create_dir_all(root).map_err(not_writable)?;
         let lock = take_lock(root)?;
         durable::sync_with_parents(root).map_err(not_writable)?;
+        Ok(Self::of(root, Some(lock)))
+    }
+
+    fn of(root: &Path, lock: Option<File>) -> Self {
         let files = Files {
             root: root.to_path_buf(),
             staging: root.join(STAGING_NAME),
@@ -76,9 +81,9 @@ impl LocalBackend {
             stages: Stages::default(),
             durable: Durable::new(root),
             broken: AtomicBool::new(false),
-            lock: Some(lock),
+            lock,
         };
-        Ok(Self { files: Arc::new(files) })
+        Self { files: Arc::new(files) }
     }
 
     /// Looks at a directory without taking it: another process may hold it, and writes there meanwhile. Nothing can be written.
@@ -86,17 +91,7 @@ impl LocalBackend {
         if !root.is_dir() {
             return Err(OpenError::NotADirectory { path: root.to_path_buf() });
         }
-        let files = Files {
-            root: root.to_path_buf(),
-            staging: root.join(STAGING_NAME),
-            is_staging_clear: Mutex::new(false),
-            staged: AtomicU64::new(0),
-            stages: Stages::default(),
-            durable: Durable::new(root),
-            broken: AtomicBool::new(false),
-            lock: None,
-        };
-        Ok(Self { files: Arc::new(files) })
+        Ok(Self::of(root, None))
     }
 
     async fn off_thread<T: Send + 'static>(
@@ -149,6 +144,26 @@ impl Backend for LocalBackend {
     async fn delete(&self, keys: &[Key]) -> Result<(), Failure> {
         let keys = keys.to_vec();
         self.off_thread(move |files| keys.iter().try_for_each(|key| files.delete(key))).await
+    }
+
+    async fn begin(&self, key: &Key) -> Result<UploadId, Failure> {
+        let key = key.clone();
+        self.off_thread(move |files| files.begin(&key)).await
+    }
+
+    async fn put_part(&self, _: &Key, upload: &UploadId, part: &Part) -> Result<PartId, Failure> {
+        let (upload, part) = (upload.clone(), part.clone());
+        self.off_thread(move |files| files.put_part(&upload, &part)).await
+    }
+
+    async fn complete(&self, key: &Key, upload: &UploadId, _: &[PartId], size_bytes: u64) -> Result<(), Failure> {
+        let (key, upload) = (key.clone(), upload.clone());
+        self.off_thread(move |files| files.complete(&key, &upload, size_bytes)).await
+    }
+
+    async fn abort(&self, _: &Key, upload: &UploadId) -> Result<(), Failure> {
+        let upload = upload.clone();
+        self.off_thread(move |files| files.abort(&upload)).await
     }
 }
 

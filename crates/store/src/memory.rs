@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Span};
+use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Part, PartId, Span, UploadId};
 use crate::key::{Directory, Key};
 use crate::payload::Payload;
 
@@ -17,11 +19,23 @@ use crate::payload::Payload;
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
     objects: Mutex<BTreeMap<Key, Payload>>,
+    uploads: Mutex<BTreeMap<UploadId, BTreeMap<u32, Payload>>>,
+    /// How many uploads were ever begun.
+    begun: AtomicU64,
 }
 
 impl MemoryBackend {
     fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Payload>> {
         self.objects.lock().expect("no code panics while it holds the objects")
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, BTreeMap<UploadId, BTreeMap<u32, Payload>>> {
+        self.uploads.lock().expect("no code panics while it holds the uploads")
+    }
+
+    /// How many objects in parts were begun and neither completed nor given up.
+    pub fn uploads_open(&self) -> usize {
+        self.uploads().len()
     }
 }
 
@@ -93,6 +107,41 @@ impl Backend for MemoryBackend {
         }
         Ok(())
     }
+
+    async fn begin(&self, _: &Key) -> Result<UploadId, Failure> {
+        let upload = UploadId(self.begun.fetch_add(1, Ordering::Relaxed).to_string());
+        self.uploads().insert(upload.clone(), BTreeMap::new());
+        Ok(upload)
+    }
+
+    async fn put_part(&self, _: &Key, upload: &UploadId, part: &Part) -> Result<PartId, Failure> {
+        self.uploads().get_mut(upload).ok_or_else(no_upload)?.insert(part.index, part.payload.clone());
+        Ok(PartId(part.index.to_string()))
+    }
+
+    async fn complete(&self, key: &Key, upload: &UploadId, parts: &[PartId], size_bytes: u64) -> Result<(), Failure> {
+        let (mut uploads, mut objects) = (self.uploads(), self.objects());
+        let stored = uploads.get(upload).ok_or_else(no_upload)?;
+        if objects.contains_key(key) {
+            return Err(Failure::new(FailureKind::Exists, "an object stands there"));
+        }
+        let payload: Vec<Bytes> = stored.values().flat_map(|part| part.parts().iter().cloned()).collect();
+        let payload = Payload::from(payload);
+        if stored.len() != parts.len() || payload.size_bytes() != size_bytes {
+            return Err(Failure::new(FailureKind::Refused, "the parts are not those that were stored"));
+        }
+        objects.insert(key.clone(), payload);
+        uploads.remove(upload);
+        Ok(())
+    }
+
+    async fn abort(&self, _: &Key, upload: &UploadId) -> Result<(), Failure> {
+        self.uploads().remove(upload).map(drop).ok_or_else(no_upload)
+    }
+}
+
+fn no_upload() -> Failure {
+    Failure::new(FailureKind::Absent, "there is no such upload")
 }
 
 fn absent() -> Failure {

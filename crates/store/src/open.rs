@@ -131,7 +131,8 @@ fn cloud(url: &Url, options: &StoreOptions) -> Result<Store, OpenError> {
         "gs" => Origins::of_variables("GOOGLE_APPLICATION_CREDENTIALS and the other GOOGLE_ variables"),
         _ => Origins::of_variables("the AZURE_ variables"),
     };
-    let backend = Arc::new(CloudBackend::new(opened, root, dates));
+    let backend = CloudBackend::new(opened, root, dates);
+    let backend = Arc::new(if url.scheme() == "s3" { backend.completing_if_absent() } else { backend });
     let store = Store::new(url.as_str().trim_end_matches('/'), backend, options);
     Ok(store.with_origins(origins))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Span};
+use crate::backend::{Backend, Body, Failure, FailureKind, Listed, Part, PartId, Span, UploadId};
 use crate::key::{Directory, Key};
 use crate::payload::Payload;
 
@@ -50,6 +50,22 @@ impl Backend for ReadOnly {
     async fn delete(&self, _: &[Key]) -> Result<(), Failure> {
         Err(refused())
     }
+
+    async fn begin(&self, _: &Key) -> Result<UploadId, Failure> {
+        Err(refused())
+    }
+
+    async fn put_part(&self, _: &Key, _: &UploadId, _: &Part) -> Result<PartId, Failure> {
+        Err(refused())
+    }
+
+    async fn complete(&self, _: &Key, _: &UploadId, _: &[PartId], _: u64) -> Result<(), Failure> {
+        Err(refused())
+    }
+
+    async fn abort(&self, _: &Key, _: &UploadId) -> Result<(), Failure> {
+        Err(refused())
+    }
 }
 
 #[cfg(test)]
@@ -71,6 +87,8 @@ mod tests {
         assert!(matches!(reader.create(&key("b"), &b"x"[..]).await, Err(CreateError::NotDone { .. })));
         assert!(reader.overwrite(&key("a"), &b"x"[..]).await.is_err());
         assert!(reader.delete(&[key("a")]).await.is_err());
+        let mut upload = reader.create_in_parts(&key("b"));
+        assert!(matches!(upload.push(vec![0; 9 << 20].into()).await, Err(CreateError::NotDone { .. })));
         assert_eq!(reader.get(&key("a")).await.unwrap(), "it stands");
         assert!(!reader.exists(&key("b")).await.unwrap());
     }

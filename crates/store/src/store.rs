@@ -14,6 +14,9 @@ use crate::remedy::Origins;
 use crate::retry::{Attempts, Retry, RetryPolicy};
 use tokio::time::Instant;
 
+/// Size of a part: above what S3 takes at least (5 MiB), and whole blocks of any disk.
+const PART_BYTES: usize = 8 << 20;
+
 /// Settings of a [`Store`].
 #[derive(Clone, Debug, Default)]
 pub struct StoreOptions {
@@ -23,6 +26,8 @@ pub struct StoreOptions {
     pub seed: u64,
     /// Most bytes of used buffers that lie ready for the next objects. More spares fresh pages when large objects are written.
     pub free_buffers_bytes: usize,
+    /// Size of the parts of [objects in parts](Store::create_in_parts). `None`: 8 MiB. S3 takes no less than 5 MiB, and 10,000 parts an object.
+    pub part_bytes: Option<usize>,
     /// Where a cloud store's settings come from (`AWS_ACCESS_KEY_ID` and so on). `None`: the process's environment.
     pub variables: Option<Variables>,
 }
@@ -49,6 +54,7 @@ struct Inner {
     retry: Retry,
     counters: Counters,
     buffers: BufferPool,
+    part_bytes: usize,
     /// Of a cloud store: where its settings come from.
     origins: Option<Origins>,
 }
@@ -66,6 +72,7 @@ impl Store {
                 retry,
                 counters: Counters::new(),
                 buffers,
+                part_bytes: options.part_bytes.unwrap_or(PART_BYTES).max(1),
                 origins: None,
             }),
         }
@@ -105,6 +112,11 @@ impl Store {
     /// Buffers to write objects into.
     pub fn buffers(&self) -> &BufferPool {
         &self.inner.buffers
+    }
+
+    /// Size of the parts of objects in parts; what is no larger is stored at once.
+    pub fn part_bytes(&self) -> usize {
+        self.inner.part_bytes
     }
 
     /// The same, before it is cloned, with where its settings come from.

@@ -50,7 +50,6 @@ fn iam(bucket: &str, prefix: &str, below: &str) -> Value {
                     "s3:PutObject",
                     "s3:DeleteObject",
                     "s3:AbortMultipartUpload",
-                    "s3:ListMultipartUploadParts",
                 ],
                 "Resource": [format!("arn:aws:s3:::{bucket}/{below}*")],
             },
@@ -58,11 +57,19 @@ fn iam(bucket: &str, prefix: &str, below: &str) -> Value {
             {
                 "Sid": "LookAtTheBucket",
                 "Effect": "Allow",
-                "Action": ["s3:ListBucketMultipartUploads", "s3:GetBucketLocation"],
+                "Action": ["s3:GetBucketLocation"],
                 "Resource": [format!("arn:aws:s3:::{bucket}")],
             },
         ],
     })
+}
+
+/// What a bucket should do by itself, for a person; nothing where it does so anyway.
+pub(crate) fn rule(url: &str) -> Option<&'static str> {
+    let is_wanted = url.starts_with("s3://") || url.starts_with("gs://");
+    is_wanted.then_some(
+        "The bucket should delete what a broker that dies leaves of an upload: a lifecycle rule AbortIncompleteMultipartUpload after 1 day.",
+    )
 }
 
 /// It as it is given to the store's own tools.
@@ -95,5 +102,7 @@ mod tests {
         for url in ["memory://", "file:///data", "/data", "s3://"] {
             assert_eq!(needed(url), None, "{url}");
         }
+        assert!(rule("s3://bucket/root").unwrap().contains("AbortIncompleteMultipartUpload"));
+        assert!(rule("gs://bucket").is_some() && rule("az://bucket").is_none() && rule("file:///data").is_none());
     }
 }

@@ -28,6 +28,14 @@ pub enum Operation {
     List,
     /// One object or many are deleted.
     Delete,
+    /// An object in parts is begun.
+    Begin,
+    /// A part of an object is stored.
+    Part,
+    /// An object is made of its parts.
+    Complete,
+    /// An object in parts is given up.
+    Abort,
     /// Anything else: buckets are made, asked for, listed.
     Other,
 }
@@ -35,9 +43,9 @@ pub enum Operation {
 impl Operation {
     fn dollars(self) -> f64 {
         match self {
-            Self::Put | Self::List | Self::Other => WRITE_DOLLARS,
+            Self::Put | Self::List | Self::Begin | Self::Part | Self::Complete | Self::Other => WRITE_DOLLARS,
             Self::Get | Self::Head => READ_DOLLARS,
-            Self::Delete => 0.0,
+            Self::Delete | Self::Abort => 0.0,
         }
     }
 }

@@ -39,7 +39,7 @@ impl Front {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Broken> {
         let (operation, key) = classify(&request);
         let conditional = ["if-none-match", "if-match"].iter().any(|name| request.headers().contains_key(*name));
-        let conditional = conditional && operation == Operation::Put;
+        let conditional = conditional && matches!(operation, Operation::Put | Operation::Complete);
         let treatment = self.demeanour.treat(&Asked { operation, key: &key, conditional });
         let bytes_in = request.body().size_hint().lower();
         let answer = self.perform(request, operation, &treatment, bytes_in).await;
@@ -159,6 +159,10 @@ fn classify(request: &Request<Incoming>) -> (Operation, String) {
     let query = request.uri().query().unwrap_or_default();
     let has = |name: &str| query.split('&').any(|part| part == name || part.starts_with(&format!("{name}=")));
     let operation = match (request.method(), key.is_empty()) {
+        (&Method::POST, false) if has("uploads") => Operation::Begin,
+        (&Method::PUT, false) if has("uploadId") => Operation::Part,
+        (&Method::POST, false) if has("uploadId") => Operation::Complete,
+        (&Method::DELETE, false) if has("uploadId") => Operation::Abort,
         (&Method::PUT, false) => Operation::Put,
         (&Method::GET, false) => Operation::Get,
         (&Method::HEAD, false) => Operation::Head,

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::conduct::{Demeanour, Weakness};
+use super::uploads::Uploads;
 
 /// What is counted for an object besides its body: key and bookkeeping.
 const OVERHEAD_BYTES: usize = 512;
@@ -20,6 +21,7 @@ pub(crate) struct Objects {
     versions: AtomicUsize,
     memory: Arc<Memory>,
     demeanour: Arc<Demeanour>,
+    pub(super) uploads: Mutex<Uploads>,
 }
 
 #[derive(Debug, Default)]
@@ -131,7 +133,8 @@ impl Drop for Held {
 impl Objects {
     pub(crate) fn new(memory_bytes_max: usize, demeanour: Arc<Demeanour>) -> Self {
         let memory = Arc::new(Memory { held: AtomicUsize::new(0), max: memory_bytes_max });
-        Self { buckets: Mutex::default(), versions: AtomicUsize::new(1), memory, demeanour }
+        let (buckets, uploads) = (Mutex::default(), Mutex::default());
+        Self { buckets, versions: AtomicUsize::new(1), memory, demeanour, uploads }
     }
 
     pub(crate) fn weakness(&self) -> Weakness {
@@ -180,13 +183,18 @@ impl Objects {
         let mut buckets = self.lock();
         let bucket = buckets.get_mut(bucket).ok_or(Missing::Bucket)?;
         met(bucket, key, condition)?;
-        let etag = format!("{:032x}-1", self.versions.fetch_add(1, Ordering::Relaxed));
+        let etag = self.fresh_etag();
         let New { body, content_type, metadata } = new;
         let (body, modified) = (Arc::new(body), now());
         let object = Object { body, etag: etag.clone(), modified, content_type, metadata, fresh: true, deleted: false };
         bucket.objects.insert(key.to_owned(), object);
         bucket.latest = Some(key.to_owned());
         Ok(etag)
+    }
+
+    /// One that nothing had before.
+    pub(super) fn fresh_etag(&self) -> String {
+        format!("{:032x}-1", self.versions.fetch_add(1, Ordering::Relaxed))
     }
 
     pub(crate) fn get(&self, bucket: &str, key: &str) -> Result<Object, Missing> {

@@ -10,6 +10,7 @@ use s3s::{Body, S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use super::conduct::Weakness;
 use super::objects::{Asked, Condition, Held, Missing, New, Object as Stored, Objects};
+use super::uploads::{About, Wrong};
 
 /// Most keys on a page, as S3 has it.
 const PAGE_KEYS_MAX: i32 = 1000;
@@ -42,6 +43,22 @@ impl Protocol {
         }
         held.bytes = bytes.freeze();
         Ok(held)
+    }
+
+    /// What is looked at of a condition when the write is done.
+    async fn weakened(&self, bucket: &str, key: &str, condition: Condition) -> S3Result<Condition> {
+        match self.objects.weakness() {
+            Weakness::IgnoresConditions => Ok(Condition::None),
+            Weakness::RefusesConditions if condition != Condition::None => {
+                Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented"))
+            }
+            Weakness::RacesConditions => {
+                self.objects.look(bucket, key, &condition).map_err(refused)?;
+                tokio::time::sleep(RACE_WINDOW).await;
+                Ok(Condition::None)
+            }
+            _ => Ok(condition),
+        }
     }
 
     fn find(
@@ -83,6 +100,29 @@ fn refused(missing: Missing) -> S3Error {
     }
 }
 
+fn not_done(wrong: Wrong) -> S3Error {
+    match wrong {
+        Wrong::NoUpload => s3_error!(
+            NoSuchUpload,
+            "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."
+        ),
+        Wrong::Number => s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"),
+        Wrong::Part => s3_error!(
+            InvalidPart,
+            "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag."
+        ),
+        Wrong::Order => {
+            s3_error!(
+                InvalidPartOrder,
+                "The list of parts was not in ascending order. Parts must be ordered by part number."
+            )
+        }
+        Wrong::Small => s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"),
+        Wrong::Full => quota_exceeded(),
+        Wrong::Missing(missing) => refused(missing),
+    }
+}
+
 fn condition(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<Condition> {
     match (if_match, if_none_match) {
         (None, None) => Ok(Condition::None),
@@ -115,26 +155,68 @@ fn part(object: &Stored, range: Option<Range>, weakness: Weakness) -> S3Result<(
 impl S3 for Protocol {
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let input = request.input;
-        let mut condition = condition(input.if_match, input.if_none_match)?;
+        let condition = condition(input.if_match, input.if_none_match)?;
         let body = self.receive(input.body, input.content_length).await?;
         let new = New { body, content_type: input.content_type, metadata: input.metadata };
-        match self.objects.weakness() {
-            Weakness::IgnoresConditions => condition = Condition::None,
-            Weakness::RefusesConditions if condition != Condition::None => {
-                return Err(s3_error!(
-                    NotImplemented,
-                    "A header you provided implies functionality that is not implemented"
-                ));
-            }
-            Weakness::RacesConditions => {
-                self.objects.look(&input.bucket, &input.key, &condition).map_err(refused)?;
-                tokio::time::sleep(RACE_WINDOW).await;
-                condition = Condition::None;
-            }
-            _ => {}
-        }
+        let condition = self.weakened(&input.bucket, &input.key, condition).await?;
         let etag = self.objects.put(&input.bucket, &input.key, new, &condition).map_err(refused)?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(ETag::Strong(etag)), ..PutObjectOutput::default() }))
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let input = request.input;
+        let about = About { content_type: input.content_type, metadata: input.metadata };
+        let id = self.objects.begin(&input.bucket, &input.key, about).map_err(not_done)?;
+        let output = CreateMultipartUploadOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(id),
+            ..CreateMultipartUploadOutput::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        let input = request.input;
+        let body = self.receive(input.body, input.content_length).await?;
+        let stored = self.objects.put_part(&input.bucket, &input.key, &input.upload_id, input.part_number, body);
+        let etag = stored.map_err(not_done)?;
+        Ok(S3Response::new(UploadPartOutput { e_tag: Some(ETag::Strong(etag)), ..UploadPartOutput::default() }))
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let input = request.input;
+        let condition = condition(input.if_match, input.if_none_match)?;
+        let condition = self.weakened(&input.bucket, &input.key, condition).await?;
+        let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default().into_iter();
+        let named = named.map(|part| Some((part.part_number?, part.e_tag?.into_value())));
+        let Some(named) = named.collect::<Option<Vec<_>>>() else {
+            return Err(s3_error!(MalformedXML, "a part has a number and an etag"));
+        };
+        let upload = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
+        let etag = self.objects.complete(upload, &named, &condition).map_err(not_done)?;
+        let output = CompleteMultipartUploadOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            e_tag: Some(ETag::Strong(etag)),
+            ..CompleteMultipartUploadOutput::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let input = request.input;
+        self.objects.abort(&input.bucket, &input.key, &input.upload_id).map_err(not_done)?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {

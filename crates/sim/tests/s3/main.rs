@@ -4,6 +4,7 @@
 
 mod check;
 mod misconduct;
+mod parts;
 mod server;
 #[path = "../../../store/tests/conformance/suite.rs"]
 mod suite;

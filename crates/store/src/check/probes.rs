@@ -31,11 +31,11 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Bytes of the objects whose latency is taken: a small commit.
 const SAMPLE_BYTES: usize = 4 << 10;
 
-type Asked = Result<Result<String, String>, CheckError>;
+pub(super) type Asked = Result<Result<String, String>, CheckError>;
 
 /// A store and a place in it where a check may write.
 pub(super) struct Bench {
-    store: Store,
+    pub(super) store: Store,
     options: CheckOptions,
     directory: Directory,
 }
@@ -46,7 +46,7 @@ impl Bench {
         Self { store, options, directory }
     }
 
-    fn key(&self, name: &str) -> Key {
+    pub(super) fn key(&self, name: &str) -> Key {
         key(&self.directory, name)
     }
 

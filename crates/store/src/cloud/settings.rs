@@ -16,8 +16,9 @@ use std::sync::Arc;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::{ClientConfigKey, ObjectStore, RetryConfig, StaticCredentialProvider};
+use object_store::{ClientConfigKey, RetryConfig, StaticCredentialProvider};
 
+use super::Bucket;
 use super::profile::{self, Profile};
 use super::status::{Dates, StatusConnector};
 use crate::address::Address;
@@ -40,12 +41,9 @@ pub(crate) fn environment() -> Variables {
         .collect()
 }
 
-pub(crate) fn s3(
-    bucket: &str,
-    variables: &Variables,
-    dates: &Arc<Dates>,
-) -> Result<Arc<dyn ObjectStore>, SettingsError> {
-    Ok(Arc::new(s3_builder(bucket, variables)?.with_http_connector(StatusConnector::new(dates)).build()?))
+pub(crate) fn s3(bucket: &str, variables: &Variables, dates: &Arc<Dates>) -> Result<Arc<dyn Bucket>, SettingsError> {
+    let connector = StatusConnector::new(dates).completing_if_absent();
+    Ok(Arc::new(s3_builder(bucket, variables)?.with_http_connector(connector).build()?))
 }
 
 /// Where what [`s3`] uses comes from, in words.
@@ -98,11 +96,7 @@ fn s3_address(bucket: &str, variables: &Variables) -> Result<Address, SettingsEr
     })
 }
 
-pub(crate) fn gcs(
-    bucket: &str,
-    variables: &Variables,
-    dates: &Arc<Dates>,
-) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+pub(crate) fn gcs(bucket: &str, variables: &Variables, dates: &Arc<Dates>) -> Result<Arc<dyn Bucket>, SettingsError> {
     Ok(Arc::new(gcs_builder(bucket, variables)?.with_http_connector(StatusConnector::new(dates)).build()?))
 }
 
@@ -110,7 +104,7 @@ pub(crate) fn azure(
     container: &str,
     variables: &Variables,
     dates: &Arc<Dates>,
-) -> Result<Arc<dyn ObjectStore>, SettingsError> {
+) -> Result<Arc<dyn Bucket>, SettingsError> {
     Ok(Arc::new(azure_builder(container, variables)?.with_http_connector(StatusConnector::new(dates)).build()?))
 }
 

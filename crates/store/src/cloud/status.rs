@@ -2,7 +2,10 @@
 //!
 //! `object_store` hides the status of an answer in an error that can't be looked into. So the answers that this crate
 //! judges itself are turned into errors that carry it, before `object_store` sees them: those to a conditional PUT, those to a
-//! ranged GET, and all that S3 gives to a signed request. Other requests pass as they are.
+//! ranged GET, those to objects in parts, and all that S3 gives to a signed request. Other requests pass as they are.
+//!
+//! S3 completes an object in parts only where none stands, if it is asked with `If-None-Match: *`. `object_store` can't be told to ask so, and what
+//! it signs need not have that header (its own conditional copies add it behind the signature, too): it is added here.
 //!
 //! What asks a machine for the credentials of its role is watched: a machine without a role, or none of a cloud, does not get one by
 //! being asked again. After [`ROLE_TIME_MAX`] without any such request says so ([`NoRole`]), and is not repeated. A machine that has
@@ -14,10 +17,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
+use object_store::{ClientOptions, HeaderValue};
 use tokio::time::Instant;
 
 use crate::backend::StoreDate;
@@ -68,12 +71,18 @@ pub(crate) struct NoRole {
 pub(crate) struct StatusConnector {
     role: Arc<Role>,
     dates: Arc<Dates>,
+    completes_if_absent: bool,
 }
 
 impl StatusConnector {
     /// Clients that write down in `dates` what the store says of its clock.
     pub(crate) fn new(dates: &Arc<Dates>) -> Self {
-        Self { role: Arc::default(), dates: Arc::clone(dates) }
+        Self { role: Arc::default(), dates: Arc::clone(dates), completes_if_absent: false }
+    }
+
+    /// The same of S3, which is asked to complete objects in parts only where none stands.
+    pub(crate) fn completing_if_absent(self) -> Self {
+        Self { completes_if_absent: true, ..self }
     }
 }
 
@@ -112,20 +121,26 @@ struct StatusClient {
     client: HttpClient,
     role: Arc<Role>,
     dates: Arc<Dates>,
+    completes_if_absent: bool,
 }
 
 impl HttpConnector for StatusConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(StatusClient { client, role: Arc::clone(&self.role), dates: Arc::clone(&self.dates) }))
+        let (role, dates) = (Arc::clone(&self.role), Arc::clone(&self.dates));
+        Ok(HttpClient::new(StatusClient { client, role, dates, completes_if_absent: self.completes_if_absent }))
     }
 }
 
 #[async_trait]
 impl HttpService for StatusClient {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         if ROLE_PATHS.iter().any(|path| request.uri().path().starts_with(path)) {
             return self.ask_for_role(request).await;
+        }
+        let parts = of_parts(&request);
+        if self.completes_if_absent && parts == Some(Step::Complete) {
+            request.headers_mut().insert("if-none-match", HeaderValue::from_static("*"));
         }
         let headers = request.headers();
         let conditional =
@@ -139,13 +154,30 @@ impl HttpService for StatusClient {
         let expected = match ranged {
             // 200 is the whole object: the answer of some stores to a range of an empty one.
             true => status == 206,
-            false => response.status().is_success() || !(conditional || signed),
+            false => response.status().is_success() || !(conditional || signed || parts.is_some()),
         };
         if expected {
             return Ok(response);
         }
         let text = beginning(response).await;
         Err(HttpError::new(HttpErrorKind::Unknown, Answered::new(status, &text)))
+    }
+}
+
+/// What a request does to an object in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Complete,
+    Other,
+}
+
+/// `None` if it is about none.
+fn of_parts(request: &HttpRequest) -> Option<Step> {
+    let mut pairs = request.uri().query()?.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    let is_of_azure = request.uri().query()?.contains("comp=block");
+    match pairs.find(|name| matches!(*name, "uploadId" | "uploads")) {
+        Some("uploadId") if request.method().as_str() == "POST" => Some(Step::Complete),
+        found => (found.is_some() || is_of_azure).then_some(Step::Other),
     }
 }
 

@@ -86,3 +86,50 @@ fn after_a_failed_directory_sync_nothing_is_written_or_vouched_for() {
     assert_eq!(files.get(&key("before"), &Span::All).unwrap_err().kind, FailureKind::Broken);
     assert!(!directory.path().join("after").exists());
 }
+
+#[tokio::test]
+async fn parts_lie_in_staging_until_they_are_whole_and_go_with_what_a_crash_leaves() {
+    let directory = tempfile::tempdir().unwrap();
+    let part_bytes = Some(300_000);
+    let options = StoreOptions { part_bytes, ..StoreOptions::default() };
+    let store = Store::open(directory.path().to_str().unwrap(), &options).unwrap();
+    let staged = || fs::read_dir(directory.path().join(".staging")).map_or(0, Iterator::count);
+    let mut upload = store.create_in_parts(&key("x/y"));
+    upload.push(vec![1; 700_000].into()).await.unwrap();
+    assert_eq!((staged(), directory.path().join("x").exists()), (1, false));
+    upload.push(vec![2; 1000].into()).await.unwrap();
+    assert_eq!(upload.finish().await.unwrap(), Created::New);
+    assert_eq!(staged(), 0);
+    let body = fs::read(directory.path().join("x/y")).unwrap();
+    assert!(body == [vec![1; 700_000], vec![2; 1000]].concat());
+    // As if the process ended there: nobody gives it up.
+    let mut upload = store.create_in_parts(&key("x/z"));
+    upload.push(vec![3; 700_000].into()).await.unwrap();
+    std::mem::forget(upload);
+    assert_eq!(staged(), 1);
+    let backend = LocalBackend::look(directory.path()).unwrap();
+    backend.files.clear_staging().unwrap();
+    assert_eq!(staged(), 0);
+}
+
+#[test]
+fn an_object_of_which_parts_are_missing_is_not_completed() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = LocalBackend::open(directory.path()).unwrap();
+    let (files, target) = (&backend.files, key("a"));
+    let upload = files.begin(&target).unwrap();
+    files.put_part(&upload, &Part { index: 0, offset: 0, payload: "four".into() }).unwrap();
+    assert_eq!(files.complete(&target, &upload, 5).unwrap_err().kind, FailureKind::Refused);
+    files.abort(&upload).unwrap();
+    for gone in [
+        files.abort(&upload).unwrap_err(),
+        files.complete(&target, &upload, 4).unwrap_err(),
+        files.put_part(&upload, &Part { index: 1, offset: 4, payload: "more".into() }).unwrap_err(),
+    ] {
+        assert_eq!(gone.kind, FailureKind::Absent);
+    }
+    assert!(!directory.path().join("a").exists());
+    files.give_up_disk(ErrorKind::Other.into());
+    assert_eq!(files.begin(&target).unwrap_err().kind, FailureKind::Broken);
+    assert_eq!(files.complete(&target, &upload, 4).unwrap_err().kind, FailureKind::Broken);
+}

@@ -5,8 +5,8 @@
 //! [`DIRECT_BYTES_MIN`] on go through a small aligned buffer that stays in the processor's cache, and from there to the disk
 //! (`O_DIRECT`). A file system that refuses this gets the same bytes in the usual way.
 
-use std::fs::{self, File};
-use std::io::{Error, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Error, ErrorKind, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -66,19 +66,48 @@ impl Stages {
         file.sync_all()
     }
 
+    /// Writes `payload` into a file that is there, from `offset` on, and syncs the bytes.
+    ///
+    /// # Errors
+    /// What the file system says; what stands there is without meaning.
+    pub(super) fn write_part_synced(&self, path: &Path, offset: u64, payload: &Payload) -> std::io::Result<()> {
+        let is_whole = |number: u64| number.is_multiple_of(ALIGNMENT as u64);
+        // SUBTLE: only whole blocks go directly: a block that was filled up with zeros might overwrite the beginning of the next part.
+        if payload.size_bytes() >= DIRECT_BYTES_MIN && is_whole(offset) && is_whole(payload.size_bytes()) {
+            match self.write_part_direct(path, offset, payload) {
+                Err(error) if is_unsupported(&error) => {}
+                other => return other,
+            }
+        }
+        let mut file = File::options().write(true).open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        payload.parts().iter().try_for_each(|part| file.write_all(part))?;
+        file.sync_data()
+    }
+
+    fn write_part_direct(&self, path: &Path, offset: u64, payload: &Payload) -> std::io::Result<()> {
+        let mut file = open_direct(File::options().write(true), path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        self.write_by_stage(&mut file, payload)?;
+        file.sync_data()
+    }
+
     fn write_direct(&self, path: &Path, payload: &Payload) -> std::io::Result<()> {
-        let mut file = create_direct(path)?;
+        let mut file = open_direct(File::options().write(true).create_new(true), path)?;
+        self.write_by_stage(&mut file, payload)?;
+        // The last block was written whole.
+        file.set_len(payload.size_bytes())?;
+        file.sync_all()
+    }
+
+    fn write_by_stage(&self, file: &mut File, payload: &Payload) -> std::io::Result<()> {
         let mut stage = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(Stage::new);
-        let written = write_staged(&mut file, stage.aligned(), payload);
+        let written = write_staged(file, stage.aligned(), payload);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if free.len() < STAGES_KEPT_MAX {
             free.push(stage);
         }
-        drop(free);
-        written?;
-        // The last block was written whole.
-        file.set_len(payload.size_bytes())?;
-        file.sync_all()
+        written
     }
 }
 
@@ -104,13 +133,13 @@ fn write_staged(file: &mut File, stage: &mut [u8], payload: &Payload) -> std::io
 }
 
 #[cfg(target_os = "linux")]
-fn create_direct(path: &Path) -> std::io::Result<File> {
+fn open_direct(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().write(true).create_new(true).custom_flags(libc::O_DIRECT).open(path)
+    options.custom_flags(libc::O_DIRECT).open(path)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn create_direct(_: &Path) -> std::io::Result<File> {
+fn open_direct(_: &mut OpenOptions, _: &Path) -> std::io::Result<File> {
     Err(Error::from(ErrorKind::Unsupported))
 }
 
@@ -157,6 +186,26 @@ mod tests {
             stages.write_synced(&path, &Payload::from(parts)).unwrap();
             assert!(fs::read(&path).unwrap() == whole, "{size} bytes");
         }
+    }
+
+    /// Parts of whole blocks and others, in any order, one of them twice.
+    #[test]
+    fn parts_are_written_to_their_places_in_any_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let stages = Stages::default();
+        for (index, part) in [ALIGNMENT * 100, ALIGNMENT * 100 + 1, 1000].into_iter().enumerate() {
+            let whole: Bytes = (0..part * 3 + 777).map(|i| (i % 251) as u8).collect();
+            let path = directory.path().join(index.to_string());
+            File::create_new(&path).unwrap();
+            for number in [2, 0, 3, 1, 0] {
+                let start = number * part;
+                let payload = Payload::from(whole.slice(start..(start + part).min(whole.len())));
+                stages.write_part_synced(&path, start as u64, &payload).unwrap();
+            }
+            assert!(fs::read(&path).unwrap() == whole, "parts of {part} bytes");
+        }
+        let missing = stages.write_part_synced(&directory.path().join("none"), 0, &Payload::from("x"));
+        assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

@@ -22,8 +22,8 @@ async fn run(outcome: Outcome, applies: fn(&Operation<'_>) -> bool) -> FaultCoun
     };
     let backend = Arc::new(FaultBackend::new(Arc::new(MemoryBackend::default()), plan));
     let retry = RetryPolicy { attempt_time_max: Duration::from_secs(2), ..RetryPolicy::default() };
-    suite::run(&Store::new("faulty", backend.clone(), &StoreOptions { retry, seed: 7, ..StoreOptions::default() }), 11)
-        .await;
+    let options = StoreOptions { retry, seed: 7, part_bytes: Some(3000), ..StoreOptions::default() };
+    suite::run(&Store::new("faulty", backend.clone(), &options), 11).await;
     backend.counts()
 }
 
@@ -32,13 +32,13 @@ fn any(_: &Operation<'_>) -> bool {
 }
 
 fn creates(operation: &Operation<'_>) -> bool {
-    matches!(operation, Operation::Create { .. })
+    matches!(operation, Operation::Create { .. } | Operation::Complete { .. })
 }
 
 /// A late create behind a delete would bring the object back, which nobody can prevent.
 fn creates_of_what_is_kept(operation: &Operation<'_>) -> bool {
     let deleted = ["delete", "dirs", "odd", "count"];
-    matches!(operation, Operation::Create { key, .. } if !deleted.iter().any(|name| key.as_str().starts_with(name)))
+    matches!(operation, Operation::Create { key, .. } | Operation::Complete { key } if !deleted.iter().any(|name| key.as_str().starts_with(name)))
 }
 
 #[tokio::test(start_paused = true)]

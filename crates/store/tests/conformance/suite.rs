@@ -15,6 +15,9 @@ pub(crate) async fn run(store: &Store, big_pieces: u8) {
     deletes_can_be_repeated(store).await;
     odd_keys_stay_as_they_are(store).await;
     a_big_object_in_pieces_comes_back_whole(store, big_pieces).await;
+    objects_in_parts_come_back_whole(store).await;
+    of_rivals_in_parts_one_creates(store).await;
+    parts_that_are_given_up_are_no_object(store).await;
 }
 
 fn key(path: &str) -> Key {
@@ -227,6 +230,78 @@ async fn a_big_object_in_pieces_comes_back_whole(store: &Store, count: u8) {
     let middle = (10 * PIECE_BYTES - 5) as u64..(10 * PIECE_BYTES + 5) as u64;
     assert_eq!(&store.get_range(&target, middle).await.unwrap()[..], [9, 9, 9, 9, 9, 10, 10, 10, 10, 10]);
     assert_eq!(store.get_suffix(&target, 3).await.unwrap().bytes, vec![count - 1; 3]);
+}
+
+/// An object of so many parts and some bytes, which says whose it is at its end.
+fn in_parts(store: &Store, parts: usize, more: usize, whose: u8) -> Bytes {
+    let size = parts * store.part_bytes() + more;
+    let mut body: Vec<u8> = (0..size).map(|index| (index % 251 + index / 65_536) as u8).collect();
+    body.extend_from_slice(&[whose; 20]);
+    body.into()
+}
+
+async fn create_in_parts(store: &Store, target: &Key, body: &Bytes, piece: usize) -> Created {
+    let mut upload = store.create_in_parts(target);
+    for piece in body.chunks(piece) {
+        upload.push(body.slice_ref(piece)).await.unwrap();
+    }
+    upload.finish().await.unwrap()
+}
+
+async fn objects_in_parts_come_back_whole(store: &Store) {
+    let part = store.part_bytes();
+    for (index, (parts, more, piece)) in [(0, 5, 9), (1, 0, 1 + part / 3), (2, 7, part * 5)].into_iter().enumerate() {
+        let target = key(&format!("parts/whole/{index}"));
+        let body = in_parts(store, parts, more, 7);
+        assert_ne!(create_in_parts(store, &target, &body, piece).await, Created::Other);
+        assert!(store.get(&target).await.unwrap() == body, "{parts} parts and {more} bytes came back changed");
+        let (from, to) = (body.len() as u64 - 25, body.len() as u64 - 15);
+        assert_eq!(store.get_range(&target, from..to).await.unwrap(), body[from as usize..to as usize]);
+        assert_eq!(listed(store, "parts/whole", None, 10).await.0.len(), index + 1);
+        assert_eq!(create_in_parts(store, &target, &body, piece).await, Created::Mine, "it is known again");
+        let other = in_parts(store, parts, more, 8);
+        assert_eq!(create_in_parts(store, &target, &other, piece).await, Created::Other);
+        assert_eq!(store.create(&target, other).await.unwrap(), Created::Other);
+        assert!(store.get(&target).await.unwrap() == body, "it was overwritten");
+    }
+}
+
+async fn of_rivals_in_parts_one_creates(store: &Store) {
+    let target = key("parts/race");
+    let rivals = (0..4_u8).map(|rival| {
+        let (store, target) = (store.clone(), target.clone());
+        let body = in_parts(&store, 1, 1, rival);
+        tokio::spawn(async move {
+            match rival {
+                // One of them does it at once.
+                0 => store.create(&target, body).await.unwrap(),
+                _ => create_in_parts(&store, &target, &body, usize::MAX).await,
+            }
+        })
+    });
+    let rivals: Vec<_> = rivals.collect();
+    let mut winners = Vec::new();
+    for (rival, task) in rivals.into_iter().enumerate() {
+        if task.await.unwrap() != Created::Other {
+            winners.push(rival as u8);
+        }
+    }
+    let [winner] = winners[..] else { panic!("winners: {winners:?}") };
+    assert!(store.get(&target).await.unwrap() == in_parts(store, 1, 1, winner));
+}
+
+async fn parts_that_are_given_up_are_no_object(store: &Store) {
+    let target = key("parts/given-up/a");
+    for is_dropped in [false, true] {
+        let mut upload = store.create_in_parts(&target);
+        upload.push(in_parts(store, 2, 1, 0)).await.unwrap();
+        assert!(!store.exists(&target).await.unwrap());
+        assert_eq!(listed(store, "parts/given-up", None, 10).await, (Vec::new(), false));
+        if is_dropped { drop(upload) } else { upload.abort().await }
+    }
+    assert!(!store.exists(&target).await.unwrap());
+    let body = in_parts(store, 1, 1, 1);
+    assert_ne!(create_in_parts(store, &target, &body, usize::MAX).await, Created::Other);
 }
 
 /// Holds on stores without faults only.

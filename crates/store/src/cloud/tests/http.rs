@@ -22,6 +22,7 @@ enum Reply {
 }
 use Reply::{Answer, HangUp, Truncated};
 
+const PART_BYTES: usize = 70_000;
 const STORED: Reply = Answer(200, "ETag: \"1\"\r\n", "");
 const ABSENT: Reply = Answer(404, "", "<Error><Code>NoSuchKey</Code></Error>");
 const OURS: Reply = Answer(206, RANGE_OF_FOUR, "ours");
@@ -57,7 +58,10 @@ async fn read_request(socket: &mut TcpStream) -> String {
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
             if body.len() >= length.parse().unwrap() || count == 0 {
-                assert!(!head.starts_with("put") || head.contains("if-none-match: *"), "{head}");
+                let is_part = head.contains("partnumber=");
+                let is_completion = head.starts_with("post") && !head.contains("?uploads");
+                let is_create = head.starts_with("put") && !is_part || is_completion;
+                assert_eq!(head.contains("if-none-match: *"), is_create, "{head}");
                 assert!(!head.starts_with("put") || head.contains("unsigned-payload"), "{head}");
                 return head.split(' ').next().unwrap().to_owned();
             }
@@ -79,9 +83,8 @@ async fn against<T>(script: Vec<Reply>, client: impl AsyncFnOnce(Store) -> T) ->
         ("AWS_SECRET_ACCESS_KEY", "test"),
     ]);
     let backend = cloud_backend(&variables);
-    let store =
-        Store::new("s3://bucket", Arc::new(backend), &StoreOptions { retry, seed: 3, ..StoreOptions::default() });
-    let result = client(store).await;
+    let options = StoreOptions { retry, seed: 3, part_bytes: Some(PART_BYTES), ..StoreOptions::default() };
+    let result = client(Store::new("s3://bucket", Arc::new(backend), &options)).await;
     server.abort();
     let methods = seen.lock().unwrap().join(" ");
     (result, methods)
@@ -188,7 +191,72 @@ async fn a_range_behind_the_end_costs_a_look_at_the_size() {
     assert_eq!(methods, "get head");
 }
 
+const BEGUN: Reply =
+    Answer(200, "", "<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>");
+const COMPLETED: Reply =
+    Answer(200, "", "<CompleteMultipartUploadResult><ETag>\"2\"</ETag></CompleteMultipartUploadResult>");
+const NO_SUCH_UPLOAD: Reply = Answer(404, "", "<Error><Code>NoSuchUpload</Code></Error>");
+
+/// Creates an object of two parts, the last of them short, against a script that begins where the parts are stored.
+async fn create_in_parts(script: Vec<Reply>) -> (Result<Created, CreateError>, String) {
+    let script = [vec![BEGUN, STORED, STORED], script].concat();
+    let (created, methods) = against(script, async |store| {
+        let mut upload = store.create_in_parts(&key());
+        upload.push(vec![b'x'; store.part_bytes()].into()).await?;
+        upload.push("ours".into()).await?;
+        upload.finish().await
+    })
+    .await;
+    (created, methods.strip_prefix("post put put ").unwrap_or("none").to_owned())
+}
+
+#[tokio::test]
+async fn a_completion_is_one_request_and_only_where_nothing_stands() {
+    let (created, methods) = create_in_parts(vec![COMPLETED]).await;
+    assert_eq!((created.unwrap(), methods.as_str()), (Created::New, "post"));
+    const OTHER: Reply = Answer(206, RANGE_OF_FOUR, "them");
+    for answer in [error(412), error(409)] {
+        let (created, methods) = create_in_parts(vec![answer, OTHER]).await;
+        assert_eq!((created.unwrap(), &methods[..8]), (Created::Other, "post get"));
+    }
+}
+
+#[tokio::test]
+async fn a_completion_in_doubt_is_looked_for_and_repeated() {
+    let trouble = Answer(200, "", "<Error><Code>InternalError</Code><Message>later</Message></Error>");
+    for answer in [error(500), error(503), HangUp, trouble] {
+        let (created, methods) = create_in_parts(vec![answer, ABSENT, COMPLETED]).await;
+        assert_eq!((created.unwrap(), methods.as_str()), (Created::New, "post get post"));
+    }
+    const SIZE: &str =
+        "Content-Range: bytes 4468-70003/70004\r\nETag: \"1\"\r\nLast-Modified: Mon, 23 Nov 2026 01:00:00 GMT\r\n";
+    let end: &'static str = Box::leak(format!("{}ours", "x".repeat((64 << 10) - 4)).into_boxed_str());
+    for answer in [error(500), HangUp, NO_SUCH_UPLOAD, error(412)] {
+        let (created, methods) = create_in_parts(vec![answer, Answer(206, SIZE, end)]).await;
+        assert_eq!((created.unwrap(), methods.as_str()), (Created::Mine, "post get"));
+    }
+}
+
+#[tokio::test]
+async fn parts_that_are_refused_or_gone_are_not_done() {
+    let (created, methods) = create_in_parts(vec![NO_SUCH_UPLOAD, ABSENT]).await;
+    assert!(matches!(created, Err(CreateError::NotDone { .. })), "{created:?}");
+    assert_eq!(&methods[..8], "post get");
+    let refused = Answer(400, "", "<Error><Code>EntityTooSmall</Code></Error>");
+    let (created, _) = create_in_parts(vec![refused]).await;
+    assert!(matches!(created, Err(CreateError::NotDone { attempts: 1, .. })), "{created:?}");
+    for status in [403, 404] {
+        let (created, methods) = against(vec![error(status)], async |store| {
+            store.create_in_parts(&key()).push(vec![0; store.part_bytes() + 1].into()).await
+        })
+        .await;
+        assert!(matches!(created, Err(CreateError::NotDone { attempts: 1, .. })), "{created:?}");
+        assert_eq!(methods, "post");
+    }
+}
+
 fn cloud_backend(variables: &settings::Variables) -> CloudBackend {
     let dates = Arc::default();
-    CloudBackend::new(settings::s3("bucket", variables, &dates).unwrap(), Directory::root(), dates)
+    let bucket = settings::s3("bucket", variables, &dates).unwrap();
+    CloudBackend::new(bucket, Directory::root(), dates).completing_if_absent()
 }
