@@ -16,6 +16,9 @@ pub const MANIFEST: &str = "manifest.json";
 
 const PARQUET: &str = ".parquet";
 
+/// The directory of every cell.
+pub const CELLS: &str = "cells";
+
 /// Everything of a cell.
 pub fn cell_prefix(cell: Cell) -> String {
     format!("cells/{cell}/")

@@ -18,13 +18,14 @@ use serde::{Deserialize, Serialize};
 
 mod fits;
 mod gaps;
+mod groups;
 mod read;
 mod settings;
 mod write;
 
-pub use read::{ParsedTable, TableFooter, TableRows};
+pub use read::{DescribedRun, ParsedTable, TableFooter, TableRows};
 pub use settings::{BLOOM_FILTER, PARTITION_BY, PartitionBy, TableSettings, VALUE_FORMAT, ValueFormat};
-pub use write::{TableError, TableWriter};
+pub use write::{Closed, TableError, TableWriter};
 
 /// So many bytes of a file share a checksum: what a seek to one row reads is a multiple of it for each column.
 pub const BLOCK_BYTES: u64 = 128 * 1024;

@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use uuid::Uuid;
@@ -58,6 +58,21 @@ pub struct TableFooter {
     pages_end: u64,
     object_bytes: u64,
     metadata: ArrowReaderMetadata,
+}
+
+/// A run as a footer describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DescribedRun {
+    /// Its partition.
+    pub partition: PartitionIndex,
+    /// The first offset that it covers.
+    pub base_offset: Offset,
+    /// How many rows it has.
+    pub rows: u64,
+    /// How many offsets it covers: more than it has rows if it has gaps.
+    pub span: u64,
+    /// Whether its keys were compacted.
+    pub is_clean: bool,
 }
 
 /// Rows of a table file with their offsets, which ascend within a partition.
@@ -109,6 +124,16 @@ impl TableFooter {
     /// The runs: partition, offset of the first row, how many rows. They lie one after another.
     pub fn runs(&self) -> impl Iterator<Item = (PartitionIndex, Offset, u64)> + '_ {
         self.runs.iter().map(|run| (PartitionIndex::new(run.partition), Offset::new(run.base_offset), run.rows))
+    }
+
+    /// The runs with what compaction of keys has left of them, in the same order.
+    pub fn described_runs(&self) -> impl Iterator<Item = DescribedRun> + '_ {
+        self.runs.iter().map(|run| {
+            let (base_offset, span) = (run.base_offset, run.span());
+            let is_clean = run.cleaned.last().is_some_and(|(end, _)| *end >= base_offset + span);
+            let (partition, base_offset) = (PartitionIndex::new(run.partition), Offset::new(base_offset));
+            DescribedRun { partition, base_offset, rows: run.rows, span, is_clean }
+        })
     }
 
     /// About how many bytes its rows take once they are decoded.
@@ -253,43 +278,17 @@ impl TableFooter {
     pub fn read(&self, rows: Range<u64>, parts: &[(u64, Bytes)]) -> Result<TableRows, FormatError> {
         let ranges = self.ranges(rows.clone())?;
         let verified = ranges.into_iter().map(|range| self.verify(range, parts)).collect::<Result<Vec<_>, _>>()?;
-        let mut read = TableRows::default();
-        let count = usize::try_from(rows.end - rows.start).map_err(|_| malformed("too many rows"))?;
-        if count == 0 {
-            return Ok(read);
-        }
-        let parts = Verified { parts: Arc::new(verified), object_bytes: self.object_bytes };
-        let (groups, selection) = self.select(&rows);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, self.metadata.clone())
-            .with_batch_size(count.min(BATCH_ROWS_MAX))
-            .with_row_groups(groups)
-            .with_row_selection(selection)
-            .build()
-            .map_err(|error| undecodable(&error))?;
-        for batch in reader {
-            read.extend(&batch.map_err(|error| malformed(format!("rows can't be decoded: {error}")))?)?;
-        }
-        if read.offsets.len() != count || read.rows.len() != count {
-            return Err(malformed(format!("{} rows were decoded, not {count}", read.offsets.len())));
-        }
-        Ok(read)
+        decode(&self.metadata, rows, &Verified::of(verified, self.object_bytes))
     }
 
-    /// The row groups that hold rows, and which rows of them.
-    fn select(&self, rows: &Range<u64>) -> (Vec<usize>, RowSelection) {
-        let (mut groups, mut selectors, mut first) = (Vec::new(), Vec::new(), 0);
-        for (index, group) in self.metadata.metadata().row_groups().iter().enumerate() {
-            let end = first + group.num_rows() as u64;
-            let (from, to) = (rows.start.max(first), rows.end.min(end));
-            if from < to {
-                groups.push(index);
-                selectors.push(RowSelector::skip((from - first) as usize));
-                selectors.push(RowSelector::select((to - from) as usize));
-                selectors.push(RowSelector::skip((end - to) as usize));
-            }
-            first = end;
-        }
-        (groups, RowSelection::from(selectors))
+    /// What Parquet's metadata says.
+    pub(super) fn parquet(&self) -> &ParquetMetaData {
+        self.metadata.metadata()
+    }
+
+    /// The runs, with all that is known of them.
+    pub(super) fn runs_v1(&self) -> &[RunV1] {
+        &self.runs
     }
 
     /// Finds whole blocks in the parts, and verifies each.
@@ -309,6 +308,50 @@ impl TableFooter {
         }
         Ok((range.start, bytes))
     }
+}
+
+/// Decodes rows, counted from the first row group of `metadata` on, out of verified bytes.
+pub(super) fn decode(
+    metadata: &ArrowReaderMetadata,
+    rows: Range<u64>,
+    verified: &Verified,
+) -> Result<TableRows, FormatError> {
+    let mut read = TableRows::default();
+    let count = usize::try_from(rows.end - rows.start).map_err(|_| malformed("too many rows"))?;
+    if count == 0 {
+        return Ok(read);
+    }
+    let (groups, selection) = select(metadata, &rows);
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(verified.clone(), metadata.clone())
+        .with_batch_size(count.min(BATCH_ROWS_MAX))
+        .with_row_groups(groups)
+        .with_row_selection(selection)
+        .build()
+        .map_err(|error| undecodable(&error))?;
+    for batch in reader {
+        read.extend(&batch.map_err(|error| malformed(format!("rows can't be decoded: {error}")))?)?;
+    }
+    if read.offsets.len() != count || read.rows.len() != count {
+        return Err(malformed(format!("{} rows were decoded, not {count}", read.offsets.len())));
+    }
+    Ok(read)
+}
+
+/// The row groups that hold rows, and which rows of them.
+fn select(metadata: &ArrowReaderMetadata, rows: &Range<u64>) -> (Vec<usize>, RowSelection) {
+    let (mut groups, mut selectors, mut first) = (Vec::new(), Vec::new(), 0);
+    for (index, group) in metadata.metadata().row_groups().iter().enumerate() {
+        let end = first + group.num_rows() as u64;
+        let (from, to) = (rows.start.max(first), rows.end.min(end));
+        if from < to {
+            groups.push(index);
+            selectors.push(RowSelector::skip((from - first) as usize));
+            selectors.push(RowSelector::select((to - from) as usize));
+            selectors.push(RowSelector::skip((end - to) as usize));
+        }
+        first = end;
+    }
+    (groups, RowSelection::from(selectors))
 }
 
 impl<'a> Words<'a> {
@@ -368,8 +411,7 @@ impl<'a> Words<'a> {
                 ValueFormat::of_word(word).ok_or_else(|| malformed(format!("values of the unknown format {word:?}")))?
             }
         };
-        let end =
-            Verified { parts: Arc::new(vec![(object_bytes - suffix.len() as u64, suffix.clone())]), object_bytes };
+        let end = Verified::of(vec![(object_bytes - suffix.len() as u64, suffix.clone())], object_bytes);
         let metadata = ParquetMetaDataReader::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Required)
@@ -401,12 +443,17 @@ fn undecodable(error: &ParquetError) -> FormatError {
 
 /// Verified bytes of an object, for the decoder.
 #[derive(Clone)]
-struct Verified {
+pub(super) struct Verified {
     parts: Arc<Vec<(u64, Bytes)>>,
     object_bytes: u64,
 }
 
 impl Verified {
+    /// Parts of an object of so many bytes, each with where it begins.
+    pub(super) fn of(parts: Vec<(u64, Bytes)>, object_bytes: u64) -> Self {
+        Self { parts: Arc::new(parts), object_bytes }
+    }
+
     fn from(&self, start: u64) -> ParquetResult<Bytes> {
         let holds = |(at, part): &&(u64, Bytes)| *at <= start && start - *at <= part.len() as u64;
         let found = self.parts.iter().rev().find(holds).map(|(at, part)| part.slice((start - at) as usize..));

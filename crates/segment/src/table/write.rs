@@ -1,4 +1,4 @@
-//! Writing a table file: rows come in order, a row group at a time is encoded, the whole file is held until it is finished.
+//! Writing a table file: rows come in order, a row group at a time is encoded and read back, and leaves memory when it is taken.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,28 +7,31 @@ use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, StringBuil
 use arrow_array::{ArrayRef, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_buffer::{NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
-use lakebed_model::{Offset, PartitionIndex};
+use bytes::Bytes;
+use lakebed_model::{Offset, PartitionIndex, RowsHash};
+use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type};
 
 use super::gaps::Marks;
-use super::{BLOCK_BYTES, KIND, RunV1, TableFileName, TableSettings, ValueFormat, key, schema};
+use super::groups::Groups;
+use super::{KIND, ParsedTable, RunV1, TableFileName, TableFooter, TableSettings, ValueFormat, key, schema};
 use crate::FORMAT;
 use crate::body::NO_TIMESTAMP_MS;
-use crate::checksum::{DIGITS, crc32c};
+use crate::checksum::DIGITS;
 use crate::commit::{self, CREATED_BY, Identity, SEAL_BYTES};
+use crate::row_hash::hash_row;
 use crate::rows::{RowSource, timestamp_type_number};
 
 /// The name of the schema's root.
 const ROOT: &str = "table";
 /// A row group has at most so many rows.
 const GROUP_ROWS_MAX: usize = 1 << 20;
-/// A row group ends when its pages have so many bytes.
+/// A row group ends when its pages have so many bytes, if nothing else is said.
 const GROUP_BYTES: usize = 64 << 20;
 /// A page has about so many bytes before compression: what a seek to one row decodes.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -73,14 +76,32 @@ pub enum TableError {
     /// The encoder failed.
     #[error("rows can't be encoded: {0}")]
     Parquet(#[from] ParquetError),
+    /// What was written does not read back as what was put in.
+    #[error("what was written does not read back: {what}")]
+    Unfaithful {
+        /// What differs.
+        what: String,
+    },
 }
 
-/// Writes one table file into memory.
+/// The end of a file.
+#[derive(Debug)]
+pub struct Closed {
+    /// What stands behind all that was taken before.
+    pub rest: Vec<Bytes>,
+    /// Bytes of the whole file.
+    pub size_bytes: u64,
+    /// Its footer, as readers understand it.
+    pub footer: TableFooter,
+}
+
+/// Writes one table file into memory, which its row groups leave as they are [taken](Self::take).
 #[derive(Debug)]
 pub struct TableWriter {
     identity: Identity,
     name: TableFileName,
-    writer: ArrowWriter<Vec<u8>>,
+    pub(super) groups: Groups,
+    group_bytes: usize,
     rows: Columns,
     runs: Vec<RunV1>,
     /// Of the run that is being placed.
@@ -105,30 +126,38 @@ impl TableWriter {
             ValueFormat::Binary | ValueFormat::String => options,
             ValueFormat::Json => options.with_parquet_schema(with_json(&schema)?),
         };
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
+        let groups = Groups::new(&schema, options, settings)?;
         let next = (PartitionIndex::ZERO, Offset::ZERO);
         let rows = Columns::new(schema, settings.value_format);
         let (runs, marks) = (Vec::new(), Marks::default());
-        Ok(Self { identity: *identity, name, writer, rows, runs, marks, next, settings })
+        let group_bytes = GROUP_BYTES;
+        Ok(Self { identity: *identity, name, groups, group_bytes, rows, runs, marks, next, settings })
+    }
+
+    /// The same, of which a row group ends when it has so many bytes (64 MiB): that is about what a writer holds in memory.
+    #[must_use]
+    pub fn with_group_bytes(self, group_bytes: usize) -> Self {
+        Self { group_bytes, ..self }
     }
 
     /// Appends rows of a partition; the offset of the first is `base_offset`, and there is no gap between them. Partitions ascend, and
-    /// the offsets of one partition too.
+    /// the offsets of one partition too. Gives the hash of the rows.
     ///
     /// # Errors
     /// [`TableError`]; the file is then good for nothing.
     ///
     /// # Cost
-    /// Copies the rows, and encodes them now and then.
+    /// Copies the rows, encodes them now and then, and decodes a row group when it ends.
     pub fn push<S: RowSource>(
         &mut self,
         partition: PartitionIndex,
         base_offset: Offset,
         source: &S,
         rows: Range<usize>,
-    ) -> Result<(), TableError> {
+    ) -> Result<RowsHash, TableError> {
+        let mut hash = RowsHash::EMPTY;
         if rows.is_empty() {
-            return Ok(());
+            return Ok(hash);
         }
         if (partition, base_offset) < self.next {
             return Err(TableError::OutOfOrder { partition, base_offset });
@@ -141,6 +170,9 @@ impl TableWriter {
         let end = end.ok_or(TableError::OutOfRange { what: "offset", number: base_offset.get() })?;
         for (offset, row) in (base_offset.get() as i64..).zip(rows) {
             self.rows.append(number, offset, source, row)?;
+            let row_hash = hash_row(source, row);
+            hash = hash.push(row_hash);
+            self.groups.expect(row_hash, partition, Offset::new(offset as u64));
             if self.rows.is_full() {
                 self.encode()?;
             }
@@ -150,7 +182,7 @@ impl TableWriter {
             _ => self.runs.push(RunV1::new(partition.get(), base_offset.get(), count)),
         }
         self.next = (partition, end);
-        Ok(())
+        Ok(hash)
     }
 
     /// Begins a run of a partition, whose rows are [placed](Self::place) one by one.
@@ -167,11 +199,11 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Appends a row to the run that was begun last; offsets ascend, with gaps.
+    /// Appends a row to the run that was begun last; offsets ascend, with gaps. Gives the hash of the row.
     ///
     /// # Errors
     /// [`TableError`]; the file is then good for nothing.
-    pub fn place<S: RowSource>(&mut self, offset: Offset, source: &S, row: usize) -> Result<(), TableError> {
+    pub fn place<S: RowSource>(&mut self, offset: Offset, source: &S, row: usize) -> Result<u64, TableError> {
         let partition = self.next.0;
         if offset < self.next.1 {
             return Err(TableError::OutOfOrder { partition, base_offset: offset });
@@ -183,12 +215,17 @@ impl TableWriter {
         let bytes = self.rows.bytes;
         self.rows.append(number, offset.get() as i64, source, row)?;
         let bytes = self.rows.bytes - bytes;
+        let row_hash = hash_row(source, row);
+        self.groups.expect(row_hash, partition, offset);
         if let Some(run) = self.runs.last_mut() {
             self.marks.see(run.rows, offset, bytes);
             run.rows += 1;
         }
         self.next.1 = next;
-        if self.rows.is_full() { self.encode() } else { Ok(()) }
+        if self.rows.is_full() {
+            self.encode()?;
+        }
+        Ok(row_hash)
     }
 
     /// Ends the run that was begun last: it covers all offsets up to `end`. `cleaned` says up to which offset its keys were compacted for the
@@ -213,11 +250,28 @@ impl TableWriter {
             return Ok(());
         }
         let batch = self.rows.finish()?;
-        self.writer.write(&batch)?;
-        if self.writer.in_progress_size() >= GROUP_BYTES {
-            self.writer.flush()?;
-        }
-        Ok(())
+        self.groups.write(&batch)?;
+        let is_full = self.groups.rows() + BATCH_ROWS > GROUP_ROWS_MAX;
+        if is_full || self.groups.group_bytes() >= self.group_bytes { self.groups.end_group() } else { Ok(()) }
+    }
+
+    /// Ends the row group in the making, so that it can leave memory.
+    ///
+    /// # Errors
+    /// [`TableError`]; the file is then good for nothing.
+    pub fn end_group(&mut self) -> Result<(), TableError> {
+        self.encode()?;
+        self.groups.end_group()
+    }
+
+    /// The bytes of row groups that are finished and were not taken yet, in their order; each was read back.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        self.groups.take()
+    }
+
+    /// About how many bytes the row group in the making has.
+    pub fn group_bytes(&self) -> usize {
+        self.groups.group_bytes() + self.rows.bytes
     }
 
     /// How many rows have a value that is not what the topic's values are.
@@ -227,21 +281,26 @@ impl TableWriter {
 
     /// About how many bytes the file has so far.
     pub fn size_bytes(&self) -> usize {
-        self.writer.bytes_written() + self.writer.in_progress_size()
+        self.groups.size_bytes()
     }
 
-    /// The bytes of the file.
+    /// The bytes of the file, but those that were taken.
     ///
     /// # Errors
     /// [`TableError`]
-    pub fn finish(mut self) -> Result<Vec<u8>, TableError> {
-        self.encode()?;
-        self.writer.flush()?;
-        self.writer.sync().map_err(ParquetError::from)?;
-        let pages = self.writer.inner();
-        let pages_end = pages.len();
-        let blocks: Vec<String> =
-            pages.chunks(BLOCK_BYTES as usize).map(|block| format!("{:08x}", crc32c(block))).collect();
+    pub fn finish(self) -> Result<Vec<u8>, TableError> {
+        Ok(self.close()?.rest.concat())
+    }
+
+    /// Ends the file. What its footer says is read as readers do, and compared with what was put in, and with that by which row groups were
+    /// read back.
+    ///
+    /// # Errors
+    /// [`TableError`]
+    pub fn close(mut self) -> Result<Closed, TableError> {
+        self.end_group()?;
+        let (pages_end, blocks) = self.groups.end_pages()?;
+        let blocks: Vec<String> = blocks.into_iter().map(|block| format!("{block:08x}")).collect();
         let runs = serde_json::to_string(&self.runs).expect("persisted types have string keys");
         let format = self.settings.value_format;
         let format = (format != ValueFormat::Binary).then(|| (key::VALUE_FORMAT, format.word().to_owned()));
@@ -257,12 +316,26 @@ impl TableWriter {
             (key::BLOCKS, blocks.concat()),
             (commit::key::FOOTER, format!("{pages_end:016x}-{:08x}", 0)),
         ];
-        for (key, value) in format.into_iter().chain(pairs) {
-            self.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        let mut behind = self.groups.footer(format.into_iter().chain(pairs))?;
+        commit::write_seal(&mut behind, 0);
+        let behind = Bytes::from(behind);
+        let size_bytes = pages_end + behind.len() as u64;
+        let unfaithful = |what: String| TableError::Unfaithful { what };
+        let footer = match TableFooter::parse(&behind, size_bytes) {
+            Ok(ParsedTable::Whole(footer)) => footer,
+            other => return Err(unfaithful(format!("its footer: {other:?}"))),
+        };
+        let is_same = footer.identity == self.identity
+            && footer.name == self.name
+            && footer.value_format == self.settings.value_format
+            && footer.runs_v1() == self.runs
+            && self.groups.are_those_of(footer.parquet());
+        if !is_same {
+            return Err(unfaithful("its footer says something else".to_owned()));
         }
-        let mut bytes = self.writer.into_inner()?;
-        commit::write_seal(&mut bytes, pages_end);
-        Ok(bytes)
+        let mut rest = self.groups.take();
+        rest.push(behind);
+        Ok(Closed { rest, size_bytes, footer })
     }
 }
 

@@ -87,11 +87,11 @@ fn rows_of_a_run_come_in_order_and_within_it() {
         writer
     };
     let refused = |result: Result<(), TableError>| assert!(matches!(result, Err(TableError::OutOfOrder { .. })));
-    refused(begun(10).place(Offset::new(9), &rows, 0));
+    refused(begun(10).place(Offset::new(9), &rows, 0).map(drop));
     refused(begun(10).end_run(Offset::new(20), &[]));
     let mut writer = begun(10);
     writer.place(Offset::new(15), &rows, 0).unwrap();
-    refused(writer.place(Offset::new(15), &rows, 1));
+    refused(writer.place(Offset::new(15), &rows, 1).map(drop));
     refused(writer.end_run(Offset::new(15), &[]));
     writer.end_run(Offset::new(16), &[]).unwrap();
     refused(writer.begin_run(PARTITION, Offset::new(15)));

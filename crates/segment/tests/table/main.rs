@@ -209,6 +209,40 @@ fn bytes_that_were_not_handed_in_are_named() {
 }
 
 #[test]
+fn a_file_that_leaves_memory_row_group_by_row_group_is_the_same_file() {
+    let runs: Runs = vec![(0, 5, TestRows::random(&mut Lcg(3), 60_000)), (7, 0, TestRows::random(&mut Lcg(4), 40_000))];
+    for group_bytes in [1, 500_000] {
+        let begin =
+            || TableWriter::new(&identity(), name(), TableSettings::default()).unwrap().with_group_bytes(group_bytes);
+        let (mut whole, mut parted) = (begin(), begin());
+        let (mut taken, mut held_max, mut groups) = (Vec::new(), 0, 0);
+        for (partition, base, rows) in &runs {
+            for start in (0..rows.row_count()).step_by(777) {
+                let (end, base) = ((start + 777).min(rows.row_count()), Offset::new(base + start as u64));
+                let partition = PartitionIndex::new(*partition);
+                let hashes =
+                    [&mut whole, &mut parted].map(|writer| writer.push(partition, base, rows, start..end).unwrap());
+                assert_eq!(hashes, [hash_source(rows, start..end); 2]);
+                let ready = parted.take();
+                groups += ready.len();
+                held_max = held_max.max(parted.group_bytes() + ready.iter().map(Bytes::len).sum::<usize>());
+                taken.extend(ready.concat());
+            }
+        }
+        let closed = parted.close().unwrap();
+        assert_eq!((closed.footer.rows, taken.is_empty()), (100_000, false));
+        taken.extend(closed.rest.concat());
+        assert_eq!(closed.size_bytes, taken.len() as u64);
+        let whole = whole.finish().unwrap();
+        assert!(taken == whole, "{group_bytes}: the bytes differ");
+        assert!(groups >= 3, "{groups} row groups");
+        assert!(held_max < whole.len() / 2, "{held_max} of {} bytes were held at once", whole.len());
+        let bytes = Bytes::from(whole);
+        compare(&open(&bytes), &bytes, &runs, 0..100_000);
+    }
+}
+
+#[test]
 fn rows_out_of_order_are_refused() {
     let mut random = Lcg(1);
     let rows = TestRows::random(&mut random, 10);
