@@ -43,6 +43,15 @@ pub enum Broken {
     /// Files that no version of a table shows any more are deleted while queries still run on them.
     #[cfg(feature = "broken-rules")]
     DeleteTableFilesAtOnce,
+    /// Files of tables are deleted while a snapshot in sight shows them.
+    #[cfg(feature = "broken-rules")]
+    DeleteSeenTableFiles,
+    /// What a deleted topic has left of its table is deleted at once.
+    #[cfg(feature = "broken-rules")]
+    DeleteGoneTablesAtOnce,
+    /// Tables of deleted topics keep their hints.
+    #[cfg(feature = "broken-rules")]
+    LeaveHints,
     /// A table is made fresh as of what this process knows, without a barrier.
     #[cfg(feature = "broken-rules")]
     RefreshWithoutBarrier,
@@ -96,6 +105,12 @@ switches! {
     forgets_busy_producers => ForgetBusyProducers;
     /// Whether files of tables have no grace.
     deletes_table_files_at_once => DeleteTableFilesAtOnce;
+    /// Whether files of tables go whatever snapshots show.
+    deletes_seen_table_files => DeleteSeenTableFiles;
+    /// Whether tables of deleted topics have no grace.
+    deletes_gone_tables_at_once => DeleteGoneTablesAtOnce;
+    /// Whether tables of deleted topics are left in sight.
+    leaves_hints => LeaveHints;
     /// Whether tables are made fresh without a barrier.
     refreshes_without_barrier => RefreshWithoutBarrier;
     /// Whether the generation that a commit of offsets names is passed over.

@@ -3,6 +3,8 @@
 //! 1. The manifest is written last and deleted first: a checkpoint whose manifest stands was whole.
 //! 2. Only the durable prefix is written, never what is in flight.
 //! 3. Losing a checkpoint loses nothing as long as the older one stands; reclaim goes by the older one.
+//! 4. Only checkpoints of one owner share parts, and only when it has written two of its own does it delete others and reclaim. What it found when it
+//!    took over may be deleted at any time by those who came before: they don't know of it. What they still write or delete lies below its own.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -110,21 +112,23 @@ async fn read(bucket: Bucket, key: Key) -> Result<Bytes, LoadError> {
 /// Keeps checkpoints, and reclaims what they make superfluous.
 pub(crate) struct Keeper {
     commits: u64,
-    /// The checkpoints that stand, oldest first, at most [`KEPT`].
+    /// The checkpoints that it has written, oldest first, at most [`KEPT`].
     kept: VecDeque<(State, Manifest)>,
+    /// The number of the newest checkpoint that is known to stand; 0 if there is none.
+    newest: CommitNumber,
     /// The number at which the last attempt was made, so that a failing store is not asked again at once.
     attempted: CommitNumber,
 }
 
 impl Keeper {
-    pub(crate) fn new(commits: u64, kept: Option<(State, Manifest)>) -> Self {
-        let attempted = kept.as_ref().map_or(CommitNumber::ZERO, |(state, _)| state.number());
-        Self { commits, kept: kept.into_iter().collect(), attempted }
+    /// One that begins after a checkpoint of somebody's, or 0.
+    pub(crate) fn new(commits: u64, newest: CommitNumber) -> Self {
+        Self { commits, kept: VecDeque::new(), newest, attempted: newest }
     }
 
     /// The number of the newest checkpoint that is known to stand; 0 if there is none.
     pub(crate) fn newest(&self) -> CommitNumber {
-        self.kept.back().map_or(CommitNumber::ZERO, |(state, _)| state.number())
+        self.newest
     }
 
     /// Whether replaying what has come since the last one would cost more than writing one.
@@ -177,6 +181,7 @@ impl Keeper {
         let standing = Manifest::decode(&shared.bucket.get(&key).await?)
             .map_err(|error| KeepError::Manifest(error.to_string()))?;
         self.kept.push_back((state, standing));
+        self.newest = number;
         while self.kept.len() > KEPT {
             self.kept.pop_front();
         }

@@ -104,6 +104,26 @@ pub async fn may_be_founded(store: &Store) -> Result<Option<Interrupted>, FoundE
     }
 }
 
+/// Marks the root as one whose log is to be founded, before anything else is written there for it; it may be marked already. [`found`] goes on
+/// from there.
+///
+/// # Errors
+/// [`FoundError`]
+/// # Cost One PUT, and what [`may_be_founded`] asks.
+pub async fn mark_as_to_be_founded(store: &Store, seed: u64) -> Result<(), FoundError> {
+    match may_be_founded(store).await? {
+        Some(_) => Ok(()),
+        None => mark(store, &mut StdRng::seed_from_u64(seed)).await.map(drop),
+    }
+}
+
+async fn mark(store: &Store, rng: &mut StdRng) -> Result<(Directory, Directory), FoundError> {
+    let first = Directory { epoch: Epoch::ZERO, nonce: Nonce::new(rng.next_u64()) };
+    let second = Directory { epoch: Epoch::new(1), nonce: Nonce::new(rng.next_u64()) };
+    create(store, &key(layout::RECOVERY_KEY), format!("{first} {second}\n").into()).await?;
+    Ok((first, second))
+}
+
 /// Founds the log of a cluster of one cell. `snapshot` is the state; its number, place, owner and directories are drawn here, by `seed`, and
 /// the commits of its tables are set.
 ///
@@ -123,12 +143,7 @@ pub async fn found(
             store.delete(&interrupted.left).await?;
             interrupted.directories
         }
-        None => {
-            let first = Directory { epoch: Epoch::ZERO, nonce: Nonce::new(rng.next_u64()) };
-            let second = Directory { epoch: Epoch::new(1), nonce: Nonce::new(rng.next_u64()) };
-            create(store, &key(layout::RECOVERY_KEY), format!("{first} {second}\n").into()).await?;
-            (first, second)
-        }
+        None => mark(store, &mut rng).await?,
     };
     let identity = Identity { cluster_id, cell: Cell::ZERO };
     let bucket = Bucket::new(store.clone(), identity, Broken::default());
@@ -191,7 +206,7 @@ async fn create(store: &Store, key: &Key, bytes: bytes::Bytes) -> Result<(), Fou
 }
 
 fn cells() -> lakebed_store::Directory {
-    lakebed_store::Directory::new("cells").expect("it is portable")
+    lakebed_store::Directory::new(layout::CELLS).expect("it is portable")
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::broken::Broken;
 use crate::bucket::{Bucket, Landed, key};
 use crate::checkpoint::Keeper;
 use crate::handle::{Log, Shared};
+use crate::left::{Left, left};
 use crate::replay::{Replay, ReplayError};
 use crate::seams::Seams;
 use crate::sequencer::Sequencer;
@@ -101,6 +102,12 @@ pub enum OpenError {
         /// Why.
         source: ListError,
     },
+    /// Something stands that only stands beside a root, and there is none: no log is begun there.
+    #[error("{left}")]
+    Rootless {
+        /// What stands.
+        left: Left,
+    },
     /// The log can't be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -166,6 +173,8 @@ impl Drop for ClosedGuard {
 }
 
 /// Reads `lakebed.json`, creating it if the store is empty.
+///
+/// # Cost One GET; where there is none, what [`left`] costs, and a PUT.
 async fn bootstrap(store: &Store, cells: NonZeroU16, rng: &mut StdRng) -> Result<Root, OpenError> {
     let root_key = key(layout::ROOT_KEY);
     loop {
@@ -173,6 +182,15 @@ async fn bootstrap(store: &Store, cells: NonZeroU16, rng: &mut StdRng) -> Result
             Ok(bytes) => return Root::decode(&bytes).map_err(|source| OpenError::Root { source }),
             Err(ReadError::NotFound { .. }) => {}
             Err(source) => return Err(OpenError::Read { source }),
+        }
+        if let Some(left) = left(store).await? {
+            // SUBTLE: what was found may be that of a broker which has begun the log since we looked for its root. That was created first,
+            // so it is there now.
+            match store.exists(&root_key).await {
+                Ok(true) => continue,
+                Ok(false) => return Err(OpenError::Rootless { left }),
+                Err(source) => return Err(OpenError::Read { source }),
+            }
         }
         let mut random = [0; 16];
         rng.fill_bytes(&mut random);
@@ -210,7 +228,8 @@ async fn take_over(
             continue;
         }
         if options.broken.skips_list_after_taking_over() || !is_void(bucket, commit.place, commit.number).await? {
-            let keeper = Keeper::new(options.checkpoint_commits, replay.into_kept());
+            let begun = replay.into_kept().map_or(CommitNumber::ZERO, |(state, _)| state.number());
+            let keeper = Keeper::new(options.checkpoint_commits, begun);
             return Ok((after, keeper));
         }
     }

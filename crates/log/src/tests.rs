@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{AppendError, BarrierError, Closed, Log, Offload, OpenError, Options, Seams};
 
+mod checkpoints;
 mod faults;
 mod fenced;
 mod races;
