@@ -55,10 +55,11 @@ const MERGE_BYTES_MAX: u64 = 64 << 20;
 const KEYS_SHARE: usize = 32;
 const KEYS_BYTES_MIN: usize = 1 << 20;
 const KEYS_BYTES_MAX: usize = 512 << 20;
-/// A table file is held in memory while it is written: one so many-th of the memory, within these bounds.
-const FILE_SHARE: usize = 8;
-const FILE_BYTES_MIN: usize = 8 << 20;
-const FILE_BYTES_MAX: usize = 256 << 20;
+/// What is written of table files is in memory a row group at a time, about three times (encoded, decoded again in parts, on its way to the store):
+/// one so many-th of the memory, within these bounds.
+const GROUP_SHARE: usize = 32;
+const GROUP_BYTES_MIN: usize = 4 << 20;
+const GROUP_BYTES_MAX: usize = 64 << 20;
 
 /// From this part of the live runs that there may be on, merging no longer waits for what is worth it.
 const RUNS_HIGH_SHARE: usize = 5;
@@ -135,6 +136,7 @@ impl StartError {
             Self::Store { .. } => "STORE_NOT_OPENED",
             Self::Unsafe(UnsafeError::Broken { .. }) => "STORE_UNSAFE",
             Self::Unsafe(_) => "STORE_NOT_ASKED",
+            Self::Log { source: lakebed_log::OpenError::Rootless { .. }, .. } => "ROOT_LOST",
             Self::Log { .. } => "LOG_NOT_OPENED",
             Self::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => "ADDRESS_IN_USE",
             Self::Listen { .. } => "NOT_LISTENING",
@@ -153,6 +155,7 @@ impl StartError {
             }
             Self::Unsafe(error) => error.remedy(),
             Self::Log { remedy: Some(remedy), .. } => Some(remedy.clone()),
+            Self::Log { url, source: lakebed_log::OpenError::Rootless { left }, .. } => Some(without_root(url, left)),
             Self::Log { .. } => Some("nothing in the store was touched; look at the object that is named".to_owned()),
             Self::Listen { purpose, source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
                 let flag = if *purpose == "Kafka" { "--kafka-listen" } else { "--listen" };
@@ -165,6 +168,26 @@ impl StartError {
                 Some(format!("give an address of this machine with {flag} ADDR"))
             }
         }
+    }
+}
+
+/// What can be done where the log has lost its root.
+fn without_root(url: &str, left: &lakebed_log::Left) -> String {
+    let whole = "put lakebed.json back from a backup or an earlier version of the object";
+    let anew = "to begin an empty cluster all the same, choose another root with --store, or move";
+    match left {
+        lakebed_log::Left { recovery: true, .. } => {
+            format!("run `lakebed recover {url}` again: it begins anew what was interrupted")
+        }
+        lakebed_log::Left { log: Some(_), table: Some(_), .. } => format!(
+            "{whole}; if it is lost, move cells/ elsewhere, keep it, and run `lakebed recover {url}`, which makes a cluster of the tables (docs/recovery.md); \
+             {anew} both cells/ and tables/ away"
+        ),
+        lakebed_log::Left { table: Some(_), .. } => format!(
+            "put lakebed.json and cells/ back from a backup; if they are lost, run `lakebed recover {url}`, which makes a cluster of the tables \
+             (docs/recovery.md); {anew} tables/ away"
+        ),
+        lakebed_log::Left { .. } => format!("{whole}; {anew} cells/ away"),
     }
 }
 
@@ -413,17 +436,18 @@ fn rewriters(config: &Config, log: &Log, store: &Store) -> (Merger, Compactor, C
         age_min: config.compaction_age_min,
         age_max: config.compaction_age_max,
         quiet_per_hour: config.compaction_quiet_per_hour,
-        file_bytes_max: config
-            .table_file_bytes
-            .unwrap_or_else(|| (config.memory_bytes / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX)),
+        file_bytes_max: config.table_file_bytes,
+        group_bytes: (config.memory_bytes / GROUP_SHARE).clamp(GROUP_BYTES_MIN, GROUP_BYTES_MAX),
         retention: settings::retention,
         ..CompactionOptions::default()
     };
     let turn = Turn::default();
-    let merger = Merger::new(log.clone(), store.clone(), merge_options).taking_turns(Arc::clone(&turn));
+    let merger = Merger::new(log.clone(), store.clone(), merge_options).taking_turns(turn.clone());
     let key_options = KeyOptions {
         map_bytes: (config.memory_bytes / KEYS_SHARE).clamp(KEYS_BYTES_MIN, KEYS_BYTES_MAX),
-        file_bytes_max: compaction_options.file_bytes_max,
+        file_bytes_max: compaction_options.file_bytes_max / 2,
+        group_bytes: compaction_options.group_bytes,
+        retention: compaction_options.retention,
     };
     let compactor = Compactor::new(log.clone(), store.clone(), compaction_options, turn);
     let cleaner = Cleaner::new(log.clone(), store.clone(), key_options, &compactor);

@@ -83,8 +83,8 @@ pub struct Config {
     pub compaction_age_max: Duration,
     /// Compactions an hour that age alone causes, of all topics together.
     pub compaction_quiet_per_hour: u32,
-    /// About how large a table file becomes at most. `None`: an eighth of the memory, 8 to 256 MiB.
-    pub table_file_bytes: Option<usize>,
+    /// About how large a table file becomes at most, whatever the memory: a row group of it is held there while it is written.
+    pub table_file_bytes: usize,
     /// Whether a table that is loaded through the catalog first shows everything acknowledged, if the client does not say.
     pub catalog_refresh: bool,
     /// What clients of the catalog are told with each table.
@@ -171,7 +171,7 @@ impl Default for Config {
             compaction_age_min: Duration::from_secs(60),
             compaction_age_max: Duration::from_secs(3600),
             compaction_quiet_per_hour: 2000,
-            table_file_bytes: None,
+            table_file_bytes: 256 << 20,
             catalog_refresh: true,
             catalog_properties: None,
             log: "info".to_owned(),
@@ -223,11 +223,6 @@ impl Config {
         if self.compaction_age_min > self.compaction_age_max {
             let what = "must not be above compaction_age_max".to_owned();
             problems.push(Wrong { setting: "compaction_age_min", what });
-        }
-        if self.table_file_bytes.is_some_and(|bytes| bytes > self.memory_bytes / 4) {
-            let what =
-                "must not be above a quarter of memory: a table file is held there while it is written".to_owned();
-            problems.push(Wrong { setting: "table_file_bytes", what });
         }
         if self.catalog_properties.as_ref().is_some_and(|properties| properties.check().is_err()) {
             let what = "must be NAME=VALUE, separated by commas, with every name once".to_owned();

@@ -21,6 +21,8 @@ mod grpc;
 mod http;
 mod kafka;
 pub mod metrics;
+#[cfg(test)]
+mod one_record;
 mod producer_ids;
 pub mod readiness;
 pub mod reason;

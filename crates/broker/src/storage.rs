@@ -19,7 +19,8 @@ use lakebed_lake::{StandingError, TableName};
 use lakebed_log::{Looked, Offload, OpenError};
 use lakebed_model::Cell;
 use lakebed_segment::layout;
-use lakebed_store::{Directory, Key, ListError, Listed, ReadError, Store, StoreOptions};
+pub use lakebed_store::Key;
+use lakebed_store::{Directory, ListError, Listed, ReadError, Store, StoreOptions};
 
 pub use fate::{Fate, Judged};
 pub use file::ObjectError;

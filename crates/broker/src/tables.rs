@@ -19,21 +19,24 @@ use lakebed_log::{AppendError, BarrierError, Log};
 use lakebed_model::{Change, Compaction, State, TableFileId, TopicId};
 use lakebed_segment::layout;
 use lakebed_segment::table::{self, TableSettings};
-use lakebed_store::{DeleteError, Directory, Key, ListError, Store};
+use lakebed_store::{Directory, Key, ListError, Store};
 use tokio::time::{Instant, sleep};
 
 pub(crate) mod catalog;
 pub(crate) mod reading;
 mod reclaim;
+mod sight;
 #[cfg(test)]
 mod tests;
+pub(crate) mod told;
+mod waiting;
 
-use reclaim::{Of, Waiting};
+use waiting::{Of, Waiting};
+
+use crate::storage::Listing;
 
 /// Tables that are published at once.
 const PUBLISHED_AT_ONCE: usize = 8;
-/// Objects of one listing.
-const LISTED_MAX: usize = 1000;
 /// After a publication that failed, the next try waits so long.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
@@ -118,8 +121,10 @@ struct Inner {
     compactor: Compactor,
     publisher: Publisher,
     options: TableOptions,
-    /// One publication of a table at a time.
-    turns: Mutex<BTreeMap<TopicId, Arc<tokio::sync::Mutex<()>>>>,
+    /// One at a time writes what readers of a table see. By name: topics that follow one another under one have their turns together.
+    turns: Mutex<BTreeMap<TableName, Arc<tokio::sync::Mutex<()>>>>,
+    /// Tables that readers may see.
+    in_sight: Mutex<BTreeMap<TopicId, TableName>>,
     waiting: Waiting,
     /// Of each table that was published: the version of the oldest snapshot to which its newest metadata leads.
     oldest: Mutex<BTreeMap<TopicId, u32>>,
@@ -145,6 +150,7 @@ impl Tables {
                 publisher,
                 options: table_options,
                 turns: Mutex::default(),
+                in_sight: Mutex::default(),
                 waiting: Waiting::default(),
                 oldest: Mutex::default(),
                 swept: Mutex::default(),
@@ -169,16 +175,15 @@ impl Tables {
     async fn publish_all(&self) {
         let log = &self.inner.log;
         let mut commits = log.watch();
-        let mut known: BTreeMap<TopicId, TableName> = BTreeMap::new();
         while log.is_closed().is_none() {
             commits.mark_unchanged();
             let state = log.state();
-            let gone = self.withdraw_deleted(&state, &mut known).await;
             let behind: Vec<TopicId> =
                 state.tables().filter(|(_, table)| table.published < table.version).map(|(id, _)| id).collect();
             let publications: Vec<_> = behind.into_iter().map(|topic| self.published(topic)).collect();
             let all = stream::iter(publications).buffer_unordered(PUBLISHED_AT_ONCE);
-            let all = all.fold(true, |all, done| std::future::ready(all && done)).await;
+            let all = all.fold(true, |all, done| std::future::ready(all && done));
+            let (all, gone) = futures::join!(all, self.withdraw_deleted(&state));
             if !all || !gone {
                 tokio::select! {
                     biased;
@@ -242,19 +247,34 @@ impl Tables {
 
     /// Publishes the newest version of a table, unless it is.
     async fn publish(&self, topic: TopicId) -> Result<(), TableError> {
-        let turn = self.turn(topic);
+        let gone = TableError::UnknownTopic { topic };
+        let Some(name) = table_name(&self.inner.log.state(), topic) else { return Err(gone) };
+        let turn = self.turn(&name);
         let _turn = turn.lock().await;
+        // SUBTLE: before the state is read: whoever finds the topic deleted later than that finds that its table may be in sight.
+        self.in_sight().insert(topic, name.clone());
         let state = self.inner.log.state();
-        let Some(table) = state.table(topic) else { return Ok(()) };
+        let Some(table) = state.table(topic) else { return Err(gone) };
         if table.published >= table.version {
             return Ok(());
         }
         let (shown, unnamed) = self.shown(&state, topic).await?;
         // What was noticed while it was being written must not go while a version that shows it is on its way.
         self.inner.waiting.forget(shown.files.iter().map(|file| &file.key));
+        let oldest_before = self.oldest().get(&topic).copied();
         let published = self.inner.publisher.publish(&shown).await?;
+        self.remember_oldest(topic, None);
+        let changed = self.inner.log.change(Change::PublishTable { topic, version: table.version }).await;
+        // SUBTLE: not before: the catalog hands out the version before until the log has taken this one down.
+        self.inner.waiting.saw(&unnamed, oldest_before);
+        match changed {
+            // Deleted meanwhile: what was published is withdrawn when this turn has ended.
+            Err(AppendError::Refused(_)) if self.inner.log.state().topic(topic).is_none() => {
+                return Err(gone);
+            }
+            changed => changed?,
+        };
         self.remember_oldest(topic, published.oldest);
-        self.inner.log.change(Change::PublishTable { topic, version: table.version }).await?;
         // SUBTLE: a file that was being written when it was noticed is named by now, and its time begins anew when it is dropped.
         self.inner.waiting.forget(shown.files.iter().map(|file| &file.key));
         // From now on no version that a reader may begin with has these.
@@ -263,12 +283,6 @@ impl Tables {
             self.sweep(&shown.name, None).await;
         }
         Ok(())
-    }
-
-    /// Whose turn it is to write what readers of a table see.
-    fn turn(&self, topic: TopicId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry(topic).or_default())
     }
 
     /// Whether a table's metadata was last looked through, or first published by this process, long ago.
@@ -337,6 +351,7 @@ impl Tables {
                 table::PartitionBy::Day => PartitionBy::Day,
                 table::PartitionBy::Hour => PartitionBy::Hour,
             },
+            properties: told::properties(self.inner.log.identity().cluster_id, state, topic),
             files,
         };
         Ok((shown, standing.into_values().map(|(key, _)| key).collect()))
@@ -345,68 +360,24 @@ impl Tables {
     /// The table files that stand in a table's directory, with their sizes.
     async fn data_files(&self, table: &str) -> Result<BTreeMap<TableFileId, (Key, u64)>, ListError> {
         let directory = Directory::new(layout::table_data_prefix(table).trim_end_matches('/'));
-        let directory = directory.expect("names of tables make portable keys");
-        let (mut files, mut after) = (BTreeMap::new(), None::<Key>);
-        loop {
-            let listing = self.inner.store.list(&directory, after.as_ref(), LISTED_MAX).await?;
-            after = listing.objects.last().map(|object| object.key.clone());
-            for object in listing.objects {
+        let mut listing = Listing::of(&self.inner.store, directory.expect("names of tables make portable keys"));
+        let mut files = BTreeMap::new();
+        while let Some(page) = listing.next().await? {
+            for object in page {
                 if let Some((_, id)) = layout::parse_table_file_key(object.key.as_str()) {
                     files.insert(id, (object.key, object.size_bytes));
                 }
             }
-            if !listing.more {
-                return Ok(files);
-            }
         }
+        Ok(files)
     }
-
-    /// Takes the tables of deleted topics out of readers' sight, and has their files deleted later; whether that could be done.
-    async fn withdraw_deleted(&self, state: &State, known: &mut BTreeMap<TopicId, TableName>) -> bool {
-        for (topic, _) in state.tables() {
-            if let (false, Some(about)) = (known.contains_key(&topic), state.topic(topic)) {
-                known.insert(topic, name_of(&about.name.table_name()));
-            }
-        }
-        let gone: Vec<TopicId> = known.keys().filter(|topic| state.table(**topic).is_none()).copied().collect();
-        for topic in gone {
-            let name = known[&topic].clone();
-            self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
-            self.inner.swept.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
-            self.remember_oldest(topic, None);
-            let taken = state.tables().any(|(id, _)| known.get(&id) == Some(&name));
-            let done = async {
-                if !taken {
-                    self.inner.publisher.withdraw(&name).await.map_err(WithdrawError::Hint)?;
-                }
-                self.objects_of(&name).await.map_err(WithdrawError::List)
-            };
-            match done.await {
-                Ok(mut keys) => {
-                    // SUBTLE: the hint of a topic that has been created again is that one's.
-                    keys.remove(&lakebed_lake::layout::hint_key(&name));
-                    self.inner.waiting.notice(Of::Nobody, keys, self.inner.options.grace);
-                    known.remove(&topic);
-                }
-                Err(error) => {
-                    let error = &error as &(dyn std::error::Error + 'static);
-                    tracing::warn!(error, table = %name, "the table of a deleted topic could not be withdrawn");
-                    return false;
-                }
-            }
-        }
-        true
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum WithdrawError {
-    #[error("its hint can't be deleted")]
-    Hint(#[source] DeleteError),
-    #[error("its files can't be listed")]
-    List(#[source] ListError),
 }
 
 fn name_of(table: &str) -> TableName {
     TableName::new(layout::NAMESPACE, table).expect("names of topics make names of tables")
+}
+
+/// The table of a topic; `None` if there is no such topic.
+fn table_name(state: &State, topic: TopicId) -> Option<TableName> {
+    state.topic(topic).map(|about| name_of(&about.name.table_name()))
 }

@@ -22,7 +22,7 @@ use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
-pub(crate) use bench::{BenchArgs, BenchTarget, Phase};
+pub(crate) use bench::{BenchArgs, BenchTarget, BenchValues, Phase};
 pub(crate) use check::{CheckArgs, CheckVerb, StorageArgs};
 pub(crate) use cluster::{ClusterArgs, ClusterVerb};
 pub(crate) use consume::ConsumeArgs;

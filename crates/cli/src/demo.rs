@@ -100,7 +100,8 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
     let (kafka, http) = (broker.kafka_address().to_string(), broker.http_address().to_string());
     output.notice(format!("a broker serves {}: Kafka on {kafka}, gRPC and HTTP on {http}", broker.store_url()));
     let (stop, stopping) = oneshot::channel::<()>();
-    let running = tokio::spawn(broker.run_until(async move { drop(stopping.await) }));
+    let mut running = tokio::spawn(broker.run_until(async move { drop(stopping.await) }));
+    let mut stopped = None;
     let shown = tokio::select! {
         biased;
         () = &mut asked_to_stop => Ok(()),
@@ -108,10 +109,18 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
     };
     if shown.is_ok() && !args.exit {
         output.notice("the broker serves until Ctrl-C");
-        asked_to_stop.await;
+        // It may end by itself: another took its store over, or a disk is full.
+        tokio::select! {
+            biased;
+            () = &mut asked_to_stop => {}
+            ended = &mut running => stopped = Some(ended),
+        }
     }
     drop(stop);
-    let stopped = running.await;
+    let stopped = match stopped {
+        Some(stopped) => stopped,
+        None => running.await,
+    };
     drop(rooms);
     logging.end().await;
     shown?;

@@ -81,7 +81,7 @@ pub(crate) async fn run(args: SqlArgs, output: Output) -> Result<(), Failure> {
 impl Sql {
     fn text(&self) -> String {
         let block = |statement: &Statement| {
-            let comment = if matches!(statement.engine, "duckdb") { "--" } else { "#" };
+            let comment = if statement.engine == "pyiceberg" || statement.way == SETTINGS { "#" } else { "--" };
             format!("{comment} {}: {}\n{}\n", statement.engine, statement.what, statement.text)
         };
         self.statements.iter().map(block).collect::<Vec<_>>().join("\n")
@@ -92,6 +92,8 @@ const FRESH: &str = "all that is acknowledged, through the broker";
 const PUBLISHED: &str = "as it was last published, without the broker";
 const FILES: &str = "the Parquet files alone; for an hour after files were rewritten, the former ones are read too";
 const STATE: &str = "the newest value of each key, through the broker";
+/// How an engine is told of the catalog, where that is no statement.
+const SETTINGS: &str = "settings";
 const STARTED_WITH: &str = "settings to start it with";
 
 impl Facts {
@@ -109,7 +111,7 @@ impl Facts {
     /// A key's records are in the one partition that its producers choose, so that offsets say which is the newest.
     fn newest(&self, from: &str, key: &str) -> String {
         format!(
-            "SELECT * FROM (\n  SELECT *, row_number() OVER (PARTITION BY _kafka_partition, {key} ORDER BY _kafka_offset DESC) AS age FROM {from}\n) AS newest\nWHERE age = 1 AND value IS NOT NULL;"
+            "SELECT * FROM (\n  SELECT *, row_number() OVER (PARTITION BY _kafka_partition, {key} ORDER BY _kafka_offset DESC) AS age FROM {from}\n) AS newest\nWHERE age = 1 AND key IS NOT NULL AND value IS NOT NULL;"
         )
     }
 
@@ -187,7 +189,7 @@ impl Facts {
         if self.compacted {
             let newest = "rows = table.scan().to_arrow().sort_by([(\"_kafka_partition\", \"ascending\"), (\"_kafka_offset\", \"ascending\")])\n\
                           newest = {(row[\"_kafka_partition\"], row[\"key\"]): row for row in rows.to_pylist()}\n\
-                          print([row for row in newest.values() if row[\"value\"] is not None])";
+                          print([row for row in newest.values() if row[\"key\"] is not None and row[\"value\"] is not None])";
             statements.push(statement("state", STATE, format!("{load}{newest}")));
         }
         statements
@@ -214,7 +216,7 @@ impl Facts {
         let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let table = format!("lake.`default`.`{}`", self.table);
         let mut statements = vec![
-            statement("settings", STARTED_WITH, settings.join("\n")),
+            statement(SETTINGS, STARTED_WITH, settings.join("\n")),
             statement("catalog", FRESH, format!("SELECT * FROM {table} LIMIT 10;")),
         ];
         if self.compacted {
@@ -245,7 +247,7 @@ impl Facts {
         }
         let table = format!("lake.\"default\".\"{}\"", self.table);
         let mut statements = vec![
-            statement("settings", "etc/catalog/lake.properties", properties.join("\n")),
+            statement(SETTINGS, "etc/catalog/lake.properties", properties.join("\n")),
             statement("catalog", FRESH, format!("SELECT * FROM {table} LIMIT 10;")),
         ];
         if self.compacted {

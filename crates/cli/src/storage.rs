@@ -1,8 +1,8 @@
 //! `lakebed storage usage|orphans|scrub`: what stands in a store, without a broker.
 
-use lakebed_broker::storage::scrub::{Damage, ScrubOptions, Scrubbed, Touched};
+use lakebed_broker::storage::scrub::{Damage, ScrubOptions, Scrubbed, Told, Touched};
 use lakebed_broker::storage::usage::{Amount, Amounts, Usage};
-use lakebed_broker::storage::{Judged, Kind, Storage, StorageError};
+use lakebed_broker::storage::{Judged, Key, Kind, Storage, StorageError};
 use serde::Serialize;
 
 use crate::args::{StoreArgs, StoreVerb};
@@ -14,9 +14,12 @@ pub(crate) async fn run(args: StoreArgs, output: Output) -> Result<(), Failure> 
     match args.verb {
         StoreVerb::Usage(root) => usage(&root.url, output).await,
         StoreVerb::Orphans { root, count } => orphans(&root.url, count as usize, output).await,
-        StoreVerb::Scrub { root, topic, rate } => {
+        StoreVerb::Scrub { root, topic, rate, after } => {
             let bytes_per_second = rate.map(|rate| rate as u64);
-            scrub(&root.url, ScrubOptions { topic, bytes_per_second }, output).await
+            let after =
+                after.map(|after| Key::new(&*after).map_err(|error| Failure::usage(format!("--after: {error}"))));
+            let after = after.transpose()?;
+            scrub(&root.url, ScrubOptions { topic, bytes_per_second, after }, output).await
         }
     }
 }
@@ -220,6 +223,8 @@ struct ScrubShown {
     bytes: u64,
     rows: u64,
     damaged: Vec<ShownDamage>,
+    complete: bool,
+    after: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -259,8 +264,11 @@ impl From<Damage> for ShownDamage {
 
 impl ScrubShown {
     fn new(store: String, scrubbed: Scrubbed) -> Self {
-        let Scrubbed { objects, bytes, rows, damaged } = scrubbed;
-        Self { store, objects, bytes, rows, damaged: damaged.into_iter().map(ShownDamage::from).collect() }
+        let Scrubbed { objects, bytes, rows, damaged, stopped_after } = scrubbed;
+        let damaged = damaged.into_iter().map(ShownDamage::from).collect();
+        let complete = stopped_after.is_none();
+        let after = stopped_after.flatten().map(|key| key.to_string());
+        Self { store, objects, bytes, rows, damaged, complete, after }
     }
 
     fn text(&self) -> String {
@@ -273,7 +281,7 @@ impl ScrubShown {
             }
             text += &format!("  remedy  {}\n\n", damage.remedy);
         }
-        let Self { store, objects, bytes, rows, damaged } = self;
+        let Self { store, objects, bytes, rows, damaged, .. } = self;
         text + &format!(
             "{store}: {objects} objects of {bytes} bytes were read, {rows} rows compared; {} damaged\n",
             damaged.len()
@@ -284,14 +292,36 @@ impl ScrubShown {
 async fn scrub(url: &str, options: ScrubOptions, output: Output) -> Result<(), Failure> {
     let storage = open(url).await?;
     let bar = progress::of_bytes();
-    let scrubbed = storage.scrub(&options, |at| {
-        bar.set_length(at.bytes_total);
-        bar.set_position(at.bytes);
+    let mut last = options.after.clone();
+    let notice = |text: String| bar.suspend(|| output.notice(text));
+    let scrubbed = storage.scrub(&options, crate::serve::stop_signal(), |told| match told {
+        Told::Read(key, at) => {
+            last = last.take().max(Some(key.clone()));
+            bar.set_length(at.bytes_total);
+            bar.set_position(at.bytes);
+        }
+        Told::Damaged(damage) => notice(format!("looks damaged: {}: {}", damage.key, damage.what)),
+        // Where there is no bar, somebody may look it up after the process was killed.
+        Told::Page(key) if bar.is_hidden() => notice(format!("read up to {key}")),
+        Told::Page(_) => {}
     });
-    let scrubbed = scrubbed.await.map_err(|error| failed("the store can't be verified", &error));
+    let scrubbed = scrubbed.await;
     bar.finish_and_clear();
-    let shown = ScrubShown::new(storage.url().to_owned(), scrubbed?);
+    let scrubbed = scrubbed.map_err(|error| {
+        let failure = failed("the store can't be verified", &error);
+        let on = last.filter(|_| !matches!(error, StorageError::UnknownTopic(_)));
+        match on {
+            Some(last) => failure.remedy(format!("{}; {}", error.remedy(), go_on(storage.url(), &options, &last))),
+            None => failure,
+        }
+    })?;
+    let stopped_after = scrubbed.stopped_after.clone();
+    let shown = ScrubShown::new(storage.url().to_owned(), scrubbed);
     output.one(&shown, || shown.text())?;
+    if let Some(after) = stopped_after {
+        let remedy = after.map_or_else(|| "begin again".to_owned(), |after| go_on(storage.url(), &options, &after));
+        return Err(Failure::new("it was stopped before its end").code("INTERRUPTED", Exit::Failed).remedy(remedy));
+    }
     match shown.damaged.len() {
         0 => Ok(()),
         count => {
@@ -302,4 +332,10 @@ async fn scrub(url: &str, options: ScrubOptions, output: Output) -> Result<(), F
                 .remedy("see what is said of each, and docs/recovery.md"))
         }
     }
+}
+
+/// How a scrub is gone on with.
+fn go_on(storage_url: &str, options: &ScrubOptions, after: &Key) -> String {
+    let topic = options.topic.as_ref().map_or_else(String::new, |topic| format!(" --topic {topic}"));
+    format!("go on with `lakebed storage scrub {}{topic} --after {after}`", storage_url)
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 use lakebed_model::{ObjectId, Run, State, TableFileId, TopicId};
 use lakebed_segment::table::{PartitionBy, TableSettings};
 
-use crate::compaction::Job;
+use crate::compaction::{FileSizes, GROUP_BYTES, Job};
+use crate::packing::Packing;
 use crate::retainer::RetentionOf;
 use crate::retention::{Retention, newest};
 
 /// Table files of one tier are rewritten into a larger one when there are so many.
 const FAN_IN: usize = 8;
+/// What files are joined for is so much more than is needed (an eighth), for how large they become is not known exactly.
+const MARGIN: u64 = 8;
 /// The first tier holds files of at most so many bytes of keys, values and headers; each one after it so many times as much.
 const FIRST_TIER_BYTES: u64 = 1 << 20;
 const TIER_FACTOR: u64 = 8;
@@ -29,10 +32,15 @@ pub struct CompactionOptions {
     pub age_min: Duration,
     /// A quiet one at the latest after this (1 h).
     pub age_max: Duration,
-    /// About how large a table file becomes at most. It is held in memory while it is written.
+    /// About how large a table file becomes at most. Small files are joined until they are half as large.
     pub file_bytes_max: usize,
-    /// Bytes of keys, values and headers of one compaction (256 MiB); bounds how long one takes.
+    /// About how many bytes of row groups in the making are held in memory while table files are written (64 MiB).
+    pub group_bytes: usize,
+    /// Bytes of keys, values and headers of one compaction of rows of the log (256 MiB), or of rows that stay when others go; bounds how long
+    /// one takes, and how long who wants a fresh table may have to wait for it.
     pub job_bytes_max: u64,
+    /// The same of table files that are joined (1 GiB), which nobody waits for.
+    pub join_bytes_max: u64,
     /// Compactions an hour that age alone causes, of all topics together (2000): what quiet topics may cost. A compaction with its publication
     /// is seven writes to the store or listings, so 2000 an hour are $50 a month at $5 a million.
     pub quiet_per_hour: u32,
@@ -47,8 +55,10 @@ impl Default for CompactionOptions {
             age_least: Duration::from_secs(10),
             age_min: Duration::from_secs(60),
             age_max: Duration::from_secs(3600),
-            file_bytes_max: 128 << 20,
+            file_bytes_max: 256 << 20,
+            group_bytes: GROUP_BYTES,
             job_bytes_max: 256 << 20,
+            join_bytes_max: 1 << 30,
             quiet_per_hour: 2000,
             retention: |_| Retention::default(),
         }
@@ -56,10 +66,19 @@ impl Default for CompactionOptions {
 }
 
 impl CompactionOptions {
+    pub(crate) fn sizes(&self) -> FileSizes {
+        FileSizes { file_bytes_max: self.file_bytes_max, group_bytes: self.group_bytes }
+    }
+
     /// How long rows of a topic may wait, given how many bytes wait: the fewer, the longer.
     pub fn age(&self, bytes: u64) -> Duration {
         let share = self.bytes as f64 / bytes.max(1) as f64;
         Duration::try_from_secs_f64(self.age_min.as_secs_f64() * share).unwrap_or(self.age_max).min(self.age_max)
+    }
+
+    /// A file of so many bytes is not joined with others any more.
+    pub fn file_bytes_aim(&self) -> u64 {
+        self.file_bytes_max as u64 / 2
     }
 }
 
@@ -73,6 +92,8 @@ pub struct Known {
     pub without: BTreeSet<ObjectId>,
     /// Files of tables with partitions. One that is not among them is not rewritten with others.
     pub partitions: FilePartitions,
+    /// How large rows become in table files.
+    pub packing: Packing,
 }
 
 impl Known {
@@ -129,15 +150,16 @@ pub fn backlogs(state: &State, options: &CompactionOptions, known: &Known) -> BT
     backlogs
 }
 
-/// The smallest tier of files of a topic, and of one partition of its table, that is full. Files that are large enough are in none, nor are those of
-/// which keys were compacted: only compaction of keys rewrites them. If records go by age, files are of one tier only if their newest records are of
+/// The smallest tier of files of a topic, and of one partition of its table, that is full: of so many files, or of as many as make one that is large
+/// enough. Files that are large enough are in none, nor are those of which keys were compacted: only compaction of keys rewrites them. If records go by age, files are of one tier only if their newest records are of
 /// the same part of that age: then so is what they become. If they go by size, files are joined up to a part of that, for runs go whole.
 fn full_tier(state: &State, topic: TopicId, options: &CompactionOptions, known: &Known) -> Option<BTreeSet<ObjectId>> {
     let about = state.topic(topic)?;
     let retention = (options.retention)(&about.config);
     let window_ms = retention.window_ms();
-    let joined_bytes_max = retention.joined_bytes(about.partitions).unwrap_or(u64::MAX).min(options.job_bytes_max);
-    let by = partition_by(state, topic);
+    let joined_bytes_max = retention.joined_bytes(about.partitions).unwrap_or(u64::MAX).min(options.join_bytes_max);
+    let (by, aim) = (partition_by(state, topic), options.file_bytes_aim());
+    let is_one = |bytes| known.packing.file_bytes(topic, bytes) >= aim + aim / MARGIN;
     let cleaned = cleaned(state.runs_of_topic(topic).map(|(.., run)| run));
     let mut tiers: BTreeMap<(u32, i64, i64), (BTreeSet<ObjectId>, u64)> = BTreeMap::new();
     for (file, newest_ms) in newest(state.runs_of_topic(topic)) {
@@ -145,19 +167,19 @@ fn full_tier(state: &State, topic: TopicId, options: &CompactionOptions, known: 
             continue;
         }
         let bytes = state.object(file)?.live_bytes;
-        // Compressed it is smaller still, but how much is not known here.
-        if bytes >= options.file_bytes_max as u64 {
+        if known.packing.file_bytes(topic, bytes) >= aim {
             continue;
         }
         let Some(partition) = known.partition(by, file) else { continue };
         let window = window_ms.map_or(0, |window_ms| newest_ms.div_euclid(window_ms));
         let (tier, total) = tiers.entry((tier_of(bytes), partition, window)).or_default();
-        if tier.len() < FAN_IN && *total + bytes <= joined_bytes_max {
+        if tier.len() < FAN_IN && !is_one(*total) && *total + bytes <= joined_bytes_max {
             tier.insert(file);
             *total += bytes;
         }
     }
-    tiers.into_values().map(|(files, _)| files).find(|files| files.len() >= FAN_IN)
+    let is_full = |files: &BTreeSet<ObjectId>, total| files.len() >= FAN_IN || (files.len() > 1 && is_one(total));
+    tiers.into_values().find(|(files, total)| is_full(files, *total)).map(|(files, _)| files)
 }
 
 fn tier_of(bytes: u64) -> u32 {
@@ -207,7 +229,7 @@ pub(crate) fn log_job_until(
 }
 
 /// The files of which keys were compacted: only compaction of keys rewrites them.
-fn cleaned(runs: impl Iterator<Item = Run>) -> BTreeSet<ObjectId> {
+pub(crate) fn cleaned(runs: impl Iterator<Item = Run>) -> BTreeSet<ObjectId> {
     runs.filter(|run| run.clean || run.has_gaps()).map(|run| run.object).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The background task that compacts: woken by commits and by age, one compaction at a time, and whenever somebody wants a fresh table.
 //!
-//! 1. Compactions and merges take turns, or each would make the other's work stale.
+//! 1. Compactions of rows of the log and merges take turns, or each would make the other's work stale; so do those who rewrite table files.
 //! 2. What is damaged is left alone and named once; the rest of its topic goes on.
 //! 3. How long rows wait is measured by this process: it decides when something is done, never whether it is right.
 
@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use lakebed_log::Log;
-use lakebed_model::{Change, Draft, ObjectId, State, TopicId};
+use lakebed_model::{Change, Draft, ObjectId, State, TableFileId, TopicId};
 use lakebed_segment::table::PartitionBy;
 use lakebed_store::Store;
 use tokio::time::{Instant, sleep_until};
@@ -19,9 +20,11 @@ use crate::backlog::{
     Backlog, CompactionOptions, FilePartitions, Known, backlogs, files_job, log_job, log_job_until, partition_by,
     trim_job,
 };
-use crate::compaction::{Job, Pace, compact, compact_after};
+use crate::compaction::{Job, compact, compact_after};
 use crate::keys::Busy;
 use crate::objects::{RewriteError, ingest_times_ms};
+use crate::packing::Packing;
+use crate::turn::{Pace, Turn};
 
 /// Least time between two looks: a look visits all runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,11 +32,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Most damaged objects that are remembered; with more, compaction stops and says so.
 const DAMAGED_MAX: usize = 1000;
+/// Of so many files the partition of their table is looked up between two compactions, of so many at once.
+const LEARNED_MAX: usize = 256;
+/// See [`LEARNED_MAX`].
+const LEARNED_AT_ONCE: usize = 16;
 /// Quiet topics may use up so much of an hour's allowance at once.
 const BURST_SHARE: f64 = 0.1;
-
-/// Whose turn it is to rewrite: a merge's or a compaction's.
-pub type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// What a compactor has done so far, and what waits.
 #[derive(Debug, Default)]
@@ -72,9 +76,15 @@ struct Shared {
     store: Store,
     options: CompactionOptions,
     counts: Arc<CompactionCounts>,
+    /// Of those who rewrite rows of the log.
     turn: Turn,
+    /// Of those who rewrite table files: nobody who wants rows of the log waits for them.
+    files_turn: Turn,
     damaged: Mutex<BTreeSet<ObjectId>>,
     partitions: Mutex<FilePartitions>,
+    packing: Mutex<Packing>,
+    /// At what time all rows that a topic had then were in table files.
+    emptied: Mutex<BTreeMap<TopicId, Instant>>,
     /// Topics whose table files are being rewritten by compaction of keys.
     busy: Busy,
 }
@@ -100,8 +110,14 @@ impl Waiting {
         Self { since: BTreeMap::new(), allowance: f64::from(options.quiet_per_hour) * BURST_SHARE, granted: now }
     }
 
-    /// Notes what waits now, and says what to do.
-    fn next(&mut self, options: &CompactionOptions, backlogs: &BTreeMap<TopicId, Backlog>, now: Instant) -> Next {
+    /// Notes what waits now, and says what to do; what waits of a topic came after it was `emptied`.
+    fn next(
+        &mut self,
+        options: &CompactionOptions,
+        backlogs: &BTreeMap<TopicId, Backlog>,
+        emptied: &BTreeMap<TopicId, Instant>,
+        now: Instant,
+    ) -> Next {
         let per_second = f64::from(options.quiet_per_hour) / 3600.0;
         let granted = per_second * now.duration_since(self.granted).as_secs_f64();
         self.allowance = (self.allowance + granted).min(f64::from(options.quiet_per_hour) * BURST_SHARE);
@@ -115,7 +131,9 @@ impl Waiting {
             if backlog.runs == 0 {
                 continue;
             }
-            let since = *self.since.entry(*topic).or_insert(now);
+            let since = self.since.entry(*topic).or_insert(now);
+            *since = emptied.get(topic).copied().unwrap_or(*since).max(*since);
+            let since = *since;
             let is_much = backlog.bytes >= options.bytes;
             if is_much && now >= since + options.age_least {
                 return Next::Compact { topic: *topic, rows: true, quiet: false };
@@ -141,13 +159,20 @@ impl Waiting {
 impl Compactor {
     /// A compactor of `log`, whose objects are in `store`.
     pub fn new(log: Log, store: Store, options: CompactionOptions, turn: Turn) -> Self {
-        let (counts, damaged, partitions) = (Arc::default(), Mutex::default(), Mutex::default());
-        let busy = Busy::default();
-        Self { shared: Arc::new(Shared { log, store, options, counts, turn, damaged, partitions, busy }) }
+        let (counts, damaged, partitions, packing, emptied) = Default::default();
+        let (files_turn, busy) = (Turn::default(), Busy::default());
+        let shared =
+            Shared { log, store, options, counts, turn, files_turn, damaged, partitions, packing, emptied, busy };
+        Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn busy(&self) -> Busy {
-        Arc::clone(&self.shared.busy)
+        self.shared.busy.clone()
+    }
+
+    /// Waits until whoever rewrites table files now has ended.
+    pub(crate) async fn files_rest(&self) {
+        drop(self.shared.files_turn.take().await);
     }
 
     pub(crate) fn options(&self) -> &CompactionOptions {
@@ -170,14 +195,16 @@ impl Compactor {
         while log.is_closed().is_none() {
             commits.mark_unchanged();
             let (looked, state) = (Instant::now(), log.state());
+            self.packing().retain(|topic| state.topic(topic).is_some());
+            self.emptied().retain(|topic, _| state.topic(*topic).is_some());
             self.learn_partitions(&state).await;
             let visited = (state, options.clone(), self.known());
             let mut found = log.seams().offload.run(move || backlogs(&visited.0, &visited.1, &visited.2)).await;
-            for topic in self.shared.busy.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                found.entry(*topic).and_modify(|backlog| backlog.small_files = false);
+            for (topic, backlog) in &mut found {
+                backlog.small_files &= !self.shared.busy.is_cleaned(*topic);
             }
             let next = match self.damaged().len() < DAMAGED_MAX {
-                true => waiting.next(options, &found, looked),
+                true => waiting.next(options, &found, &self.emptied(), looked),
                 false => Next::At(None),
             };
             self.count(&found, &waiting, looked);
@@ -212,7 +239,8 @@ impl Compactor {
     }
 
     /// Puts all rows of a topic that are committed now into table files, and rewrites table files that hold rows which are gone now: what is
-    /// published afterwards shows every row that can be read, and no other.
+    /// published afterwards shows every row that can be read, and no other; but files whose keys were compacted, or are being compacted, show what
+    /// is gone until their keys are compacted again.
     ///
     /// # Errors
     /// [`RewriteError`]: some rows are not in table files; those that are stay there. A damaged object fails it only if rows of the topic are
@@ -220,19 +248,23 @@ impl Compactor {
     /// # Cancel
     /// May leave table files that nothing names.
     pub async fn refresh(&self, topic: TopicId) -> Result<(), RewriteError> {
-        let Shared { log, options, turn, .. } = &*self.shared;
-        let until = log.state();
+        let Shared { log, options, turn, files_turn, busy, .. } = &*self.shared;
+        let (until, begun) = (log.state(), Instant::now());
         loop {
-            let _turn = turn.lock().await;
+            let _turn = turn.take_soon().await;
             let state = log.state();
             let without = BTreeSet::new();
             let Some(job) = log_job_until(&state, &until, topic, options, &without) else { break };
             self.rewrite_now(&state, &job).await?;
         }
+        self.emptied().insert(topic, begun);
         // SUBTLE: what goes while this runs is left to the next refresh, or this one might never end.
         let partial = until.partial_files(topic);
         loop {
-            let _turn = turn.lock().await;
+            let _turn = files_turn.take_soon().await;
+            if busy.is_cleaned(topic) {
+                return Ok(());
+            }
             let state = log.state();
             let later = state.partial_files(topic).into_iter().filter(|file| !partial.contains(file));
             let without = later.map(ObjectId::Table).collect();
@@ -244,8 +276,8 @@ impl Compactor {
     /// Does a job for somebody who waits for it; one that comes too late is as good as done.
     async fn rewrite_now(&self, state: &lakebed_model::State, job: &Job) -> Result<(), RewriteError> {
         let Shared { log, store, options, .. } = &*self.shared;
-        match compact(log, store, state, job, options.file_bytes_max).await {
-            Ok(done) => self.succeeded(done),
+        match compact(log, store, state, job, options.sizes()).await {
+            Ok(done) => self.succeeded(job.topic, done),
             Err(RewriteError::Stale(_)) => {}
             Err(error) => {
                 self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
@@ -257,17 +289,21 @@ impl Compactor {
 
     /// Rewrites table files of a topic that hold rows which are gone, but damaged ones, until there is none or something fails.
     pub(crate) async fn trim(&self, topic: TopicId) {
-        let Shared { log, store, options, turn, .. } = &*self.shared;
+        let Shared { log, store, options, files_turn, busy, .. } = &*self.shared;
         while log.is_closed().is_none() {
             let done = {
-                let _turn = turn.lock().await;
+                let _turn = files_turn.take().await;
+                if busy.is_cleaned(topic) {
+                    return;
+                }
                 let state = log.state();
                 let without = self.damaged().clone();
                 let Some(job) = trim_job(&state, topic, options, &without) else { return };
-                compact_after(log, store, &state, &job, (options.file_bytes_max, Pace::Gentle), Vec::new()).await
+                compact_after(log, store, &state, &job, (options.sizes(), Pace::Gentle(files_turn.clone())), Vec::new())
+                    .await
             };
             match done {
-                Ok(done) => self.succeeded(done),
+                Ok(done) => self.succeeded(topic, done),
                 Err(error) => return self.failed(&error).await,
             }
         }
@@ -282,8 +318,10 @@ impl Compactor {
         topic: TopicId,
         plan: impl Fn(&lakebed_model::State) -> Option<Vec<Change>> + Send + Sync,
     ) -> Result<bool, RewriteError> {
-        let Shared { log, store, options, turn, .. } = &*self.shared;
-        let _turn = turn.lock().await;
+        let Shared { log, store, options, turn, files_turn, .. } = &*self.shared;
+        // What moves a log start makes stale whoever rewrites rows below it, wherever they are.
+        let _files_turn = files_turn.take().await;
+        let _turn = turn.take().await;
         let state = log.state();
         let Some(moves) = plan(&state) else { return Ok(false) };
         let mut after = Draft::after(&state);
@@ -291,34 +329,45 @@ impl Compactor {
         let after = after.state().clone();
         let without = self.damaged().clone();
         let job = trim_job(&after, topic, options, &without).unwrap_or(Job { topic, runs: Vec::new() });
-        let done = compact_after(log, store, &after, &job, (options.file_bytes_max, Pace::Gentle), moves).await?;
+        let done =
+            compact_after(log, store, &after, &job, (options.sizes(), Pace::Gentle(turn.clone())), moves).await?;
         if done.files > 0 {
-            self.succeeded(done);
+            self.succeeded(topic, done);
         }
         Ok(true)
     }
 
     async fn compact_one(&self, topic: TopicId, rows: bool) {
-        let Shared { log, store, options, turn, .. } = &*self.shared;
+        let Shared { log, store, options, turn, files_turn, busy, .. } = &*self.shared;
+        let turn = if rows { turn } else { files_turn };
         let done = {
-            let _turn = turn.lock().await;
-            let state = log.state();
+            let _turn = turn.take().await;
+            if !rows && busy.is_cleaned(topic) {
+                return;
+            }
+            let (state, begun) = (log.state(), Instant::now());
             let (visited, options_, known) = (state.clone(), options.clone(), self.known());
             let planned = log.seams().offload.run(move || match rows {
-                true => log_job(&visited, topic, &options_, &known.without),
-                false => files_job(&visited, topic, &options_, &known),
+                true => log_job(&visited, topic, &options_, &known.without).map(|job| (job.takes_all(&visited), job)),
+                false => files_job(&visited, topic, &options_, &known).map(|job| (false, job)),
             });
-            let Some(job) = planned.await else { return };
-            compact_after(log, store, &state, &job, (options.file_bytes_max, Pace::Gentle), Vec::new()).await
+            let Some((takes_all, job)) = planned.await else { return };
+            let pace = Pace::Gentle(turn.clone());
+            let done = compact_after(log, store, &state, &job, (options.sizes(), pace), Vec::new()).await;
+            if takes_all && done.is_ok() {
+                self.emptied().insert(topic, begun);
+            }
+            done
         };
         match done {
-            Ok(done) => self.succeeded(done),
+            Ok(done) => self.succeeded(topic, done),
             Err(error) => self.failed(&error).await,
         }
     }
 
-    fn succeeded(&self, done: crate::compaction::Compacted) {
+    fn succeeded(&self, topic: TopicId, done: crate::compaction::Compacted) {
         let counts = &self.shared.counts;
+        self.packing().note(topic, done.bytes_in, done.bytes_out);
         counts.compactions.fetch_add(1, Ordering::Relaxed);
         counts.files.fetch_add(done.files as u64, Ordering::Relaxed);
         counts.bytes_in.fetch_add(done.bytes_in, Ordering::Relaxed);
@@ -330,7 +379,9 @@ impl Compactor {
 
     pub(crate) async fn failed(&self, error: &RewriteError) {
         let log = &self.shared.log;
-        self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
+        if !matches!(error, RewriteError::Stale(_)) {
+            self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
+        }
         match error {
             RewriteError::Damaged { object, .. } => {
                 // Whoever has been fenced, or comes late, reads what was reclaimed meanwhile.
@@ -357,41 +408,53 @@ impl Compactor {
 
     fn known(&self) -> Known {
         let partitions = self.shared.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Known { without: self.damaged().clone(), partitions }
+        Known { without: self.damaged().clone(), partitions, packing: self.packing().clone() }
     }
 
-    /// Finds out in which partition of its table each small file lies, of tables that have partitions. What can't be read now is looked at
-    /// again later.
+    fn emptied(&self) -> MutexGuard<'_, BTreeMap<TopicId, Instant>> {
+        self.shared.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn packing(&self) -> MutexGuard<'_, Packing> {
+        self.shared.packing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds out in which partition of its table small files lie, of tables that have partitions: of the newest that are not known, and of some. A
+    /// file of which it is not known is left as it is, so nobody waits for the others, nor for what can't be read now.
     ///
     /// # Cost A GET a file, once.
     async fn learn_partitions(&self, state: &State) {
-        let Shared { log, store, options, partitions, .. } = &*self.shared;
+        let Shared { log, store, options, partitions, packing, .. } = &*self.shared;
         let known = || partitions.lock().unwrap_or_else(PoisonError::into_inner);
         known().retain(|id, _| state.object(ObjectId::Table(*id)).is_some());
-        let topics: Vec<(TopicId, PartitionBy)> = state
-            .topics()
-            .map(|(topic, _)| (topic, partition_by(state, topic)))
-            .filter(|(_, by)| *by != PartitionBy::Nothing)
-            .collect();
-        for (topic, by) in topics {
-            for (id, _) in state.table_files(topic) {
-                let object = ObjectId::Table(id);
-                let is_small = state.object(object).is_some_and(|of| of.live_bytes < options.file_bytes_max as u64);
-                if !is_small || known().contains_key(&id) {
-                    continue;
-                }
-                let times = match ingest_times_ms(log, store, state, topic, object).await {
-                    Ok(times) => times,
-                    Err(RewriteError::Damaged { .. }) => None,
-                    Err(error) => {
-                        tracing::debug!(%error, "the partition of a table file is not known yet");
-                        return;
-                    }
-                };
-                let whole = times.map(|(least, greatest)| (by.partition_of(least), by.partition_of(greatest)));
-                known().insert(id, whole.filter(|(first, last)| first == last).map(|(first, _)| first));
+        let mut unknown: Vec<(TableFileId, TopicId, PartitionBy)> = Vec::new();
+        for (topic, _) in state.topics() {
+            let by = partition_by(state, topic);
+            if by == PartitionBy::Nothing {
+                continue;
             }
+            let (known, packing) = (known(), packing.lock().unwrap_or_else(PoisonError::into_inner));
+            let files = state.table_files(topic).into_iter().map(|(id, _)| id).filter(|id| {
+                let bytes = state.object(ObjectId::Table(*id)).map_or(0, |of| of.live_bytes);
+                packing.file_bytes(topic, bytes) < options.file_bytes_aim() && !known.contains_key(id)
+            });
+            unknown.extend(files.map(|id| (id, topic, by)));
         }
+        unknown.sort_unstable_by_key(|(id, ..)| std::cmp::Reverse(*id));
+        unknown.truncate(LEARNED_MAX);
+        let learn = |(id, topic, by): (TableFileId, TopicId, PartitionBy)| async move {
+            let times = match ingest_times_ms(log, store, state, topic, ObjectId::Table(id)).await {
+                Ok(times) => times,
+                Err(RewriteError::Damaged { .. }) => None,
+                Err(error) => {
+                    tracing::debug!(%error, "the partition of a table file is not known yet");
+                    return;
+                }
+            };
+            let whole = times.map(|(least, greatest)| (by.partition_of(least), by.partition_of(greatest)));
+            known().insert(id, whole.filter(|(first, last)| first == last).map(|(first, _)| first));
+        };
+        stream::iter(unknown).map(learn).buffer_unordered(LEARNED_AT_ONCE).collect::<()>().await;
     }
 
     fn damaged(&self) -> MutexGuard<'_, BTreeSet<ObjectId>> {

@@ -12,28 +12,42 @@ use std::collections::{BTreeMap, BTreeSet};
 use lakebed_model::topic::compacts_keys;
 use lakebed_model::{ObjectId, Offset, PartitionKey, Run, State, TopicId};
 
+use crate::compaction::GROUP_BYTES;
+use crate::retainer::RetentionOf;
+use crate::retention::Retention;
+
+mod busy;
 mod clean;
 mod cleaner;
 mod map;
 mod shape;
 
+pub(crate) use busy::Busy;
 pub use clean::{Cleaned, clean};
-pub(crate) use cleaner::Busy;
 pub use cleaner::{Cleaner, CleaningCounts};
 
 /// Settings of the compaction of keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct KeyOptions {
     /// What the map from keys to offsets may take in memory (16 MiB: 460,000 keys). With more keys of a partition to compact, a part of them is
     /// compacted at a time, and what is clean already is rewritten more often.
     pub map_bytes: usize,
-    /// About how large a table file becomes at most. It is held in memory while it is written.
+    /// About how large a table file becomes at most.
     pub file_bytes_max: usize,
+    /// About how many bytes of it are held in memory while it is written (64 MiB).
+    pub group_bytes: usize,
+    /// What the settings of a topic keep (everything): runs are cut so that they go by age.
+    pub retention: RetentionOf,
 }
 
 impl Default for KeyOptions {
     fn default() -> Self {
-        Self { map_bytes: 16 << 20, file_bytes_max: 128 << 20 }
+        Self {
+            map_bytes: 16 << 20,
+            file_bytes_max: 128 << 20,
+            group_bytes: GROUP_BYTES,
+            retention: |_| Retention::default(),
+        }
     }
 }
 
@@ -78,6 +92,8 @@ pub struct KeyJob {
     pub dirty_bytes: u64,
     /// The same of all.
     pub bytes: u64,
+    /// Whether it is due only because rows have waited longer than they may: it may cost more than it is worth.
+    pub is_late: bool,
 }
 
 /// What to clean of a partition: its first runs.
@@ -120,7 +136,8 @@ pub fn key_job(state: &State, topic: TopicId, now_ms: i64, without: &BTreeSet<Ob
     let is_late = oldest_ms < now_ms.saturating_sub(settings.lag_max_ms);
     // Rows without a byte are worth nothing, but they are rows.
     let is_worth_it = dirty_bytes.max(1) as f64 / bytes.max(1) as f64 > settings.dirty_ratio;
-    (is_late || is_worth_it).then_some(KeyJob { topic, settings, partitions, dirty_bytes, bytes })
+    let job = KeyJob { topic, settings, partitions, dirty_bytes, bytes, is_late: !is_worth_it };
+    (is_late || is_worth_it).then_some(job)
 }
 
 /// What could be cleaned: the first runs of each partition, as far as they lie in files of which every run can be, and are old enough.

@@ -16,8 +16,8 @@
 //! 2. What can't be verified is not rewritten: an object that is damaged is left out from then on, named once in the log. One
 //!    that can't be read is left out for a while.
 //! 3. A race that is lost, a crash, or a refusal leaves an orphan, which reclaim deletes; never a hole and never a double.
-//! 4. Memory is bounded: by [`Options::bytes_max`], about three times as much, and by [`CompactionOptions::file_bytes_max`] and one run, by
-//!    [`KeyOptions::map_bytes`].
+//! 4. Memory is bounded, whatever the size of files: by [`Options::bytes_max`], about three times as much, by [`CompactionOptions::group_bytes`], about
+//!    three times as much, and one run, by [`KeyOptions::map_bytes`].
 
 mod backlog;
 mod compaction;
@@ -26,21 +26,25 @@ mod keys;
 mod merge;
 mod merger;
 mod objects;
+mod packing;
 mod plan;
 mod retainer;
 mod retention;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 pub use backlog::{
     Backlog, CompactionOptions, FilePartitions, Known, backlogs, files_job, log_job, partial_topics, trim_job,
 };
-pub use compaction::{Compacted, Job, compact};
-pub use compactor::{CompactionCounts, Compactor, Turn};
+pub use compaction::{Compacted, FileSizes, Job, compact};
+pub use compactor::{CompactionCounts, Compactor};
 pub use keys::{Cleaned, Cleaner, CleaningCounts, KeyJob, KeyOptions, KeyPartition, KeySettings, clean, key_job};
 pub use merge::{Merged, merge};
 pub use merger::{Counts, Merger};
 pub use objects::RewriteError;
+pub use packing::Packing;
 pub use plan::{Options, Plan, RunKey, plan};
 pub use retainer::{RemovedCounts, Retainer, RetentionCounts, RetentionOf, SKEW_MAX};
 pub use retention::{Cause, Expiring, Retention, Tally, expiring};
+pub use turn::Turn;

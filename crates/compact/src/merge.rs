@@ -16,6 +16,7 @@ use lakebed_store::{Created, Key, Store};
 
 use crate::objects::{OpenObject, RewriteError};
 use crate::plan::Plan;
+use crate::turn::Pace;
 
 /// Objects that are read at once.
 const READS_MAX: usize = 16;
@@ -152,7 +153,7 @@ async fn read_runs(
 ) -> Result<Vec<Piecework>, RewriteError> {
     let mut work = Vec::with_capacity(runs.len());
     let Some((first, ..)) = runs.first() else { return Ok(work) };
-    let opened = OpenObject::open(log, store, state, *first, object).await?;
+    let opened = OpenObject::open(log, store, state, *first, object, Pace::Urgent).await?;
     for (partition, base, run) in runs {
         let rows = opened.run(partition, base, &run).await?;
         work.push(Piecework { partition, base, run, rows });

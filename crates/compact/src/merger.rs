@@ -16,10 +16,10 @@ use lakebed_store::Store;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::compactor::Turn;
 use crate::merge::merge;
 use crate::objects::RewriteError;
 use crate::plan::{Options, plan};
+use crate::turn::Turn;
 
 /// Least time between two looks for something to merge, unless runs press: a look visits all objects, and small commits come by the
 /// thousand in a second.
@@ -173,7 +173,9 @@ impl Merger {
         if self.log.is_closed().is_some() {
             return false;
         }
-        let turn = self.turn.lock().await;
+        // Near the limit of live runs producers will be throttled.
+        let is_pressing = self.log.state().run_count() >= self.options.runs_high;
+        let turn = if is_pressing { self.turn.take_soon().await } else { self.turn.take().await };
         let state = self.log.state();
         let without = self.set_aside().at(Instant::now());
         self.counts.set_aside.store(without.len() as u64, Ordering::Relaxed);

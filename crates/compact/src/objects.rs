@@ -1,9 +1,10 @@
 //! Reading what is to be rewritten: runs of segments, commits and table files, verified against what the state says of them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use lakebed_log::{AppendError, Log};
+use lakebed_log::{AppendError, Log, Offload};
 use lakebed_model::{ObjectId, Offset, PartitionKey, Refusal, RowsHash, Run, State, TopicId};
 use lakebed_segment::FormatError;
 use lakebed_segment::body::SealError;
@@ -13,12 +14,16 @@ use lakebed_segment::row_set::RowSet;
 use lakebed_segment::table::{ParsedTable, TableError, TableFooter};
 use lakebed_store::{CreateError, Key, ReadError, Store};
 
+use crate::turn::Pace;
+
 /// How much of the end of an object is read first; most footers fit.
 const FOOTER_GUESS_BYTES: u64 = 16 * 1024;
 /// Bytes between two ranges that are rather read than asked for by a request of their own.
 const GAP_BYTES: u64 = 64 * 1024;
 /// Rows of a table file are decoded so many bytes at a time.
 const PART_BYTES: u64 = 8 << 20;
+/// What is stored in less is decoded at once: to hand it to another thread costs more.
+const OFFLOADED_BYTES: usize = 64 << 10;
 
 /// Why rows were not re-homed. The log is as it was, or, if the fate is unknown, changed as was planned.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +101,8 @@ pub(crate) async fn ingest_times_ms(
     topic: TopicId,
     object: ObjectId,
 ) -> Result<Option<(i64, i64)>, RewriteError> {
-    let opened = OpenObject::open(log, store, state, PartitionKey::first_of(topic), object).await?;
-    Ok(match &opened.footer {
+    let opened = OpenObject::open(log, store, state, PartitionKey::first_of(topic), object, Pace::Urgent).await?;
+    Ok(match &*opened.footer {
         AnyFooter::Table(footer) => footer.ingest_times_ms(),
         AnyFooter::Log(_) => None,
     })
@@ -108,8 +113,13 @@ pub(crate) struct OpenObject<'a> {
     store: &'a Store,
     object: ObjectId,
     key: Key,
-    footer: AnyFooter,
+    footer: Arc<AnyFooter>,
+    offload: Offload,
+    pace: Pace,
 }
+
+/// Ranges of an object, each with where it begins.
+type Ranges = Vec<(u64, Bytes)>;
 
 enum AnyFooter {
     Log(Footer),
@@ -121,10 +131,12 @@ pub(crate) struct Part {
     /// The offset of the first.
     pub(crate) base: Offset,
     pub(crate) rows: RowSet,
+    /// Theirs, without gaps.
+    pub(crate) hash: RowsHash,
 }
 
 impl<'a> OpenObject<'a> {
-    /// Reads the footer of the object that holds a run of a partition.
+    /// Reads the footer of the object that holds a run of a partition. `pace` says whether somebody waits for what is read of it.
     ///
     /// # Errors
     /// [`RewriteError::Damaged`], [`RewriteError::Read`]
@@ -135,6 +147,7 @@ impl<'a> OpenObject<'a> {
         state: &State,
         partition: PartitionKey,
         object: ObjectId,
+        pace: Pace,
     ) -> Result<Self, RewriteError> {
         let Some(key) = key_of(log, state, partition, object) else {
             let what = "the state has no place for it".to_owned();
@@ -149,7 +162,7 @@ impl<'a> OpenObject<'a> {
         if identity != log.identity() {
             return Err(damaged(object, &key, "it belongs to another cluster or cell"));
         }
-        Ok(Self { store, object, key, footer })
+        Ok(Self { store, object, key, footer: Arc::new(footer), offload: log.seams().offload, pace })
     }
 
     /// All rows of a run, verified.
@@ -158,7 +171,7 @@ impl<'a> OpenObject<'a> {
     /// [`RewriteError::Damaged`], [`RewriteError::Read`]
     pub(crate) async fn run(&self, key: PartitionKey, base: Offset, run: &Run) -> Result<RowSet, RewriteError> {
         let part = self.part(key, base, run, 0..run.rows).await?;
-        self.check(key, base, run, part.rows.hash())?;
+        self.check(key, base, run, part.hash)?;
         Ok(part.rows)
     }
 
@@ -182,7 +195,7 @@ impl<'a> OpenObject<'a> {
 
     /// How the rows of a run are best read: one part after another.
     pub(crate) fn parts(&self, run: &Run) -> Vec<Range<u64>> {
-        let each = match &self.footer {
+        let each = match &*self.footer {
             AnyFooter::Log(_) => run.rows,
             AnyFooter::Table(_) => {
                 let rows = u128::from(PART_BYTES) * u128::from(run.rows) / u128::from(run.bytes.max(1));
@@ -193,7 +206,7 @@ impl<'a> OpenObject<'a> {
         starts.map(|start| start..(start + each).min(run.rows)).collect()
     }
 
-    /// Some rows of a run of a table file, counted from its first, with their offsets; not yet compared with its hash.
+    /// Some rows of a run of a table file, counted from its first, with their offsets, and their hash; not yet compared with the run's.
     ///
     /// # Errors
     /// [`RewriteError::Damaged`], [`RewriteError::Read`]
@@ -203,35 +216,64 @@ impl<'a> OpenObject<'a> {
         base: Offset,
         run: &Run,
         wanted: Range<u64>,
-    ) -> Result<(RowSet, Vec<Offset>), RewriteError> {
-        let AnyFooter::Table(footer) = &self.footer else {
+    ) -> Result<(RowSet, Vec<Offset>, RowsHash), RewriteError> {
+        let AnyFooter::Table(footer) = &*self.footer else {
             return Err(damaged(self.object, &self.key, "it is no table file"));
         };
         let rows = run.first_row.saturating_add(wanted.start)..run.first_row.saturating_add(wanted.end);
-        let format = |error: FormatError| damaged(self.object, &self.key, error.to_string());
+        let parts = self.get(footer.ranges(rows.clone())).await?;
+        let first = Offset::new(base.get() + wanted.start);
+        let run = *run;
+        let decode = move |footer: &AnyFooter, parts: &[(u64, Bytes)]| {
+            let AnyFooter::Table(footer) = footer else {
+                return Err(FormatError::Malformed { what: "it is no table file".to_owned() });
+            };
+            if !run.has_gaps() {
+                let read = table_rows(footer, rows, parts, key, first)?;
+                let (hash, offsets) = (read.hash(), (first.get()..).take(read.len()).map(Offset::new).collect());
+                return Ok((read, offsets, hash));
+            }
+            let read = footer.read(rows, parts)?;
+            let fits = footer.name.topic_id == key.topic
+                && read.partitions.iter().all(|partition| *partition == key.partition)
+                && read.offsets.is_sorted_by(|one, next| one < next)
+                && read.offsets.iter().all(|offset| *offset >= base && *offset < run.end(base));
+            let what = || format!("rows that should be those of {key} from offset {base} on are others");
+            if !fits {
+                return Err(FormatError::Malformed { what: what() });
+            }
+            let hash = read.rows.hash_placed(&read.offsets);
+            Ok((read.rows, read.offsets, hash))
+        };
+        self.decoded(parts, decode).await
+    }
+
+    /// Reads ranges of the object.
+    async fn get(&self, ranges: Result<Vec<Range<u64>>, FormatError>) -> Result<Ranges, RewriteError> {
+        let ranges = ranges.map_err(|error| damaged(self.object, &self.key, error.to_string()))?;
         let mut parts = Vec::new();
-        for range in coalesced(footer.ranges(rows.clone()).map_err(format)?) {
+        for range in coalesced(ranges) {
             let bytes = self.store.get_range(&self.key, range.clone()).await;
             parts.push((range.start, bytes.map_err(|error| missing(self.object, &self.key, error))?));
         }
-        if !run.has_gaps() {
-            let first = Offset::new(base.get() + wanted.start);
-            let read = table_rows(footer, rows, &parts, key, first).map_err(format)?;
-            let offsets = (first.get()..).take(read.len()).map(Offset::new).collect();
-            return Ok((read, offsets));
-        }
-        let read = footer.read(rows, &parts).map_err(format)?;
-        let fits = footer.name.topic_id == key.topic
-            && read.partitions.iter().all(|partition| *partition == key.partition)
-            && read.offsets.is_sorted_by(|one, next| one < next)
-            && read.offsets.iter().all(|offset| *offset >= base && *offset < run.end(base));
-        let what = || format!("rows that should be those of {key} from offset {base} on are others");
-        if fits { Ok((read.rows, read.offsets)) } else { Err(damaged(self.object, &self.key, what())) }
+        Ok(parts)
+    }
+
+    /// Decodes what was read, on another thread if it is much.
+    async fn decoded<T: Send + 'static>(
+        &self,
+        parts: Ranges,
+        decode: impl FnOnce(&AnyFooter, &[(u64, Bytes)]) -> Result<T, FormatError> + Send + 'static,
+    ) -> Result<T, RewriteError> {
+        let (footer, bytes) = (Arc::clone(&self.footer), parts.iter().map(|(_, bytes)| bytes.len()).sum::<usize>());
+        let work = move || decode(&footer, &parts);
+        let done = if bytes < OFFLOADED_BYTES { work() } else { self.pace.run(self.offload, work).await };
+        done.map_err(|error| damaged(self.object, &self.key, error.to_string()))
     }
 
     /// When the keys of a run were compacted for the first time; see [`TableFooter::cleaned`].
     pub(crate) fn cleaned(&self, key: PartitionKey, base: Offset, run: &Run) -> Vec<(Offset, i64)> {
-        match &self.footer {
+        match &*self.footer {
             AnyFooter::Log(_) => Vec::new(),
             AnyFooter::Table(footer) => footer.cleaned(key.partition, base, run.first_row),
         }
@@ -250,21 +292,19 @@ impl<'a> OpenObject<'a> {
     ) -> Result<Part, RewriteError> {
         let first = Offset::new(base.get() + wanted.start);
         let rows = run.first_row.saturating_add(wanted.start)..run.first_row.saturating_add(wanted.end);
-        let format = |error: FormatError| damaged(self.object, &self.key, error.to_string());
-        let ranges = match &self.footer {
+        let ranges = match &*self.footer {
             AnyFooter::Log(footer) => footer.ranges(rows.clone()),
             AnyFooter::Table(footer) => footer.ranges(rows.clone()),
         };
-        let mut parts = Vec::new();
-        for range in coalesced(ranges.map_err(format)?) {
-            let bytes = self.store.get_range(&self.key, range.clone()).await;
-            parts.push((range.start, bytes.map_err(|error| missing(self.object, &self.key, error))?));
-        }
-        let rows = match &self.footer {
-            AnyFooter::Log(footer) => footer.read(rows, &parts).map_err(format)?,
-            AnyFooter::Table(footer) => table_rows(footer, rows, &parts, key, first).map_err(format)?,
+        let decode = move |footer: &AnyFooter, parts: &[(u64, Bytes)]| {
+            let rows = match footer {
+                AnyFooter::Log(footer) => footer.read(rows, parts)?,
+                AnyFooter::Table(footer) => table_rows(footer, rows, parts, key, first)?,
+            };
+            let hash = rows.hash();
+            Ok(Part { base: first, rows, hash })
         };
-        Ok(Part { base: first, rows })
+        self.decoded(self.get(ranges).await?, decode).await
     }
 }
 

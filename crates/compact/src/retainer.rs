@@ -17,13 +17,14 @@ use lakebed_store::Store;
 
 use crate::backlog::partial_topics;
 use crate::compactor::Compactor;
+use crate::objects::RewriteError;
 use crate::retention::{Cause, Expiring, Retention, Tally, expiring};
 
 /// How far this machine's clock and the store's may be apart.
 pub const SKEW_MAX: Duration = Duration::from_secs(300);
 /// What the store said of its clock longer ago than this is asked for anew before it counts against ours: a machine may have slept since.
 const DATE_AGE_MAX: Duration = Duration::from_secs(60);
-/// Most log starts that one commit moves: about 2 MB of it.
+/// Most log starts that one commit moves (about 2 MB of it), or those of one topic: a topic stays together.
 const MOVES_MAX: usize = 10_000;
 
 /// What the settings of a topic keep.
@@ -82,6 +83,15 @@ struct Looked {
     next_ms: Option<i64>,
 }
 
+/// What became of what a pass found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Done,
+    /// Another change came first: the next pass finds what is left.
+    Late,
+    Failed,
+}
+
 impl Retainer {
     /// A retainer that looks `every` so often; `compactor` does the rewriting, and knows what topics keep.
     pub fn new(log: Log, store: Store, compactor: Compactor, every: Duration) -> Self {
@@ -117,6 +127,7 @@ impl Retainer {
     async fn pass(&self, looked: Option<Looked>) -> Option<Looked> {
         let agrees = self.clocks_agree().await;
         let (state, now_ms) = (self.log.state(), (self.log.seams().wall)());
+        let busy = self.compactor.busy();
         let is_due = |looked: &Looked| looked.next_ms.is_some_and(|next_ms| next_ms <= now_ms);
         if let Some(looked) = looked.filter(|looked| looked.number == state.number() && !is_due(looked)) {
             self.succeeded();
@@ -126,19 +137,25 @@ impl Retainer {
         let (visited, number) = (state.clone(), state.number());
         let find = move || find(&visited, options.retention, agrees.then_some(now_ms), options.job_bytes_max);
         let found = self.log.seams().offload.run(find).await;
-        let done = self.expire(&state, found.expiring, now_ms).await;
+        // What moves while keys are compacted would make that be for nothing, and it would begin anew.
+        let (wait, expiring): (Vec<_>, Vec<_>) =
+            found.expiring.into_iter().partition(|(topic, _)| busy.wait_for(*topic));
+        let wait: BTreeSet<TopicId> = wait.into_iter().map(|(topic, _)| topic).collect();
+        let done = self.expire(&state, expiring, now_ms).await;
+        busy.let_go(&wait);
         for topic in found.partial {
             self.compactor.trim(topic).await;
         }
         match done {
-            Ok(()) if agrees => self.succeeded(),
-            Ok(()) => {}
-            Err(()) => {
+            Outcome::Done if agrees => self.succeeded(),
+            Outcome::Done => {}
+            Outcome::Late => return None,
+            Outcome::Failed => {
                 self.counts.failures.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
         }
-        agrees.then_some(Looked { number, next_ms: found.next_ms })
+        (agrees && wait.is_empty()).then_some(Looked { number, next_ms: found.next_ms })
     }
 
     fn succeeded(&self) {
@@ -146,9 +163,9 @@ impl Retainer {
     }
 
     /// Moves the log starts: those without a rewrite together, the others topic by topic. What fails was told.
-    async fn expire(&self, state: &State, found: Vec<(TopicId, Expiring)>, now_ms: i64) -> Result<(), ()> {
+    async fn expire(&self, state: &State, found: Vec<(TopicId, Expiring)>, now_ms: i64) -> Outcome {
         let (rewriting, whole): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, expiring)| expiring.rewrites);
-        let mut outcome = Ok(());
+        let mut outcome = Outcome::Done;
         for (topic, _) in rewriting {
             let options = self.compactor.options();
             let (retention, bytes_max) = (options.retention, options.job_bytes_max);
@@ -165,8 +182,9 @@ impl Retainer {
                 }
                 Ok(false) => {}
                 Err(error) => {
+                    let is_late = matches!(error, RewriteError::Stale(_));
+                    outcome = outcome.max(if is_late { Outcome::Late } else { Outcome::Failed });
                     self.compactor.failed(&error).await;
-                    outcome = Err(());
                 }
             }
         }
@@ -185,7 +203,7 @@ impl Retainer {
                 Err(error) => {
                     let error = &error as &(dyn std::error::Error + 'static);
                     tracing::warn!(error, "retention could not move log starts; trying again later");
-                    outcome = Err(());
+                    outcome = Outcome::Failed;
                     tallies.clear();
                 }
             }
@@ -224,11 +242,7 @@ impl Retainer {
 
     /// Whether this machine's clock agrees with the store's, or the store has none.
     async fn clocks_agree(&self) -> bool {
-        let mut skew_ms = self.skew_ms();
-        let is_old = || self.store.date().is_some_and(|date| date.at.elapsed() > DATE_AGE_MAX);
-        if !is_small(skew_ms) && is_old() && self.log.barrier().await.is_ok() {
-            skew_ms = self.skew_ms();
-        }
+        let skew_ms = skew_ms(&self.log, &self.store).await;
         let agrees = is_small(skew_ms);
         self.counts.skew_ms.store(skew_ms, Ordering::Relaxed);
         let was_paused = self.counts.paused_since_ms.load(Ordering::Relaxed) != 0;
@@ -249,13 +263,26 @@ impl Retainer {
         }
         agrees
     }
+}
 
-    /// By how much this machine's clock is ahead of the store's.
-    fn skew_ms(&self) -> i64 {
-        let Some(date) = self.store.date() else { return 0 };
+/// Whether this machine's clock agrees with the store's, or the store has none.
+pub(crate) async fn clocks_agree(log: &Log, store: &Store) -> bool {
+    is_small(skew_ms(log, store).await)
+}
+
+/// By how much this machine's clock is ahead of the store's. If it is much by what the store said long ago, the store is asked anew.
+async fn skew_ms(log: &Log, store: &Store) -> i64 {
+    let skew_ms = || {
+        let Some(date) = store.date() else { return 0 };
         let elapsed_ms = i64::try_from(date.at.elapsed().as_millis()).unwrap_or(i64::MAX);
-        (self.log.seams().wall)().saturating_sub(date.ms.saturating_add(elapsed_ms))
+        (log.seams().wall)().saturating_sub(date.ms.saturating_add(elapsed_ms))
+    };
+    let is_old = || store.date().is_some_and(|date| date.at.elapsed() > DATE_AGE_MAX);
+    if !is_small(skew_ms()) && is_old() {
+        // If it does not answer, what is known counts.
+        drop(log.barrier().await);
     }
+    skew_ms()
 }
 
 fn is_small(skew_ms: i64) -> bool {

@@ -7,7 +7,9 @@
 //!    rewritten then, and with it all others of which a run has waited so long: a file is rewritten at most once in that time.
 //! 2. By size it waits until what would go of its partition is at least a [`WORTH`]th of what would have to be rewritten for it: a byte that
 //!    goes costs at most so many bytes of rewriting.
-//! 3. Small files are joined only with those of the same share of `retention.ms`, and up to that share of what the partitions may hold together:
+//! 3. Files of which keys were compacted are rewritten only by the next compaction of keys: nothing waits for them, and a file that still holds
+//!    others shows what went until then. Compaction cuts its runs where a share of `retention.ms` ends, so that they go by their own age.
+//! 4. Small files are joined only with those of the same share of `retention.ms`, and up to that share of what the partitions may hold together:
 //!    see [`crate::files_job`]. Else they would wait for one another.
 //!
 //! Of rows without a timestamp the time counts at which their object was made, as in Kafka that of the segment's file. Commits don't have one in
@@ -16,6 +18,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lakebed_model::{ObjectId, Offset, PartitionKey, Run, State, TopicId};
+
+use crate::backlog::cleaned;
 
 /// A run that has been too old for this part of the topic's age no longer waits for the others of its file.
 const WAIT_SHARE: i64 = 8;
@@ -102,12 +106,15 @@ impl Rows {
             let is_surplus = |kept: u64| bytes.saturating_sub(run.bytes) >= kept;
             let cause = match retention {
                 Retention { age_ms: Some(age_ms), .. } if is_old(*age_ms) => Cause::Age,
-                // SUBTLE: what has no bytes is no surplus, or a partition that is exactly full would lose it for nothing.
-                Retention { bytes: Some(kept), .. } if run.bytes > 0 && is_surplus(*kept) => Cause::Size,
+                Retention { bytes: Some(kept), .. } if is_surplus(*kept) => Cause::Size,
                 _ => break,
             };
             bytes -= run.bytes;
             causes.push(cause);
+        }
+        // SUBTLE: what has no bytes goes only with what comes after it, or a partition that is exactly full would lose it for nothing.
+        while causes.last() == Some(&Cause::Size) && runs[causes.len() - 1].1.bytes == 0 {
+            causes.pop();
         }
         let end = causes.len();
         Self { key, log_start, runs, causes, end }
@@ -167,10 +174,11 @@ pub fn expiring(
         let of_partition = runs.iter().map(|(_, base, run)| (*base, *run)).collect();
         partitions.push(Rows::of(state, retention, now_ms, runs[0].0, of_partition));
     }
+    let cleaned = cleaned(runs.iter().map(|(.., run)| *run));
     let mut rewritten = BTreeSet::new();
     loop {
-        settle(&mut partitions, &rewritten);
-        let more = worth(&partitions, retention, now_ms, &rewritten, rewritten_bytes_max);
+        settle(&mut partitions, &rewritten, &cleaned);
+        let more = worth(&partitions, retention, now_ms, (&rewritten, &cleaned), rewritten_bytes_max);
         if more.is_empty() {
             break;
         }
@@ -184,13 +192,14 @@ pub fn expiring(
     Expiring { moves: moves.collect(), rewrites: !rewritten.is_empty(), tallies: tallies(&partitions), next_ms: next }
 }
 
-/// Lets go of what may go but is held by a run that stays in the same table file, unless that is rewritten.
-fn settle(partitions: &mut [Rows], rewritten: &BTreeSet<ObjectId>) {
+/// Lets go of what may go but is held by a run that stays in the same table file, unless that is rewritten, or only compaction of keys rewrites it.
+fn settle(partitions: &mut [Rows], rewritten: &BTreeSet<ObjectId>, cleaned: &BTreeSet<ObjectId>) {
     partitions.iter_mut().for_each(|rows| rows.end = rows.causes.len());
     loop {
         let staying = partitions.iter().flat_map(Rows::staying).map(|(_, run)| run.object);
-        let held: BTreeSet<ObjectId> =
-            staying.filter(|id| matches!(id, ObjectId::Table(_)) && !rewritten.contains(id)).collect();
+        let held: BTreeSet<ObjectId> = staying
+            .filter(|id| matches!(id, ObjectId::Table(_)) && !rewritten.contains(id) && !cleaned.contains(id))
+            .collect();
         let mut settled = true;
         for rows in partitions.iter_mut() {
             if let Some(first) = rows.going().iter().position(|(_, run)| held.contains(&run.object)) {
@@ -209,7 +218,7 @@ fn worth(
     partitions: &[Rows],
     retention: &Retention,
     now_ms: i64,
-    rewritten: &BTreeSet<ObjectId>,
+    (rewritten, cleaned): (&BTreeSet<ObjectId>, &BTreeSet<ObjectId>),
     bytes_max: u64,
 ) -> BTreeSet<ObjectId> {
     if partitions.iter().all(|rows| rows.waiting().is_empty()) {
@@ -227,9 +236,7 @@ fn worth(
     let mut more = BTreeSet::new();
     for rows in partitions {
         let Some((_, run)) = rows.waiting().first() else { continue };
-        // Only compaction of keys rewrites its files.
-        let is_cleaned = run.clean || run.has_gaps();
-        if is_cleaned || !matches!(run.object, ObjectId::Table(_)) {
+        if cleaned.contains(&run.object) || !matches!(run.object, ObjectId::Table(_)) {
             continue;
         }
         if rewritten.contains(&run.object) || more.contains(&run.object) {

@@ -18,12 +18,14 @@ use uuid::Uuid;
 
 use crate::{Merger, Options, Plan, RewriteError, merge, plan};
 
+mod cleaning;
 mod compaction;
 mod keys;
 mod obstacles;
 mod partitioned;
 mod pressed;
 mod retention;
+mod sizes;
 
 fn store() -> Store {
     Store::new("memory://", Arc::new(MemoryBackend::default()), &StoreOptions::default())

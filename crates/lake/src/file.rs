@@ -11,6 +11,7 @@ use parquet::file::statistics::Statistics;
 
 use crate::schema;
 use crate::shown::PartitionBy;
+use crate::standing::Extent;
 
 /// Most bytes of a bound of a text or of bytes: Iceberg's own default, 16.
 const BOUND_BYTES: usize = 16;
@@ -49,6 +50,26 @@ pub(crate) struct DataFile {
     pub(crate) split_offsets: Vec<i64>,
     /// Whether each row group says that it is ordered by partition and offset.
     pub(crate) is_sorted: bool,
+}
+
+impl DataFile {
+    /// Between which partitions and offsets its rows lie, if that is told.
+    pub(crate) fn bounds(&self) -> Option<Extent> {
+        let number = |bytes: &Vec<u8>| match bytes.len() {
+            4 => u64::try_from(i32::from_le_bytes(bytes[..].try_into().ok()?)).ok(),
+            8 => u64::try_from(i64::from_le_bytes(bytes[..].try_into().ok()?)).ok(),
+            _ => None,
+        };
+        let of = |id: i32| {
+            let column = self.columns.get(&id)?;
+            Some((number(column.lower.as_ref()?)?, number(column.upper.as_ref()?)?))
+        };
+        let (first, last) = of(schema::PARTITION)?;
+        Some(Extent {
+            partitions: (u32::try_from(first).ok()?, u32::try_from(last).ok()?),
+            offsets: of(schema::OFFSET)?,
+        })
+    }
 }
 
 /// A file that is not what the state says, or not one of ours.

@@ -41,9 +41,11 @@ pub(crate) async fn versions(store: &Store, name: &TableName) -> Result<Vec<Tabl
 
 /// The version that the hint names; `None` if there is none, or it is torn.
 ///
+/// # Cost
+/// One GET.
 /// # Errors
 /// [`ReadError`], never that nothing stands there.
-pub(crate) async fn hint(store: &Store, name: &TableName) -> Result<Option<TableVersion>, ReadError> {
+pub async fn hint(store: &Store, name: &TableName) -> Result<Option<TableVersion>, ReadError> {
     match store.get(&layout::hint_key(name)).await {
         Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(|text| TableVersion::new(text.parse().ok()?))),
         Err(ReadError::NotFound { .. }) => Ok(None),

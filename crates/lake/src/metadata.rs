@@ -206,14 +206,16 @@ fn metadata_log(
 
 fn properties(shown: &Shown) -> BTreeMap<String, String> {
     let owned = |key: &str, value: String| (key.to_owned(), value);
-    BTreeMap::from([
+    let mut properties = shown.properties.clone();
+    properties.extend([
         owned("schema.name-mapping.default", schema::name_mapping().to_string()),
         // Files and metadata are ours to delete: a maintenance job that obeys this leaves them alone.
         owned("gc.enabled", "false".to_owned()),
         owned("write.parquet.compression-codec", "zstd".to_owned()),
         owned("lakebed.topic", shown.topic.clone()),
         owned("lakebed.version", shown.version.to_string()),
-    ])
+    ]);
+    properties
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What one version of a table shows: all that a publication needs to know, from the state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lakebed_model::CommitNumber;
@@ -116,6 +116,8 @@ pub struct Shown {
     pub value_format: ValueFormat,
     /// How files that come anew are partitioned.
     pub partition_by: PartitionBy,
+    /// What else the metadata tells of the topic: names that begin with `lakebed.`, but for those that every table has.
+    pub properties: BTreeMap<String, String>,
     /// Every file, in any order.
     pub files: Vec<ShownFile>,
 }

@@ -46,6 +46,45 @@ pub struct StandingFile {
     pub rows: u64,
     /// Its size.
     pub size_bytes: u64,
+    /// The lowest and the highest partition and offset of its rows, as far as they are told.
+    pub bounds: Option<Extent>,
+}
+
+/// Between which partitions and offsets the rows of a file lie, all ends inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The lowest and the highest partition.
+    pub partitions: (u32, u32),
+    /// The lowest and the highest offset, of any of these.
+    pub offsets: (u64, u64),
+}
+
+/// What the newest metadata of a table says by itself, whatever has become of what it leads to.
+#[derive(Debug, Clone)]
+pub struct NewestTable {
+    /// The versions whose metadata stands, ascending.
+    pub versions: Vec<TableVersion>,
+    /// Its key.
+    pub key: Key,
+    /// Who the table is, and what it tells of itself; or why that can't be read.
+    pub told: Result<(Uuid, BTreeMap<String, String>), String>,
+}
+
+/// Reads the newest metadata of a table; `None` if none of its versions stands.
+///
+/// # Cost One LIST and one GET.
+/// # Errors [`StandingError`]; metadata that can't be understood is none.
+pub async fn newest(store: &Store, name: &TableName) -> Result<Option<NewestTable>, StandingError> {
+    let versions = history::versions(store, name).await?;
+    let Some(newest) = versions.last() else { return Ok(None) };
+    let key = layout::metadata_key(name, *newest);
+    let told = match get(store, &key).await {
+        Ok(bytes) => serde_json::from_slice::<TableMetadata>(&bytes).map_err(|error| error.to_string()),
+        Err(StandingError::Damaged { what, .. }) => Err(what),
+        Err(error) => return Err(error),
+    };
+    let told = told.map(|metadata| (metadata.table_uuid, metadata.properties));
+    Ok(Some(NewestTable { versions, key, told }))
 }
 
 /// Why a table can't be looked at.
@@ -74,9 +113,10 @@ pub enum StandingError {
 /// # Errors
 /// [`StandingError`]
 pub async fn standing(store: &Store, name: &TableName) -> Result<Option<StandingTable>, StandingError> {
+    // What a hint names stood before it did: a listing that begins later has it, also while somebody publishes.
+    let hint = history::hint(store, name).await?;
     let versions = history::versions(store, name).await?;
     let Some(newest) = versions.last() else { return Ok(None) };
-    let hint = history::hint(store, name).await?;
     let key = layout::metadata_key(name, *newest);
     let metadata: TableMetadata =
         serde_json::from_slice(&get(store, &key).await?).map_err(|error| damaged(&key, error))?;
@@ -185,6 +225,7 @@ async fn read_manifest(
             uri: entry.file.path.clone(),
             rows: entry.file.rows,
             size_bytes: entry.file.size_bytes,
+            bounds: entry.file.bounds(),
         })
         .collect())
 }

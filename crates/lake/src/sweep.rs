@@ -1,9 +1,11 @@
 //! What of a table's metadata no reader needs any more, found from what stands in the bucket alone.
 //!
-//! A reader may use what it found for the time that superseded versions are kept. So an object is due only if
+//! A reader may use what it found for the time that superseded versions are kept: the version that it began with, and the earlier ones to
+//! which that leads. So an object is due only if
 //!
 //! 1. the newest version does not lead to it, by its snapshots or by its log of earlier metadata; and
-//! 2. every version that leads to it was superseded longer ago than that. The names of manifest lists say when each version began.
+//! 2. every version that leads to it was superseded longer ago than that. The names of manifest lists say when each version began. Of the
+//!    versions that were not, the oldest leads to all that the others lead to and that is older than itself.
 //!
 //! What belongs to a version above the newest may be of a publication that is running, and is left alone.
 
@@ -11,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use lakebed_store::{Key, ListError, ReadError, Store};
+use uuid::Uuid;
 
 use crate::avro::AvroError;
 use crate::history::{self, READS_MAX};
@@ -62,7 +65,7 @@ struct Standing {
 /// The objects of a table's metadata that no reader needs any more, if versions are kept for `age_ms` after they were superseded.
 ///
 /// # Cost
-/// One LIST, one GET of the newest metadata, and one GET for each version that is kept.
+/// One LIST, one GET of the newest metadata and one of that of the oldest version that is kept, and one for the list of each of these.
 /// # Errors
 /// [`SweepError`]
 pub async fn due(store: &Store, name: &TableName, now_ms: i64, age_ms: i64) -> Result<Vec<Key>, SweepError> {
@@ -72,7 +75,7 @@ pub async fn due(store: &Store, name: &TableName, now_ms: i64, age_ms: i64) -> R
 /// As [`due`], of what a listing of the table has shown just now.
 ///
 /// # Cost
-/// One GET of the newest metadata, and one GET for each version that is kept.
+/// As [`due`], without the LIST.
 /// # Errors
 /// [`SweepError`]
 pub async fn due_of(
@@ -98,6 +101,17 @@ pub async fn oldest_shown(store: &Store, name: &TableName) -> Result<Option<Tabl
     Ok(metadata_of(store, &layout::metadata_key(name, newest)).await?.oldest())
 }
 
+/// Whose table it is by its newest metadata: the id of its topic; `None` if no version stands.
+///
+/// # Cost
+/// One LIST, one GET.
+/// # Errors
+/// [`SweepError`]
+pub async fn table_uuid(store: &Store, name: &TableName) -> Result<Option<Uuid>, SweepError> {
+    let Some(newest) = history::versions(store, name).await?.last().copied() else { return Ok(None) };
+    Ok(Some(metadata_of(store, &layout::metadata_key(name, newest)).await?.table_uuid))
+}
+
 async fn metadata_of(store: &Store, key: &Key) -> Result<TableMetadata, SweepError> {
     let metadata = serde_json::from_slice(&store.get(key).await?);
     metadata.map_err(|source| SweepError::Metadata { key: key.clone(), source })
@@ -105,15 +119,13 @@ async fn metadata_of(store: &Store, key: &Key) -> Result<TableMetadata, SweepErr
 
 async fn due_among(store: &Store, standing: Standing, now_ms: i64, age_ms: i64) -> Result<Vec<Key>, SweepError> {
     let Some((newest, key)) = standing.versions.last_key_value() else { return Ok(Vec::new()) };
-    let metadata = metadata_of(store, key).await?;
-    let leads_to: BTreeSet<&str> = metadata
-        .snapshots
-        .iter()
-        .map(|snapshot| name_of(&snapshot.manifest_list))
-        .chain(metadata.metadata_log.iter().map(|logged| name_of(&logged.metadata_file)))
-        .collect();
+    let mut leads_to = led_to(&metadata_of(store, key).await?);
     let is_past =
         |version: &TableVersion| version < newest && standing.is_past(*version, now_ms.saturating_sub(age_ms));
+    let oldest_kept = standing.versions.iter().find(|(version, _)| !is_past(version));
+    if let Some((_, key)) = oldest_kept.filter(|(version, _)| *version < newest) {
+        leads_to.extend(led_to(&metadata_of(store, key).await?));
+    }
     let is_due = |(version, key): &(&TableVersion, &Key)| is_past(version) && !leads_to.contains(key.name());
     let mut due: Vec<Key> = standing.versions.iter().filter(is_due).map(|(_, key)| key.clone()).collect();
     let (past, kept): (Vec<_>, Vec<_>) = standing.lists.iter().partition(|(version, key)| is_due(&(version, key)));
@@ -122,6 +134,13 @@ async fn due_among(store: &Store, standing: Standing, now_ms: i64, age_ms: i64) 
     let unneeded = standing.manifests.iter().filter(|(version, key)| version <= newest && !needed.contains(key.name()));
     due.extend(unneeded.map(|(_, key)| key.clone()));
     Ok(due)
+}
+
+/// The names of the manifest lists and of the earlier metadata to which a version leads.
+fn led_to(metadata: &TableMetadata) -> BTreeSet<String> {
+    let lists = metadata.snapshots.iter().map(|snapshot| &snapshot.manifest_list);
+    let earlier = metadata.metadata_log.iter().map(|logged| &logged.metadata_file);
+    lists.chain(earlier).map(|uri| name_of(uri).to_owned()).collect()
 }
 
 impl Standing {

@@ -64,6 +64,7 @@ impl World {
             time_ms: 1_700_000_000_000,
             value_format: ValueFormat::Binary,
             partition_by: PartitionBy::Nothing,
+            properties: BTreeMap::new(),
             files: Vec::new(),
         };
         Self { publisher: Publisher::new(store.clone(), options()), backend, store, shown, next_offset: 0 }

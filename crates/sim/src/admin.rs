@@ -33,7 +33,7 @@ pub(crate) async fn run(world: Arc<World>) {
             // What one attempt left in doubt, a later one that was not done leaves there.
             doubt |= fate == Fate::Unknown;
             let fate = if doubt && fate == Fate::NotDone { Fate::Unknown } else { fate };
-            world.history().topics.insert(id, TopicFate { created: fate, deleted: None });
+            world.history().topics.insert(id, TopicFate { created: fate, deleted: None, deleted_ms: None });
             if matches!(fate, Fate::Acked(_)) {
                 break;
             }
@@ -49,16 +49,17 @@ pub(crate) async fn run(world: Arc<World>) {
         number += 1;
         let partitions = rng.random_range(1..=3);
         let fate = create(&world, &mut rng, (id, &format!("passing-{number}"), partitions)).await;
-        world.history().topics.insert(id, TopicFate { created: fate, deleted: None });
+        world.history().topics.insert(id, TopicFate { created: fate, deleted: None, deleted_ms: None });
         if !matches!(fate, Fate::Acked(_)) {
             continue;
         }
         world.trace.count("topics created");
         world.offer_topic(id, partitions);
         sleep(Duration::from_millis(within(&mut rng, world.climate.admin_ms))).await;
-        world.history().topics.insert(id, TopicFate { created: fate, deleted: Some(Fate::Unknown) });
+        let tried = TopicFate { created: fate, deleted: Some(Fate::Unknown), deleted_ms: Some(world.trace.now_ms()) };
+        world.history().topics.insert(id, tried);
         let deleted = change(&world, &mut rng, Change::DeleteTopic { id }).await;
-        world.history().topics.insert(id, TopicFate { created: fate, deleted: Some(deleted) });
+        world.history().topics.insert(id, TopicFate { deleted: Some(deleted), ..tried });
         if matches!(deleted, Fate::Acked(_)) {
             world.trace.count("topics deleted");
         }

@@ -103,6 +103,7 @@ fn judge(world: &World, gate: &Gate, error: &OpenError) {
         error,
         OpenError::Root { .. }
             | OpenError::Takeover { .. }
+            | OpenError::Rootless { .. }
             | OpenError::Replay(ReplayError::Apply(_) | ReplayError::Damaged(_))
     );
     if wrong {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lakebed_store::backend::{Backend, Body, Failure, Listed, Span};
+use lakebed_store::backend::{Backend, Body, Failure, Listed, Part, PartId, Span, UploadId};
 use lakebed_store::{Directory, Key, MemoryBackend, Payload};
 use tokio::sync::Notify;
 
@@ -69,6 +69,14 @@ impl Bucket {
         Some(self.objects.get(&key, &Span::All).await.ok()?.bytes)
     }
 
+    /// The newest version of a table's name that ever stood here.
+    pub(crate) fn newest_version(&self, table: &str) -> Option<u64> {
+        let prefix = format!("tables/default/{table}/metadata/v");
+        let archive = self.archive.lock().expect("no code panics while it holds the archive");
+        let keys = archive.range(prefix.clone()..).map(|(key, _)| key).take_while(|key| key.starts_with(&prefix));
+        keys.filter_map(|key| key[prefix.len()..].strip_suffix(".metadata.json")?.parse().ok()).max()
+    }
+
     /// Waits until an object lands where a commit was reclaimed.
     pub(crate) async fn hole_filled(&self) {
         self.hole_filled.notified().await;
@@ -94,6 +102,14 @@ impl Bucket {
         self.objects.delete(std::slice::from_ref(&newest.key)).await.expect("memory answers");
         let payload = Payload::from(Bytes::from_static(DAMAGED));
         self.objects.create(&newest.key, &payload).await.expect("nothing stands there");
+    }
+
+    /// Takes note of an object that was created; how many ever stood there.
+    fn stands(&self, key: &Key, bytes: Bytes) -> usize {
+        let mut archive = self.archive.lock().expect("no code panics while it holds the archive");
+        let stood = archive.entry(key.as_str().to_owned()).or_default();
+        stood.push(bytes);
+        stood.len()
     }
 
     async fn spring_ambush(&self, key: &Key) {
@@ -138,11 +154,8 @@ impl Backend for Bucket {
         let word = if outcome.is_ok() { "created" } else { "declined" };
         self.trace.note(format_args!("  {word} {key} ({} bytes)", payload.size_bytes()));
         if outcome.is_ok() {
-            let bytes = payload.slice(0, payload.size_bytes());
-            let mut archive = self.archive.lock().expect("no code panics while it holds the archive");
-            let stood = archive.entry(key.as_str().to_owned()).or_default();
-            stood.push(bytes);
-            if stood.len() > 1 && key.as_str().contains("/log/") {
+            let stood = self.stands(key, payload.slice(0, payload.size_bytes()));
+            if stood > 1 && key.as_str().contains("/log/") {
                 self.trace.count("holes filled");
                 self.hole_filled.notify_one();
             }
@@ -200,5 +213,38 @@ impl Backend for Bucket {
             self.spring_ambush(key).await;
         }
         Ok(())
+    }
+
+    async fn begin(&self, key: &Key) -> Result<UploadId, Failure> {
+        let upload = self.objects.begin(key).await?;
+        self.trace.note(format_args!("  began {key} in parts ({})", upload.0));
+        Ok(upload)
+    }
+
+    async fn put_part(&self, key: &Key, upload: &UploadId, part: &Part) -> Result<PartId, Failure> {
+        let stored = self.objects.put_part(key, upload, part).await;
+        let word = if stored.is_ok() { "stored" } else { "declined" };
+        self.trace.note(format_args!("  {word} part {} of {key} ({})", part.index, upload.0));
+        stored
+    }
+
+    async fn complete(&self, key: &Key, upload: &UploadId, parts: &[PartId], size_bytes: u64) -> Result<(), Failure> {
+        let outcome = self.objects.complete(key, upload, parts, size_bytes).await;
+        let word = if outcome.is_ok() { "completed" } else { "declined" };
+        self.trace.note(format_args!("  {word} {key} of {} parts ({size_bytes} bytes)", parts.len()));
+        if outcome.is_ok() {
+            self.trace.count("objects in parts");
+            let body = self.objects.get(key, &Span::All).await?;
+            self.stands(key, body.bytes);
+        }
+        outcome
+    }
+
+    async fn abort(&self, key: &Key, upload: &UploadId) -> Result<(), Failure> {
+        let outcome = self.objects.abort(key, upload).await;
+        let word = if outcome.is_ok() { "gave up" } else { "found gone" };
+        self.trace.note(format_args!("  {word} {key} in parts ({})", upload.0));
+        self.trace.count("objects in parts given up");
+        outcome
     }
 }

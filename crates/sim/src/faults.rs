@@ -35,8 +35,9 @@ pub(crate) fn plan(
 }
 
 fn outcome(climate: &Climate, rng: &mut StdRng, operation: &Operation<'_>) -> Outcome {
-    let creates = matches!(operation, Operation::Create { .. });
-    let writes = creates || matches!(operation, Operation::Overwrite { .. } | Operation::Delete { .. });
+    let creates = matches!(operation, Operation::Create { .. } | Operation::Complete { .. });
+    let stores = matches!(operation, Operation::Begin { .. } | Operation::PutPart { .. } | Operation::Abort { .. });
+    let writes = creates || stores || matches!(operation, Operation::Overwrite { .. } | Operation::Delete { .. });
     if chance(rng, climate.lost) {
         let symptoms = [
             Symptom::NotSent,

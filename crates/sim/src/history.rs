@@ -57,6 +57,8 @@ pub(crate) struct TopicFate {
     pub created: Fate,
     /// What became of its deletion, if that was tried.
     pub deleted: Option<Fate>,
+    /// When that was tried first, in simulated milliseconds.
+    pub deleted_ms: Option<u64>,
 }
 
 /// See the module.

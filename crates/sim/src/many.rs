@@ -10,7 +10,7 @@ use crate::climate::Climate;
 use crate::world::{Report, World};
 
 /// What must have been exercised by any run of many worlds: a run that was too tame proves nothing.
-pub const EXERCISED: [&str; 49] = [
+pub const EXERCISED: [&str; 52] = [
     "answers lost",
     "barriers",
     "batches acknowledged",
@@ -34,6 +34,7 @@ pub const EXERCISED: [&str; 49] = [
     "flushes sent again",
     "generations begun",
     "groups deleted",
+    "hints audited",
     "late PUTs",
     "late PUTs declined",
     "late commits reclaimed",
@@ -44,7 +45,9 @@ pub const EXERCISED: [&str; 49] = [
     "merges of stretches",
     "messages doubled",
     "neighbours",
+    "objects in parts",
     "offsets committed",
+    "old snapshots held",
     "offsets out of range",
     "partitions added",
     "producer ids given",

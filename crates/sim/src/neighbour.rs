@@ -86,7 +86,7 @@ impl Neighbour<'_> {
         };
         // A life before this one may have left it in doubt.
         let fate = if fate == Fate::NotDone { Fate::Unknown } else { fate };
-        self.world.history().topics.insert(self.topic, TopicFate { created: fate, deleted: None });
+        self.world.history().topics.insert(self.topic, TopicFate { created: fate, deleted: None, deleted_ms: None });
         matches!(fate, Fate::Acked(_))
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use lakebed_store::backend::{Backend, Body, Failure, Listed, Span};
+use lakebed_store::backend::{Backend, Body, Failure, Listed, Part, PartId, Span, UploadId};
 use lakebed_store::faults::FaultBackend;
 use lakebed_store::{Directory, Key, Payload};
 use tokio::sync::Notify;
@@ -222,5 +222,21 @@ impl Backend for GatedBackend {
 
     async fn delete(&self, keys: &[Key]) -> Result<(), Failure> {
         self.through(self.inner.delete(keys)).await
+    }
+
+    async fn begin(&self, key: &Key) -> Result<UploadId, Failure> {
+        self.through(self.inner.begin(key)).await
+    }
+
+    async fn put_part(&self, key: &Key, upload: &UploadId, part: &Part) -> Result<PartId, Failure> {
+        self.through(self.inner.put_part(key, upload, part)).await
+    }
+
+    async fn complete(&self, key: &Key, upload: &UploadId, parts: &[PartId], size_bytes: u64) -> Result<(), Failure> {
+        self.through(self.inner.complete(key, upload, parts, size_bytes)).await
+    }
+
+    async fn abort(&self, key: &Key, upload: &UploadId) -> Result<(), Failure> {
+        self.through(self.inner.abort(key, upload)).await
     }
 }

@@ -18,7 +18,7 @@ use crate::history::Row;
 
 mod tables;
 
-pub(crate) use tables::{Snapshot, Tables, Version, snapshot};
+pub(crate) use tables::{Pick, Snapshot, Tables, Version, snapshot};
 
 /// Objects by their keys.
 pub(crate) type Objects = BTreeMap<String, Bytes>;

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use crate::climate::Climate;
 
 /// Every rule that can be left out, with its name.
-pub const RULES: [(&str, Broken); 14] = [
+pub const RULES: [(&str, Broken); 17] = [
     ("reclaim-takeovers", Broken::ReclaimTakeovers),
     ("no-list-after-taking-over", Broken::NoListAfterTakingOver),
     ("no-list-before-following", Broken::NoListBeforeFollowing),
@@ -20,6 +20,9 @@ pub const RULES: [(&str, Broken); 14] = [
     ("give-ids-in-flight", Broken::GiveIdsInFlight),
     ("forget-busy-producers", Broken::ForgetBusyProducers),
     ("delete-table-files-at-once", Broken::DeleteTableFilesAtOnce),
+    ("delete-seen-table-files", Broken::DeleteSeenTableFiles),
+    ("delete-gone-tables-at-once", Broken::DeleteGoneTablesAtOnce),
+    ("leave-hints-of-gone-tables", Broken::LeaveHints),
     ("refresh-without-barrier", Broken::RefreshWithoutBarrier),
     ("commit-under-old-generations", Broken::CommitUnderOldGenerations),
 ];
@@ -61,7 +64,10 @@ pub fn weather(broken: Broken, seed: u64) -> Climate {
             duration_ms: 25_000,
             ..holes(drawn)
         },
-        Broken::DeleteTableFilesAtOnce => Climate { tables: true, ..drawn },
+        Broken::DeleteTableFilesAtOnce
+        | Broken::DeleteSeenTableFiles
+        | Broken::DeleteGoneTablesAtOnce
+        | Broken::LeaveHints => Climate { tables: true, ..drawn },
         // Whoever has been superseded must be asked before it commits anything and hears of it.
         Broken::RefreshWithoutBarrier => {
             Climate { tables: true, analyst_ms: (5, 60), produce_ms: (100, 300), idle_ms: (0, 400), ..drawn }

@@ -233,7 +233,9 @@ impl World {
             wait_min: Duration::from_millis(5),
             wait_max: Duration::from_millis(400),
         };
-        let options = StoreOptions { retry, seed: rng.random(), ..StoreOptions::default() };
+        // Table files are larger than that, most other objects are not.
+        let part_bytes = Some(1_500 + (self.climate.duration_ms % 4_000) as usize);
+        let options = StoreOptions { retry, seed: rng.random(), part_bytes, ..StoreOptions::default() };
         let store = Store::new("sim://", Arc::new(GatedBackend::new(Arc::clone(&gate), backend)), &options);
         let skew_ms: i64 = if chance(&mut rng, 300) { rng.random_range(-600_000..600_000) } else { 0 };
         let trace = self.trace.clone();
@@ -335,7 +337,9 @@ impl World {
     /// Opens the log in peace.
     pub(crate) async fn open_in_peace(self: &Arc<Self>, cell: u16) -> Result<(Log, Store), String> {
         let process = self.start("auditor");
-        let broken = lakebed_log::broken::Broken::Nothing;
+        // Whoever audits hints does so as the broker that leaves them.
+        let broken = self.climate.broken;
+        let broken = if broken.leaves_hints() { broken } else { lakebed_log::broken::Broken::Nothing };
         let options = lakebed_log::Options { cell: Cell::new(cell), broken, ..self.log_options() };
         let opened = Log::open(process.store.clone(), options, process.seams).await;
         opened.map(|log| (log, process.store)).map_err(|error| error.to_string())

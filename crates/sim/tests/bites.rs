@@ -82,6 +82,21 @@ fn deleting_table_files_at_once_is_noticed() {
 }
 
 #[test]
+fn deleting_table_files_that_a_snapshot_in_sight_shows_is_noticed() {
+    must_be_noticed(Broken::DeleteSeenTableFiles);
+}
+
+#[test]
+fn deleting_tables_of_deleted_topics_at_once_is_noticed() {
+    must_be_noticed(Broken::DeleteGoneTablesAtOnce);
+}
+
+#[test]
+fn leaving_hints_of_deleted_topics_is_noticed() {
+    must_be_noticed(Broken::LeaveHints);
+}
+
+#[test]
 fn refreshing_without_a_barrier_is_noticed() {
     must_be_noticed(Broken::RefreshWithoutBarrier);
 }

@@ -42,34 +42,22 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    use lakebed_ingest::{BatchLimits, Ingest, Produced, admit};
+    use lakebed_ingest::{Ingest, Produced};
     use lakebed_log::{Offload, Options, Seams};
     use lakebed_model::{Change, PartitionIndex, PartitionKey, TopicId, TopicName};
-    use lakebed_segment::batch::{Codec, Encoder, Fields, Producer, Record, TimestampType};
+    use lakebed_segment::batch::Producer;
     use lakebed_store::{MemoryBackend, Store, StoreOptions};
     use uuid::Uuid;
 
     use super::*;
+    use crate::one_record;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const START_MS: i64 = 1_700_000_000_000;
 
     async fn produce(ingest: &Ingest, key: PartitionKey, producer: i64, sequence: i32) -> Produced {
         let producer = Some(Producer { id: producer, epoch: 0, base_sequence: sequence });
-        let fields =
-            Fields { codec: Codec::None, timestamp_type: TimestampType::Create, producer, is_transactional: false };
-        let mut encoder = Encoder::new(fields, 256);
-        encoder.push(Record { offset: 0, timestamp_ms: 1, key: None, value: Some(b"x") }, []).unwrap();
-        let limits = BatchLimits {
-            message_bytes_max: 1 << 20,
-            decompressed_bytes_max: 1 << 20,
-            timestamp_before_max_ms: i64::MAX,
-            timestamp_after_max_ms: i64::MAX,
-            now_ms: 1,
-            log_append: false,
-            keys_required: false,
-        };
-        let batch = admit(encoder.finish().unwrap(), &limits).unwrap();
+        let batch = one_record::batch(producer);
         ingest.produce(vec![(key, batch)]).await.pop().unwrap().await.unwrap()
     }
 

@@ -26,14 +26,14 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use lakebed_ingest::{BatchLimits, Obstacle, ProduceError, admit};
+    use lakebed_ingest::{Obstacle, ProduceError};
     use lakebed_log::{Log, Offload, Seams};
     use lakebed_model::{Change, PartitionIndex, PartitionKey, TopicId, TopicName};
-    use lakebed_segment::batch::{Codec, Encoder, Fields, Record, TimestampType};
     use lakebed_store::{MemoryBackend, Store, StoreOptions};
     use uuid::Uuid;
 
     use super::*;
+    use crate::one_record;
     use crate::reason::Reason;
 
     fn key(topic: u128, partition: u32) -> PartitionKey {
@@ -48,20 +48,7 @@ mod tests {
 
     /// Produces one record to each of some partitions of a topic; what became of each.
     async fn produce(ingest: &Ingest, topic: u128, partitions: u32) -> Vec<Result<(), ProduceError>> {
-        let codec = Codec::None;
-        let fields = Fields { codec, timestamp_type: TimestampType::Create, producer: None, is_transactional: false };
-        let mut encoder = Encoder::new(fields, 256);
-        encoder.push(Record { offset: 0, timestamp_ms: 1, key: None, value: Some(b"x") }, []).unwrap();
-        let limits = BatchLimits {
-            message_bytes_max: 1 << 20,
-            decompressed_bytes_max: 1 << 20,
-            timestamp_before_max_ms: i64::MAX,
-            timestamp_after_max_ms: i64::MAX,
-            now_ms: 1,
-            log_append: false,
-            keys_required: false,
-        };
-        let batch = admit(encoder.finish().unwrap(), &limits).unwrap();
+        let batch = one_record::batch(None);
         let mut answers = Vec::new();
         for ticket in ingest.produce((0..partitions).map(|index| (key(topic, index), batch.clone())).collect()).await {
             answers.push(ticket.await.map(|_| ()));

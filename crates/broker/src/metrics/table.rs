@@ -164,7 +164,7 @@ pub const METRICS: &[Described] = &[
 /// The reference page.
 pub fn markdown() -> String {
     let mut text = String::from(
-        "# Metrics\n\nThe broker's HTTP port answers `/metrics` as OpenMetrics, which Prometheus scrapes. A page asks nothing of the store. Counters begin at 0 when the broker starts.\n\
+        "# Metrics\n\nThe broker's HTTP port answers `/metrics` as OpenMetrics, which Prometheus scrapes. A page asks nothing of the store. Counters begin at 0 when the broker starts. `deploy/alerts.yml` has alerts for Prometheus.\n\
          A histogram `x` is read as `x_bucket`, `x_sum` and `x_count`. This page is made from the broker's own table; a test holds it.\n\n\
          | name | type | labels | what it means | when to act |\n|---|---|---|---|---|\n",
     );

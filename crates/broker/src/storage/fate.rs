@@ -138,7 +138,10 @@ impl<'a> Judge<'a> {
                     "it landed behind a takeover, where nobody reads: a checkpoint deletes it",
                     None,
                 ),
-                _ => Verdict(Fate::Unreferenced, "it is no place of the log, or newer than what was read", None),
+                _ if is_newer(place, state.place()) => {
+                    Verdict(Fate::Live, "it is newer than what was read of the log", None)
+                }
+                _ => Verdict(Fate::Unreferenced, "it is no place of the log", None),
             };
         };
         if state.is_takeover(number) || state.object(ObjectId::Commit(number)).is_some() {
@@ -279,6 +282,12 @@ pub(super) async fn checkpoints(store: &Store, log: &Looked) -> Result<Vec<Commi
         numbers.extend(parts.filter(|(_, part)| *part == layout::MANIFEST).map(|(number, _)| number));
     }
     Ok(numbers)
+}
+
+/// Whether a place comes at or after the next one of a log that goes on.
+fn is_newer(place: Place, next: Place) -> bool {
+    let same = place.directory == next.directory;
+    place.directory.epoch > next.directory.epoch || (same && place.index >= next.index)
 }
 
 pub(super) fn name_of(table: &str) -> TableName {

@@ -1,5 +1,6 @@
 //! What an object is, by its key.
 
+use lakebed_lake::TableName;
 use lakebed_model::{Cell, CommitNumber, Place, SegmentId, TableFileId};
 use lakebed_segment::layout;
 use lakebed_store::Key;
@@ -75,12 +76,13 @@ impl Named {
         if let Some((number, part)) = layout::parse_checkpoint_key(cell, text) {
             return Self::Checkpoint(number, part.to_owned());
         }
-        if let Some((table, id)) = layout::parse_table_file_key(text) {
+        let is_table = |table: &str| TableName::new(layout::NAMESPACE, table).is_some();
+        if let Some((table, id)) = layout::parse_table_file_key(text).filter(|(table, _)| is_table(table)) {
             return Self::TableFile(table.to_owned(), id);
         }
         let below = text.strip_prefix(layout::TABLES_PREFIX).and_then(|rest| rest.strip_prefix(layout::NAMESPACE));
         match below.and_then(|rest| rest.strip_prefix('/')?.split_once("/metadata/")) {
-            Some((table, name)) if !table.contains('/') && !name.contains('/') => Self::Metadata(table.to_owned()),
+            Some((table, name)) if is_table(table) && !name.contains('/') => Self::Metadata(table.to_owned()),
             _ => Self::Other,
         }
     }
@@ -122,6 +124,9 @@ mod tests {
             ("tables/default/orders/data/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet", Kind::TableFile),
             ("tables/default/orders/metadata/v1.metadata.json", Kind::TableMetadata),
             ("tables/default/orders/metadata/a/b", Kind::Other),
+            // No topic has such a table.
+            ("tables/default/my.table/metadata/v1.metadata.json", Kind::Other),
+            ("tables/default/my table/data/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet", Kind::Other),
             ("cells/0/segments/mine.parquet", Kind::Other),
             ("check/1", Kind::Other),
         ] {

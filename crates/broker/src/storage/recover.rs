@@ -4,48 +4,39 @@
 //!    the rows.
 //! 2. An offset is served from one file: of those that the newest version of the table shows, else the newest that has it. So no row is lost
 //!    that a file has, and none comes twice. See [`choose`].
-//! 3. What can't be read is told by name. Unless told to leave such topics out, nothing is written then.
+//! 3. What can't be read is told by name, with the offsets that are missing. Unless told to go on without, nothing is written then; see [`mend`].
 //! 4. Tables keep their ids and go on with a version above all that stand; the files stay where they are.
 
 mod choose;
+mod facts;
+mod mend;
+mod plan;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lakebed_lake::{StandingError, StandingTable};
-use lakebed_log::{FoundError, found, may_be_founded};
-use lakebed_model::Nonce;
+pub use lakebed_log::FoundError;
+use lakebed_log::{found, mark_as_to_be_founded, may_be_founded};
 use lakebed_model::ids::{Directory, Epoch};
-use lakebed_model::snapshot::PartitionSnapshot;
-use lakebed_model::{
-    Cell, CommitNumber, FeatureLevel, Generation, ObjectId, Offset, Partition, PartitionIndex, PartitionKey, Place,
-    RowsHash, Run, SegmentId, Snapshot, Table, TableFileId, TimestampRange, Topic, TopicId, TopicName,
-};
+use lakebed_model::{CommitNumber, FeatureLevel, Generation, Nonce, Place, SegmentId, Snapshot, Table, Topic};
 use lakebed_segment::commit::Identity;
 use lakebed_segment::layout;
-use lakebed_segment::row_set::RowSet;
-use lakebed_segment::rows::RowSource;
-use lakebed_segment::table::{VALUE_FORMAT, ValueFormat};
-use lakebed_store::{Key, ListError, ReadError, Store, StoreOptions};
+use lakebed_store::{DeleteError, Key, ListError, ReadError, Store, StoreOptions};
 use uuid::Uuid;
 
-use super::fate::name_of;
-use super::file::{ObjectError, TableFile};
-use super::{Listing, StorageError, directory, tables_of};
-use choose::{Candidate, Chosen, choose};
-
-/// Rows without a time.
-const NO_TIMESTAMP_MS: i64 = -1;
-/// What a recovered topic is told, for nothing may expire before somebody has said what should.
-const KEEP_ALL: [(&str, &str); 2] = [("retention.bytes", "-1"), ("retention.ms", "-1")];
+use super::StorageError;
+use mend::Mint;
+use plan::{Planned, plan};
+use verify::Verifier;
 
 /// How a cluster is recovered.
 #[derive(Debug, Clone)]
 pub struct RecoverOptions {
     /// Verify everything, and write nothing.
     pub dry_run: bool,
-    /// Leave topics out whose records can't all be read, in place of stopping.
-    pub skip_damaged: bool,
+    /// Go on without what can't be read, in place of stopping: it is set aside, and the rest is recovered.
+    pub set_aside: bool,
     /// The time, in milliseconds since 1970.
     pub now_ms: i64,
     /// Must differ between processes.
@@ -65,14 +56,44 @@ pub struct Recovered {
     pub written: bool,
     /// What is in it, by name.
     pub topics: Vec<RecoveredTopic>,
-    /// Tables that are not in it, and why.
+    /// Tables of which nothing can be recovered, and why.
     pub left_out: Vec<(String, String)>,
-    /// Files that can't be read, by key, and why. Those of topics that are in it were not needed.
+    /// What can't be read, by key, and why. Not all of it may have been needed.
     pub damaged: Vec<(String, String)>,
+    /// Records that no file has that can be read.
+    pub missing: Vec<Missing>,
+    /// What is wrong with a topic besides.
+    pub wrong: Vec<(String, String)>,
+    /// What was set aside: its former key, and its new one.
+    pub set_aside: Vec<(String, String)>,
+}
+
+impl Recovered {
+    /// Whether everything comes back, as far as anything tells.
+    pub fn is_whole(&self) -> bool {
+        self.left_out.is_empty() && self.missing.is_empty() && self.wrong.is_empty()
+    }
+}
+
+/// Records of a partition that no file has that can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Their topic.
+    pub topic: String,
+    /// Their partition.
+    pub partition: u32,
+    /// The first offset.
+    pub first_offset: u64,
+    /// The last offset.
+    pub last_offset: u64,
+    /// Whether they are missing for sure; else all that is known is that there may have been some of these.
+    pub is_sure: bool,
+    /// Why.
+    pub why: String,
 }
 
 /// A topic that was recovered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveredTopic {
     /// Its name.
     pub name: String,
@@ -88,6 +109,10 @@ pub struct RecoveredTopic {
     pub rows: u64,
     /// The version with which its table goes on.
     pub version: u32,
+    /// Its settings.
+    pub config: BTreeMap<String, String>,
+    /// What is not known of it, or is not as its metadata tells.
+    pub notes: Vec<String>,
 }
 
 /// Why nothing was recovered.
@@ -125,6 +150,17 @@ pub enum RecoverError {
         /// Whose it is.
         of: Identity,
     },
+    /// What is to be written in place of what is missing could not be.
+    #[error("{file}: {what}")]
+    NotMended {
+        /// The file.
+        file: String,
+        /// Why.
+        what: String,
+    },
+    /// The cluster stands, but what was set aside could not be deleted from its former place.
+    #[error("the cluster stands, but what was set aside could not be deleted")]
+    NotDeleted(#[from] DeleteError),
 }
 
 impl From<ListError> for RecoverError {
@@ -137,33 +173,6 @@ impl From<ReadError> for RecoverError {
     fn from(error: ReadError) -> Self {
         Self::Storage(error.into())
     }
-}
-
-/// A run: its partition, its first offset, and how many rows it has.
-type Stretch = (u32, Offset, u64);
-
-/// What was found of one table.
-struct Found {
-    table: String,
-    standing: Option<StandingTable>,
-    /// Verified files, ascending.
-    files: Vec<Candidate>,
-    names: BTreeMap<TopicId, TopicName>,
-    /// What the values of each topic are, as its newest file has them.
-    formats: BTreeMap<TopicId, ValueFormat>,
-    /// Files that can't be read, with their runs if these can.
-    damaged: BTreeMap<TableFileId, Option<Vec<Stretch>>>,
-}
-
-/// A topic as it will be.
-struct Planned {
-    id: TopicId,
-    name: TopicName,
-    table: String,
-    version: u32,
-    value_format: ValueFormat,
-    partitions: Vec<PartitionSnapshot>,
-    told: RecoveredTopic,
 }
 
 /// Makes a cluster of the tables below `url`. `progress` is called with the bytes of files that were verified, and of all.
@@ -195,20 +204,17 @@ async fn recover_on(
 ) -> Result<Recovered, RecoverError> {
     let resumed = may_be_founded(store).await?.is_some();
     let mut recovered = Recovered { url: store.url().to_owned(), resumed, ..Recovered::default() };
-    let mut verifier = Verifier { store, identity: None, done: 0, total: 0 };
+    let mut verifier = Verifier::new(store, resumed);
     let tables = verifier.list().await?;
     let mut plans: Vec<Planned> = Vec::new();
-    let (mut version_gone, mut highest, mut partial) = (0, SegmentId::MIN, Vec::new());
+    let (mut version_gone, mut highest) = (0, SegmentId::MIN);
     for (table, files) in tables {
         highest = files.iter().map(|(id, _, _)| SegmentId::from(*id)).fold(highest, SegmentId::max);
         let found = verifier.table(table, &files, &mut recovered.damaged, &mut progress).await?;
-        let newest = found.standing.as_ref().and_then(|standing| standing.versions.last());
+        let newest = found.newest.as_ref().and_then(|newest| newest.versions.last());
         version_gone = version_gone.max(newest.map_or(0, |version| version.get()));
         match plan(store, &found).await? {
-            Ok(planned) => {
-                partial.extend(partial_files(&found.files, &planned.partitions));
-                plans.push(planned);
-            }
+            Ok(planned) => plans.push(planned),
             Err(why) => recovered.left_out.push((found.table, why)),
         }
     }
@@ -216,21 +222,68 @@ async fn recover_on(
         return Err(RecoverError::Nothing { url: recovered.url });
     };
     recovered.cluster_id = identity.cluster_id;
-    recovered.topics = plans.iter().map(|plan| plan.told.clone()).collect();
-    recovered.topics.sort_by(|one, other| one.name.cmp(&other.name));
-    if options.dry_run || !recovered.left_out.is_empty() && !options.skip_damaged {
-        return Ok(recovered);
+    plans.sort_by(|one, other| one.name.cmp(&other.name));
+    for planned in &plans {
+        recovered.missing.extend(planned.missing.iter().cloned());
+        let of_topic = |what: &String| (planned.told.name.clone(), what.clone());
+        recovered.wrong.extend(planned.wrong.iter().map(of_topic));
     }
-    let mut snapshot = snapshot(plans, version_gone, highest, options.now_ms);
-    snapshot.partial_files = partial;
-    found(store, identity.cluster_id, snapshot, (options.seed, options.now_ms)).await?;
-    recovered.written = true;
+    if !options.dry_run && (recovered.is_whole() || options.set_aside) {
+        let known = Known { identity, version_gone, highest };
+        write(store, options, &mut plans, known, &mut recovered).await?;
+        recovered.written = true;
+    }
+    recovered.topics = plans.into_iter().map(|plan| plan.told).collect();
     Ok(recovered)
 }
 
+/// What is known of the cluster besides its topics.
+struct Known {
+    identity: Identity,
+    version_gone: u32,
+    /// The highest id of a file that stands.
+    highest: SegmentId,
+}
+
+/// Writes what the plans need, and the log, and sets aside what can't be read.
+async fn write(
+    store: &Store,
+    options: &RecoverOptions,
+    plans: &mut [Planned],
+    mut known: Known,
+    recovered: &mut Recovered,
+) -> Result<(), RecoverError> {
+    let (seed, now_ms) = (options.seed, options.now_ms);
+    let unreadable = if options.set_aside { unreadable(store, recovered).await? } else { Vec::new() };
+    if !recovered.is_whole() || !unreadable.is_empty() {
+        mark_as_to_be_founded(store, seed).await?;
+    }
+    let mut mint = Mint::new(known.highest.ulid(), now_ms, u128::from(seed));
+    for planned in plans.iter_mut() {
+        if let Some(id) = mend::close_holes(store, known.identity, planned, &mut mint).await? {
+            known.highest = known.highest.max(id.into());
+        }
+    }
+    mend::set_aside(store, &unreadable).await?;
+    let snapshot = snapshot(plans, &known, now_ms);
+    found(store, known.identity.cluster_id, snapshot, (seed, now_ms)).await?;
+    let moved = |from: &Key| (from.to_string(), format!("{}{from}", mend::SET_ASIDE));
+    recovered.set_aside = unreadable.iter().map(moved).collect();
+    Ok(store.delete(&unreadable).await?)
+}
+
+/// What is to be set aside: files that can't be read, and all of the tables of which nothing can be recovered.
+async fn unreadable(store: &Store, recovered: &Recovered) -> Result<Vec<Key>, RecoverError> {
+    let files = recovered.damaged.iter().map(|(key, _)| super::key(key));
+    let mut keys: BTreeSet<Key> = files.filter(|key| layout::parse_table_file_key(key.as_str()).is_some()).collect();
+    for (table, _) in &recovered.left_out {
+        keys.extend(mend::objects_of(store, table).await?);
+    }
+    Ok(keys.into_iter().collect())
+}
+
 /// The state that the planned topics make.
-fn snapshot(mut plans: Vec<Planned>, version_gone: u32, highest: SegmentId, now_ms: i64) -> Snapshot {
-    plans.sort_by_key(|plan| plan.id);
+fn snapshot(plans: &[Planned], known: &Known, now_ms: i64) -> Snapshot {
     // Set when the log is made.
     let nowhere = Directory { epoch: Epoch::ZERO, nonce: Nonce::new(0) };
     let mut snapshot = Snapshot {
@@ -239,7 +292,7 @@ fn snapshot(mut plans: Vec<Planned>, version_gone: u32, highest: SegmentId, now_
         owner: None,
         feature_level: FeatureLevel::new(1),
         boundary: SegmentId::MIN,
-        highest,
+        highest: known.highest,
         directories: Vec::new(),
         // SUBTLE: which ids were given is lost with the log. Never as many as there have been milliseconds, so these are new: a producer
         // that got an id of another that still writes would have its records taken for that one's.
@@ -249,320 +302,21 @@ fn snapshot(mut plans: Vec<Planned>, version_gone: u32, highest: SegmentId, now_
         partitions: Vec::new(),
         generation_gone: Generation::ZERO,
         groups: Vec::new(),
-        table_version_gone: version_gone,
+        table_version_gone: known.version_gone,
         tables: Vec::new(),
         partial_files: Vec::new(),
     };
+    let mut plans: Vec<&Planned> = plans.iter().collect();
+    plans.sort_by_key(|plan| plan.id);
     for plan in plans {
         let partitions = u32::try_from(plan.partitions.len()).unwrap_or(u32::MAX);
-        let mut config: BTreeMap<String, String> =
-            KEEP_ALL.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        if plan.value_format != ValueFormat::default() {
-            config.insert(VALUE_FORMAT.to_owned(), plan.value_format.word().to_owned());
-        }
-        snapshot.topics.push((plan.id, Topic { name: plan.name, partitions, config: Arc::new(config) }));
-        snapshot.partitions.extend(plan.partitions);
+        let config = Arc::new(plan.config.clone());
+        snapshot.topics.push((plan.id, Topic { name: plan.name.clone(), partitions, config }));
+        snapshot.partitions.extend(plan.partitions.iter().cloned());
+        snapshot.partial_files.extend(plan.partial_files());
         let table = Table { version: plan.version, published: 0, commit: CommitNumber::ZERO, time_ms: now_ms };
         snapshot.tables.push((plan.id, table));
         tracing::debug!(table = plan.table, "a table is recovered");
     }
     snapshot
-}
-
-/// Decides which files make a topic; or says why there is none.
-async fn plan(store: &Store, found: &Found) -> Result<Result<Planned, String>, RecoverError> {
-    let standing = found.standing.as_ref();
-    // A table of that name may have been another topic's before: the newest version says whose it is, else the newest file.
-    let of_metadata = standing.map(|standing| TopicId::new(standing.table_uuid));
-    let Some(id) = of_metadata.or_else(|| found.files.last().map(|file| file.topic)) else {
-        return Ok(Err("none of its files can be read, and it has no metadata".to_owned()));
-    };
-    let named = standing.and_then(|standing| TopicName::new(standing.topic.as_deref()?).ok());
-    let Some(name) = found.names.get(&id).cloned().or(named).filter(|name| name.table_name() == found.table) else {
-        return Ok(Err("neither its files nor its metadata tell the name of its topic".to_owned()));
-    };
-    let files: Vec<Candidate> = found.files.iter().filter(|file| file.topic == id).cloned().collect();
-    let shown: Option<BTreeSet<TableFileId>> = standing.map(|standing| {
-        let ids = standing
-            .files
-            .iter()
-            .filter_map(|file| file.uri.rsplit('/').next()?.strip_suffix(".parquet")?.parse().ok());
-        ids.collect()
-    });
-    let chosen = match choose(&files, shown.as_ref()) {
-        Ok(chosen) => chosen,
-        Err(gap) => {
-            let why = match found.damaged.is_empty() {
-                true => format!("no file has {gap}"),
-                false => format!("no file that can be read has {gap}; {} can't be", found.damaged.len()),
-            };
-            return Ok(Err(why));
-        }
-    };
-    if let Some(why) = lost(found, &chosen, shown.as_ref()) {
-        return Ok(Err(why));
-    }
-    let mut used = BTreeSet::new();
-    let mut told = RecoveredTopic {
-        name: name.as_str().to_owned(),
-        id: id.to_string(),
-        partitions: Vec::new(),
-        files: 0,
-        superseded: 0,
-        rows: 0,
-        version: standing.and_then(|standing| standing.versions.last()).map_or(0, |version| version.get()) + 1,
-    };
-    let count = chosen.partitions.keys().next_back().map_or(1, |last| last + 1);
-    let mut partitions = Vec::new();
-    for index in 0..count {
-        let key = PartitionKey::new(id, PartitionIndex::new(index));
-        let mut runs = Vec::new();
-        for taken in chosen.partitions.get(&index).map(Vec::as_slice).unwrap_or_default() {
-            used.insert(taken.file);
-            let run = match run_of(store, &found.table, &files, taken).await {
-                Ok(run) => run,
-                Err(ObjectError::Store(error)) => return Err(error.into()),
-                Err(ObjectError::Damaged(what)) => return Ok(Err(format!("file {}: {what}", taken.file))),
-            };
-            told.rows += run.rows;
-            runs.push((taken.base, run));
-        }
-        let log_start = runs.first().map_or(Offset::ZERO, |(base, _)| *base);
-        let high_watermark = runs.last().map_or(log_start, |(base, run)| Offset::new(base.get() + run.rows));
-        told.partitions.push((index, log_start.get(), high_watermark.get()));
-        let bounds = Partition { log_start, high_watermark };
-        partitions.push(PartitionSnapshot { key, bounds, runs, producers: Vec::new() });
-    }
-    told.files = used.len();
-    told.superseded = files.len() - used.len();
-    let value_format = found.formats.get(&id).copied().unwrap_or_default();
-    Ok(Ok(Planned { id, name, table: found.table.clone(), version: told.version, value_format, partitions, told }))
-}
-
-/// The files of which rows are taken, but not all.
-fn partial_files(files: &[Candidate], partitions: &[PartitionSnapshot]) -> Vec<TableFileId> {
-    let mut taken: BTreeMap<ObjectId, u64> = BTreeMap::new();
-    for (_, run) in partitions.iter().flat_map(|partition| &partition.runs) {
-        *taken.entry(run.object).or_default() += run.rows;
-    }
-    let is_partial = |file: &&Candidate| {
-        let rows: u64 = file.runs.iter().map(|run| run.rows).sum();
-        taken.get(&ObjectId::Table(file.id)).is_some_and(|taken| *taken != rows)
-    };
-    files.iter().filter(is_partial).map(|file| file.id).collect()
-}
-
-/// The run of rows that are taken from a file; read again if they are not all of a run of that file.
-async fn run_of(store: &Store, table: &str, files: &[Candidate], taken: &choose::Taken) -> Result<Run, ObjectError> {
-    let file = files.iter().find(|file| file.id == taken.file).expect("what is taken is a candidate's");
-    let of_file = &file.runs[taken.run];
-    let facts = if taken.base == of_file.base && taken.rows == of_file.rows {
-        of_file.facts
-    } else {
-        let opened = TableFile::open(store, super::key(&layout::table_file_key(table, taken.file))).await?;
-        let first = of_file.first_row + taken.base.since(of_file.base);
-        facts_of(&opened, first..first + taken.rows).await?
-    };
-    let first_row = of_file.first_row + taken.base.since(of_file.base);
-    Ok(Run {
-        rows: taken.rows,
-        span: taken.rows,
-        clean: false,
-        object: ObjectId::Table(taken.file),
-        first_row,
-        bytes: facts.bytes,
-        timestamps: facts.timestamps,
-        hash: facts.hash,
-    })
-}
-
-/// What the state knows of rows besides where they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Facts {
-    bytes: u64,
-    timestamps: Option<TimestampRange>,
-    hash: RowsHash,
-}
-
-impl Facts {
-    fn add(&mut self, rows: &RowSet) {
-        let length = |bytes: Option<&[u8]>| bytes.map_or(0, |bytes| bytes.len() as u64);
-        for row in 0..rows.len() {
-            let headers = rows.headers(row).map(|(key, value)| key.len() as u64 + length(value));
-            self.bytes += length(rows.key(row)) + length(rows.value(row)) + headers.sum::<u64>();
-            let time_ms = rows.timestamp_ms(row);
-            if time_ms != NO_TIMESTAMP_MS {
-                let one = TimestampRange { first_ms: time_ms, last_ms: time_ms };
-                self.timestamps = TimestampRange::union(self.timestamps, Some(one));
-            }
-        }
-        self.hash = self.hash.concat(rows.hash(), rows.len() as u64);
-    }
-}
-
-async fn facts_of(file: &TableFile<'_>, rows: std::ops::Range<u64>) -> Result<Facts, ObjectError> {
-    let mut facts = Facts::default();
-    for part in file.parts(rows) {
-        facts.add(&file.rows(part).await?.rows);
-    }
-    Ok(facts)
-}
-
-/// Reads files.
-struct Verifier<'a> {
-    store: &'a Store,
-    /// Whose files they are, by the first that was read.
-    identity: Option<(String, Identity)>,
-    done: u64,
-    total: u64,
-}
-
-type Listed = Vec<(TableFileId, Key, u64)>;
-
-impl Verifier<'_> {
-    /// The files of every table.
-    async fn list(&mut self) -> Result<Vec<(String, Listed)>, RecoverError> {
-        let mut tables = Vec::new();
-        for name in tables_of(self.store).await? {
-            let mut files = Vec::new();
-            let mut listing = Listing::of(self.store, directory(&layout::table_data_prefix(&name.table)));
-            while let Some(page) = listing.next().await? {
-                for listed in page {
-                    if let Some((_, id)) = layout::parse_table_file_key(listed.key.as_str()) {
-                        self.total += listed.size_bytes;
-                        files.push((id, listed.key, listed.size_bytes));
-                    }
-                }
-            }
-            tables.push((name.table, files));
-        }
-        Ok(tables)
-    }
-
-    /// Reads and verifies all of a table.
-    async fn table(
-        &mut self,
-        table: String,
-        listed: &Listed,
-        damaged: &mut Vec<(String, String)>,
-        progress: &mut impl FnMut(u64, u64),
-    ) -> Result<Found, RecoverError> {
-        let standing = match lakebed_lake::standing(self.store, &name_of(&table)).await {
-            Ok(standing) => standing,
-            Err(StandingError::Damaged { key, what }) => {
-                damaged.push((key, what));
-                None
-            }
-            Err(source) => return Err(StorageError::Table { table, source }.into()),
-        };
-        let mut found = Found {
-            table,
-            standing,
-            files: Vec::new(),
-            names: BTreeMap::new(),
-            formats: BTreeMap::new(),
-            damaged: BTreeMap::new(),
-        };
-        for (id, key, size_bytes) in listed {
-            match self.file(&found.table, *id, key).await {
-                Ok((candidate, name, format)) => {
-                    found.formats.insert(candidate.topic, format);
-                    found.names.insert(candidate.topic, name);
-                    found.files.push(candidate);
-                }
-                Err(Unread::Damaged(what)) => {
-                    damaged.push((key.to_string(), what));
-                    let runs = TableFile::open(self.store, key.clone()).await.ok().map(|file| {
-                        file.footer.runs().map(|(partition, base, rows)| (partition.get(), base, rows)).collect()
-                    });
-                    found.damaged.insert(*id, runs);
-                }
-                Err(Unread::Stop(error)) => return Err(error),
-            }
-            self.done += size_bytes;
-            progress(self.done, self.total);
-        }
-        Ok(found)
-    }
-
-    async fn file(
-        &mut self,
-        table: &str,
-        id: TableFileId,
-        key: &Key,
-    ) -> Result<(Candidate, TopicName, ValueFormat), Unread> {
-        let file = TableFile::open(self.store, key.clone()).await?;
-        let name = file.footer.name.clone();
-        if name.id != id || name.topic.table_name() != table {
-            return Err(Unread::Damaged("it is not the file that its key says".to_owned()));
-        }
-        let identity = file.footer.identity;
-        if identity.cell != Cell::ZERO {
-            return Err(Unread::Stop(RecoverError::Cells { file: key.to_string(), of: identity }));
-        }
-        let (one, of_one) = self.identity.get_or_insert_with(|| (key.to_string(), identity)).clone();
-        if of_one != identity {
-            let (other, of_other) = (key.to_string(), identity);
-            return Err(Unread::Stop(RecoverError::Clusters { one, of_one, other, of_other }));
-        }
-        if file.footer.has_gaps() {
-            // Not damaged, but nothing here can name a run with gaps.
-            let what = "keys were compacted in it, and recovery does not know such files yet".to_owned();
-            return Err(Unread::Damaged(what));
-        }
-        let mut runs = Vec::new();
-        let mut first_row = 0;
-        for (partition, base, rows) in file.footer.runs() {
-            let mut facts = Facts::default();
-            for part in file.parts(first_row..first_row + rows) {
-                let read = file.rows(part.clone()).await?;
-                let first = base.get() + part.start - first_row;
-                let same = read.partitions.iter().all(|found| *found == partition)
-                    && read.offsets.iter().zip(first..).all(|(found, expected)| found.get() == expected);
-                if !same {
-                    let what =
-                        format!("its rows from {first} on are not those of partition {partition} from {base} on");
-                    return Err(Unread::Damaged(what));
-                }
-                facts.add(&read.rows);
-            }
-            runs.push(choose::FileRun { partition: partition.get(), base, rows, first_row, facts });
-            first_row += rows;
-        }
-        file.verify_the_rest().await?;
-        Ok((Candidate { id, topic: name.topic_id, runs }, name.topic, file.footer.value_format))
-    }
-}
-
-/// Why a file is no candidate.
-enum Unread {
-    Damaged(String),
-    Stop(RecoverError),
-}
-
-impl From<ObjectError> for Unread {
-    fn from(error: ObjectError) -> Self {
-        match error {
-            ObjectError::Damaged(what) => Self::Damaged(what),
-            ObjectError::Store(error) => Self::Stop(error.into()),
-        }
-    }
-}
-
-/// A file with rows that count and that no other has, as far as that is known: what is wrong with it.
-///
-/// A file that the newest version does not show counts only if it is newer than all that it shows: the others were superseded.
-fn lost(found: &Found, chosen: &Chosen, shown: Option<&BTreeSet<TableFileId>>) -> Option<String> {
-    let newest = shown.and_then(|shown| shown.last());
-    let counts = |id: &TableFileId| shown.is_none_or(|shown| shown.contains(id) || Some(id) > newest);
-    let lost = found.damaged.iter().find(|(id, runs)| {
-        let is_covered = runs.as_ref().is_some_and(|runs| runs.iter().all(|run| chosen.covers(*run)));
-        counts(id) && !is_covered
-    });
-    if let Some((id, _)) = lost {
-        return Some(format!("file {id} can't be read, and no other is known to have all of its rows"));
-    }
-    let stands = |id: &TableFileId| found.damaged.contains_key(id) || found.files.iter().any(|file| file.id == *id);
-    let missing = shown.into_iter().flatten().find(|id| !stands(id));
-    missing.map(|id| format!("file {id} is missing, which the newest version of the table shows"))
 }

@@ -33,6 +33,19 @@ pub struct ScrubOptions {
     pub topic: Option<String>,
     /// Read no more than so many bytes a second.
     pub bytes_per_second: Option<u64>,
+    /// Pass over objects up to this key, which an earlier scrub has read. What was written below it since is not read.
+    pub after: Option<Key>,
+}
+
+/// What is told while it reads.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// An object was read: its key, and how far that is.
+    Read(&'a Key, Progress),
+    /// Something looks damaged; whether it is, is judged at the end.
+    Damaged(&'a Damage),
+    /// A page of the listing is done.
+    Page(&'a Key),
 }
 
 /// How far it has come.
@@ -87,6 +100,8 @@ pub struct Scrubbed {
     pub rows: u64,
     /// What is damaged.
     pub damaged: Vec<Damage>,
+    /// If it was stopped before its end: the last object that it, or the one before it, has read.
+    pub stopped_after: Option<Option<Key>>,
 }
 
 /// The runs of the log by the object that holds them.
@@ -105,18 +120,64 @@ struct Scrub<'a> {
 }
 
 impl Storage {
-    /// Reads and verifies what stands; calls `progress` after every object.
+    /// Reads and verifies what stands, until all of it is read or `stop` is ready; says what it does to `tell`.
+    ///
+    /// Whatever is missing, and the metadata of tables, is looked at when all objects have been read.
     ///
     /// # Errors
     /// [`StorageError`] if the store gives no good answer, or the log can't be read at all. Damage is no error.
     /// # Cost
-    /// Every byte of the objects is read once, table metadata twice.
+    /// Every byte of the objects is read once, table metadata twice; two LISTs for each thousand objects, whatever is passed over.
     pub async fn scrub(
         &self,
         options: &ScrubOptions,
-        mut progress: impl FnMut(Progress),
+        stop: impl Future<Output = ()>,
+        mut tell: impl FnMut(Told<'_>),
     ) -> Result<Scrubbed, StorageError> {
-        let state = &self.log.state;
+        let mut scrub = Scrub::new(self, options)?;
+        let (mut at, mut last) = (scrub.total().await?, options.after.clone());
+        let mut stop = std::pin::pin!(stop);
+        let mut listing = Listing::of(&self.store, Directory::root());
+        while let Some(page) = listing.next().await? {
+            for listed in &page {
+                scrub.see(&listed.key);
+                if !scrub.is_wanted(&listed.key) {
+                    continue;
+                }
+                let is_read = options.after.as_ref().is_some_and(|after| listed.key <= *after);
+                if !is_read {
+                    let known = scrub.done.damaged.len();
+                    tokio::select! {
+                        biased;
+                        () = &mut stop => return scrub.stopped(last).await,
+                        read = scrub.object(listed) => read?,
+                    }
+                    last = Some(listed.key.clone());
+                    scrub.done.damaged[known..].iter().for_each(|damage| tell(Told::Damaged(damage)));
+                }
+                at.objects += 1;
+                at.bytes += listed.size_bytes;
+                tell(Told::Read(&listed.key, at));
+                tokio::select! {
+                    biased;
+                    () = &mut stop => return scrub.stopped(last).await,
+                    () = scrub.keep_pace() => {}
+                }
+            }
+            page.last().into_iter().for_each(|listed| tell(Told::Page(&listed.key)));
+        }
+        if scrub.only.is_none() {
+            scrub.checkpoints().await?;
+        }
+        scrub.missing();
+        scrub.tables().await?;
+        scrub.settle().await
+    }
+}
+
+impl<'a> Scrub<'a> {
+    fn new(storage: &'a Storage, options: &ScrubOptions) -> Result<Self, StorageError> {
+        let state = &storage.log.state;
         let only = match &options.topic {
             Some(name) => Some(state.topic_id(name).ok_or_else(|| StorageError::UnknownTopic(name.clone()))?),
             None => None,
@@ -128,41 +189,28 @@ impl Storage {
         for of_object in runs.values_mut() {
             of_object.sort_unstable_by_key(|(_, _, run)| run.first_row);
         }
-        let mut scrub = Scrub {
-            storage: self,
+        Ok(Self {
+            storage,
             runs,
             only,
             begun: Instant::now(),
             bytes_per_second: options.bytes_per_second.filter(|rate| *rate > 0),
             done: Scrubbed::default(),
             seen: BTreeSet::new(),
-        };
+        })
+    }
+
+    /// What there is to read.
+    async fn total(&self) -> Result<Progress, StorageError> {
         let mut at = Progress::default();
-        let mut listing = Listing::of(&self.store, Directory::root());
+        let mut listing = Listing::of(&self.storage.store, Directory::root());
         while let Some(page) = listing.next().await? {
-            for listed in page.iter().filter(|listed| scrub.is_wanted(&listed.key)) {
+            for listed in page.iter().filter(|listed| self.is_wanted(&listed.key)) {
                 at.objects_total += 1;
                 at.bytes_total += listed.size_bytes;
             }
         }
-        let mut listing = Listing::of(&self.store, Directory::root());
-        while let Some(page) = listing.next().await? {
-            for listed in &page {
-                if scrub.is_wanted(&listed.key) {
-                    scrub.object(listed).await?;
-                    at.objects += 1;
-                    at.bytes += listed.size_bytes;
-                    progress(at);
-                    scrub.keep_pace().await;
-                }
-            }
-        }
-        if scrub.only.is_none() {
-            scrub.checkpoints().await?;
-        }
-        scrub.missing();
-        scrub.tables().await?;
-        scrub.settle().await
+        Ok(at)
     }
 }
 
@@ -195,13 +243,17 @@ impl Scrub<'_> {
         }
     }
 
+    /// Takes note of an object that stands.
+    fn see(&mut self, key: &Key) {
+        let named = Named::of(self.storage.log.identity.cell, key);
+        let id = self.id_of(&named).filter(|id| self.runs.contains_key(id));
+        self.seen.extend(id);
+    }
+
     /// Reads one object.
     async fn object(&mut self, listed: &Listed) -> Result<(), StorageError> {
         let named = Named::of(self.storage.log.identity.cell, &listed.key);
         let id = self.id_of(&named);
-        self.done.objects += 1;
-        self.done.bytes += listed.size_bytes;
-        self.seen.extend(id);
         let found = match &named {
             Named::Root => self.whole(&listed.key, |bytes| Root::decode(bytes).map(drop)).await,
             Named::Verdict => self.whole(&listed.key, |bytes| Verdict::decode(bytes).map(drop)).await,
@@ -211,6 +263,8 @@ impl Scrub<'_> {
             // Its newest version is followed as a whole.
             Named::Metadata(_) | Named::Other => Ok(()),
         };
+        self.done.objects += 1;
+        self.done.bytes += listed.size_bytes;
         match found {
             Ok(()) => Ok(()),
             Err(ObjectError::Damaged(what)) => {
@@ -306,6 +360,12 @@ impl Scrub<'_> {
             let due = Duration::from_secs_f64(self.done.bytes as f64 / rate as f64);
             tokio::time::sleep_until(self.begun + due).await;
         }
+    }
+
+    /// What has come of it until it was stopped.
+    async fn stopped(mut self, last: Option<Key>) -> Result<Scrubbed, StorageError> {
+        self.done.stopped_after = Some(last);
+        self.settle().await
     }
 
     /// Looks at the log again, and takes back what has gone in the meantime as it should.

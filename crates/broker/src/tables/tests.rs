@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use lakebed_compact::{CompactionOptions, Turn};
-use lakebed_ingest::{BatchLimits, Ingest, admit};
+use lakebed_ingest::Ingest;
 use lakebed_log::{Offload, Seams};
 use lakebed_model::{Offset, PartitionIndex, PartitionKey, TableFileId, TopicName};
-use lakebed_segment::batch::{Codec, Encoder, Fields, Record, TimestampType};
 use lakebed_store::{Backend, MemoryBackend, StoreOptions};
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::*;
+use crate::one_record;
+
+mod sight;
 
 const GRACE: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -36,7 +38,11 @@ struct World {
 
 impl World {
     async fn new(backend: &Arc<MemoryBackend>, seed: u64) -> Self {
-        let store = Store::new("memory://", Arc::clone(backend) as Arc<dyn Backend>, &StoreOptions::default());
+        Self::over(Arc::clone(backend) as Arc<dyn Backend>, seed).await
+    }
+
+    async fn over(backend: Arc<dyn Backend>, seed: u64) -> Self {
+        let store = Store::new("memory://", backend, &StoreOptions::default());
         let begun = Instant::now();
         let elapsed_ms = move || i64::try_from(begun.elapsed().as_millis()).unwrap();
         // A clock that goes with that of the runtime, and on from where the one before it stood.
@@ -52,25 +58,28 @@ impl World {
     }
 
     async fn create(&self, topic: u128) {
-        let name = TopicName::new(&format!("topic-{topic}")).unwrap();
+        self.create_named(topic, topic).await;
+    }
+
+    /// A topic with the name that another one may have had.
+    async fn create_named(&self, topic: u128, name: u128) {
+        let name = TopicName::new(&format!("topic-{name}")).unwrap();
         let change = Change::CreateTopic { id: key(topic).topic, name, partitions: 1, config: BTreeMap::new() };
         self.log.change(change).await.unwrap();
     }
 
+    async fn delete(&self, topic: u128) {
+        self.log.change(Change::DeleteTopic { id: key(topic).topic }).await.unwrap();
+    }
+
+    /// What the hint of a name says; `None` if there is none.
+    async fn hint(&self, name: u128) -> Option<String> {
+        let hint = self.store.get(&lakebed_lake::layout::hint_key(&table(name))).await.ok()?;
+        Some(String::from_utf8(hint.to_vec()).unwrap())
+    }
+
     async fn produce(&self, topic: u128) {
-        let (codec, timestamp_type) = (Codec::None, TimestampType::Create);
-        let mut encoder = Encoder::new(Fields { codec, timestamp_type, producer: None, is_transactional: false }, 256);
-        encoder.push(Record { offset: 0, timestamp_ms: 1, key: None, value: Some(b"x") }, []).unwrap();
-        let limits = BatchLimits {
-            message_bytes_max: 1 << 20,
-            decompressed_bytes_max: 1 << 20,
-            timestamp_before_max_ms: i64::MAX,
-            timestamp_after_max_ms: i64::MAX,
-            now_ms: 1,
-            log_append: false,
-            keys_required: false,
-        };
-        let batch = admit(encoder.finish().unwrap(), &limits).unwrap();
+        let batch = one_record::batch(None);
         self.ingest.produce(vec![(key(topic), batch)]).await.pop().unwrap().await.unwrap();
     }
 
@@ -115,6 +124,16 @@ impl World {
         snapshots.map(|snapshot| snapshot["sequence-number"].as_u64().unwrap()).collect()
     }
 
+    /// A topic with a table file that is not named any more.
+    async fn gone_file(&self) -> TableFileId {
+        self.create(1).await;
+        let file = self.file(1).await;
+        self.produce(1).await;
+        self.empty(1).await;
+        self.move_boundary().await;
+        file
+    }
+
     /// As a crash: nothing of it goes on.
     async fn crash(self) {
         self.log.abort();
@@ -127,21 +146,20 @@ impl World {
 async fn a_file_that_went_stays_for_the_grace_and_as_long_as_a_snapshot_in_sight_shows_it() {
     let backend = Arc::default();
     let world = World::new(&backend, 1).await;
-    world.create(1).await;
-    let file = world.file(1).await;
-    world.produce(1).await;
-    world.empty(1).await;
-    world.move_boundary().await;
+    let file = world.gone_file().await;
     assert_eq!(world.snapshots(1).await, [1, 2]);
-    let mut passed = Duration::ZERO;
+    let (mut passed, mut out_of_sight) = (Duration::ZERO, None);
     while world.stands(1, file).await {
-        assert_eq!(world.snapshots(1).await[0], 1, "whoever begins with the newest metadata may go back to it");
         tokio::time::sleep(MINUTE).await;
         passed += MINUTE;
-        assert!(passed < 3 * GRACE, "it stays for ever");
+        assert!(passed < 4 * GRACE, "it stays for ever");
+        if out_of_sight.is_none() && world.snapshots(1).await == [2, 3] {
+            out_of_sight = Some(passed);
+        }
     }
-    assert!(passed >= 2 * GRACE, "it went after {passed:?}");
-    assert_eq!(world.snapshots(1).await, [2, 3], "the old one went out of sight before");
+    let out_of_sight = out_of_sight.expect("the snapshot that shows it goes out of sight first");
+    assert!(out_of_sight >= 2 * GRACE, "a version after {out_of_sight:?}");
+    assert!(passed + MINUTE >= out_of_sight + GRACE, "out of sight after {out_of_sight:?}, it went after {passed:?}");
     // Then the table is left alone.
     let number = world.log.state().number();
     tokio::time::sleep(20 * GRACE).await;
@@ -152,11 +170,7 @@ async fn a_file_that_went_stays_for_the_grace_and_as_long_as_a_snapshot_in_sight
 async fn a_table_that_goes_on_gets_no_version_for_what_waits() {
     let backend = Arc::default();
     let world = World::new(&backend, 1).await;
-    world.create(1).await;
-    let file = world.file(1).await;
-    world.produce(1).await;
-    world.empty(1).await;
-    world.move_boundary().await;
+    let file = world.gone_file().await;
     tokio::time::sleep(GRACE - MINUTE).await;
     assert!(world.stands(1, file).await);
     tokio::time::sleep(10 * MINUTE).await;
@@ -164,6 +178,8 @@ async fn a_table_that_goes_on_gets_no_version_for_what_waits() {
     // One that comes after an hour lets go of it.
     world.file(1).await;
     assert_eq!(world.snapshots(1).await, [2, 3]);
+    tokio::time::sleep(GRACE - MINUTE).await;
+    assert!(world.stands(1, file).await, "who began with the version before may still go back to that snapshot");
     tokio::time::sleep(GRACE / 4).await;
     assert!(!world.stands(1, file).await);
     assert_eq!(world.log.state().table(key(1).topic).unwrap().version, 3);
@@ -175,6 +191,10 @@ async fn a_table_that_can_not_be_published_holds_up_no_other() {
     let world = World::new(&backend, 1).await;
     world.create(1).await;
     world.create(2).await;
+    // It loses a file, so that old snapshots are to go out of sight, but nothing can be published any more.
+    world.file(1).await;
+    world.produce(1).await;
+    world.empty(1).await;
     let missing = world.file(1).await;
     let name = layout::table_file_key("topic-1", missing);
     world.store.delete(&[Key::new(name).unwrap()]).await.unwrap();
@@ -185,9 +205,16 @@ async fn a_table_that_can_not_be_published_holds_up_no_other() {
     world.produce(2).await;
     world.empty(2).await;
     world.move_boundary().await;
-    tokio::time::sleep(3 * GRACE).await;
-    assert!(!world.stands(2, file).await);
-    assert_eq!(world.log.state().table(key(1).topic).map(|table| (table.version, table.published)), Some((2, 1)));
+    let versions = || world.log.state().table(key(1).topic).map(|table| (table.version, table.published));
+    assert_eq!(versions(), Some((4, 3)));
+    let mut passed = Duration::ZERO;
+    while world.stands(2, file).await {
+        tokio::time::sleep(MINUTE).await;
+        passed += MINUTE;
+        assert!(passed < 4 * GRACE, "it is held up");
+    }
+    tokio::time::sleep(GRACE).await;
+    assert_eq!(versions(), Some((4, 3)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +227,7 @@ async fn what_is_left_of_a_topic_that_is_gone_is_found_after_a_crash() {
     let other = world.file(2).await;
     // The deletion is durable, and nothing else has come of it.
     world.running.abort();
-    world.log.change(Change::DeleteTopic { id: key(1).topic }).await.unwrap();
+    world.delete(1).await;
     world.crash().await;
 
     let again = World::new(&backend, 2).await;
@@ -219,19 +246,16 @@ async fn a_topic_that_is_created_again_keeps_what_it_needs_of_its_name() {
     let world = World::new(&backend, 1).await;
     world.create(1).await;
     let before = world.file(1).await;
-    world.log.change(Change::DeleteTopic { id: key(1).topic }).await.unwrap();
+    world.delete(1).await;
     tokio::time::sleep(MINUTE).await;
-    let name = TopicName::new("topic-1").unwrap();
-    let change = Change::CreateTopic { id: key(9).topic, name, partitions: 1, config: BTreeMap::new() };
-    world.log.change(change).await.unwrap();
+    world.create_named(9, 1).await;
     world.produce(9).await;
     world.tables.refresh(key(9).topic).await.unwrap();
     world.move_boundary().await;
     tokio::time::sleep(4 * GRACE).await;
     assert!(!world.stands(1, before).await);
     let published = world.log.state().table(key(9).topic).unwrap().published;
-    let hint = world.store.get(&lakebed_lake::layout::hint_key(&table(1))).await.unwrap();
-    assert_eq!(hint, published.to_string());
+    assert_eq!(world.hint(1).await, Some(published.to_string()));
     assert!(world.keys(1).await.iter().any(|key| key.ends_with(&format!("v{published}.metadata.json"))));
 }
 
@@ -273,6 +297,7 @@ async fn quiet_tables_cost_a_few_requests_a_day() {
     let objects = after.list.requests() - before.list.requests();
     // 60 tables of a file, a manifest, a list, a version and a hint.
     assert_eq!(objects, 1, "one LIST for each thousand objects");
-    assert_eq!(after.get.requests() - before.get.requests(), 2 * TABLES as u64);
+    // Each one's hint, metadata and list.
+    assert_eq!(after.get.requests() - before.get.requests(), 3 * TABLES as u64);
     assert_eq!((after.put, after.delete), (before.put, before.delete));
 }

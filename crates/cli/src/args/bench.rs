@@ -44,6 +44,9 @@ pub(crate) struct BenchArgs {
     /// Bytes of one value.
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = parse_size)]
     pub(crate) record: usize,
+    /// What values are made of.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) values: BenchValues,
     /// Bytes of one batch; at most this, at least one record.
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_size)]
     pub(crate) batch: usize,
@@ -85,4 +88,14 @@ pub(crate) enum Phase {
     Produce,
     /// Reading.
     Consume,
+}
+
+/// What values are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum BenchValues {
+    /// Letters, which shrink by a quarter.
+    #[default]
+    Text,
+    /// Bytes that can't be compressed.
+    Random,
 }

@@ -33,7 +33,8 @@ pub(crate) enum StoreVerb {
     },
     /// Read every object, and compare it with its own hashes and with what the log says of it.
     ///
-    /// Ends with 1 if anything is damaged: each object is named with what is wrong, which records it holds, and what can be done.
+    /// Ends with 1 if anything is damaged: each object is named with what is wrong, which records it holds, and what can be done. If it is
+    /// interrupted it tells what it has found, and how to go on.
     #[command(after_help = READ_ONLY, before_help = "Examples:
   lakebed storage scrub s3://bucket/prefix
   lakebed storage scrub s3://bucket/prefix --topic orders
@@ -47,6 +48,10 @@ pub(crate) enum StoreVerb {
         /// Read no more than so many bytes a second.
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         rate: Option<usize>,
+        /// Go on behind the last object that an earlier scrub has read, which it names when it is interrupted. What was written below it since is
+        /// not read.
+        #[arg(long, value_name = "KEY")]
+        after: Option<String>,
     },
 }
 
@@ -59,14 +64,16 @@ pub(crate) struct RootArgs {
 #[derive(Debug, ClapArgs)]
 #[command(before_help = "Examples:
   lakebed recover s3://bucket/prefix --dry-run    verify everything, and say what would be
-  lakebed recover s3://bucket/prefix")]
+  lakebed recover s3://bucket/prefix
+  lakebed recover s3://bucket/prefix --set-aside  without what can't be read")]
 pub(crate) struct RecoverArgs {
     #[command(flatten)]
     pub(crate) root: RootArgs,
     /// Verify everything and say what would be, but write nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Leave topics out whose records can't all be read [default: then nothing is written].
+    /// Go on without what can't be read, or contradicts the rest: it is moved to set-aside/, and what is missing is told by offset [default: then
+    /// nothing is written].
     #[arg(long)]
-    pub(crate) skip_damaged: bool,
+    pub(crate) set_aside: bool,
 }

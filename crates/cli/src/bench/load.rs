@@ -21,7 +21,7 @@ use crate::server::Server;
 const NOT_YET: u64 = u64::MAX;
 
 pub(super) async fn run(args: &BenchArgs) -> Result<Report, Failure> {
-    let pool = Arc::new(Pool::new(args.record, args.batch)?);
+    let pool = Arc::new(Pool::new(args.record, args.batch, args.values)?);
     let starts = make_topic(args).await?;
     let meter = Arc::new(Meter::new(args.volume as u64));
     let jobs = jobs(args, &pool, &meter, &starts)?;

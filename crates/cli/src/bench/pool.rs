@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 use text::Stream;
 
+use crate::args::BenchValues;
 use crate::failure::Failure;
 
 /// How many different batches there are: enough that no cache of one batch helps.
@@ -25,7 +26,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Makes batches of at most `batch_bytes` with values of `record_bytes`.
-    pub(crate) fn new(record_bytes: usize, batch_bytes: usize) -> Result<Self, Failure> {
+    pub(crate) fn new(record_bytes: usize, batch_bytes: usize, values: BenchValues) -> Result<Self, Failure> {
         let records = (batch_bytes / (record_bytes + 12)).max(1);
         let mut stream = Stream::new(0x1ace_bed0);
         let mut pool = Self {
@@ -36,7 +37,11 @@ impl Pool {
             value_bytes: (records * record_bytes) as u64,
         };
         for _ in 0..BATCHES {
-            let values: Vec<Bytes> = (0..records).map(|_| stream.text(record_bytes)).collect();
+            let mut value = || match values {
+                BenchValues::Text => stream.text(record_bytes),
+                BenchValues::Random => stream.random(record_bytes),
+            };
+            let values: Vec<Bytes> = (0..records).map(|_| value()).collect();
             pool.batches.push(encode(&values)?);
             pool.hashes.push(super::hash::of_values(&values));
             pool.values.push(values);
@@ -93,7 +98,7 @@ fn record(offset: i64, timestamp: i64, value: Bytes) -> Record {
 }
 
 mod text {
-    //! A small seeded stream of text, the same in every run.
+    //! A small seeded stream, the same in every run.
 
     use bytes::Bytes;
 
@@ -123,6 +128,16 @@ mod text {
             }
             text.truncate(length);
             Bytes::from(text)
+        }
+
+        /// Bytes of a length that can't be compressed.
+        pub(super) fn random(&mut self, length: usize) -> Bytes {
+            let mut bytes = Vec::with_capacity(length + 8);
+            while bytes.len() < length {
+                bytes.extend(self.next().to_le_bytes());
+            }
+            bytes.truncate(length);
+            Bytes::from(bytes)
         }
     }
 }

@@ -3,7 +3,7 @@
 //! 1. A record goes only if a later one of its key was seen in rows that are rewritten with it, if it has no key, or if it is a tombstone whose
 //!    time is over. The last row of a partition stays when all would go: somebody has to cover their offsets.
 //! 2. Everything that is read is compared with what the log says of it before anything is committed, and what is written is read back.
-//! 3. A partition at a time: the map of its keys, a part of a run, a row group and a file are in memory.
+//! 3. A partition at a time: the map of its keys, a part of a run and a row group are in memory, and what is on its way to the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,12 +15,14 @@ use lakebed_model::{
 use lakebed_segment::layout;
 use lakebed_segment::row_set::RowSet;
 use lakebed_segment::rows::RowSource;
-use lakebed_store::{Created, Key, Store};
+use lakebed_store::{Created, Key, Store, Upload};
 
 use super::map::OffsetMap;
-use super::shape::{FirstCleaned, Shaper, few};
+use super::shape::{FirstCleaned, Shaper, Step, few};
 use super::{KeyJob, KeyOptions, KeyPartition, KeySettings};
+use crate::compaction::FileSizes;
 use crate::objects::{OpenObject, RewriteError};
+use crate::turn::{Pace, Turn};
 
 /// Most footers that are kept at once.
 const OPENED_MAX: usize = 512;
@@ -48,7 +50,7 @@ pub struct Cleaned {
 /// # Errors
 /// [`RewriteError`]; the log is as it was, unless the fate of the swap is unknown.
 /// # Cost
-/// A few GETs a run, twice of what is dirty; one PUT a file, one entry of a commit.
+/// A few GETs a run, twice of what is dirty; one PUT for each 8 MiB of a file and two more if it is larger, one entry of a commit.
 /// # Cancel
 /// May leave files that nothing names; they are deleted later.
 pub async fn clean(
@@ -62,7 +64,9 @@ pub async fn clean(
     let Some(topic) = state.topic(job.topic) else { return Ok(Cleaned::default()) };
     // Till the swap is durable the boundary must not pass the new files: the first has the lowest id.
     let _hold = log.hold(SegmentId::from(log.mint()));
-    let shaper = Shaper::new(log.clone(), job.topic, topic, options.file_bytes_max);
+    let window_ms = (options.retention)(&topic.config).window_ms();
+    let sizes = FileSizes { file_bytes_max: options.file_bytes_max, group_bytes: options.group_bytes };
+    let shaper = Shaper::new(log.clone(), job.topic, topic, sizes, window_ms);
     let mut cleaning = Cleaning {
         log,
         store,
@@ -71,6 +75,7 @@ pub async fn clean(
         settings: job.settings,
         map_bytes: options.map_bytes,
         now_ms,
+        upload: None,
         files: Vec::new(),
         done: Cleaned::default(),
     };
@@ -106,6 +111,8 @@ struct Cleaning<'a> {
     settings: KeySettings,
     map_bytes: usize,
     now_ms: i64,
+    /// The file of which the store has row groups.
+    upload: Option<(TableFileId, Upload)>,
     files: Vec<CleanedFile>,
     done: Cleaned,
 }
@@ -226,7 +233,9 @@ impl<'a> Cleaning<'a> {
             shaped(shaper).place(offset, &rows, rows.len() - 1)?;
             self.done.rows_out += 1;
         }
-        shaped(shaper).end(end)?;
+        let mut taken = shaper.take().expect("it is there between two uses");
+        let ended = self.log.seams().offload.run_gently(move || taken.end(end).map(|()| taken));
+        *shaper = Some(ended.await?);
         self.upload(shaper, false).await
     }
 
@@ -281,7 +290,7 @@ impl<'a> Cleaning<'a> {
             if self.opened.len() >= OPENED_MAX {
                 self.opened.clear();
             }
-            let opened = OpenObject::open(self.log, self.store, self.state, key, object).await?;
+            let opened = OpenObject::open(self.log, self.store, self.state, key, object, gently()).await?;
             self.opened.insert(object, opened);
         }
         Ok(())
@@ -296,14 +305,13 @@ impl<'a> Cleaning<'a> {
         hash: &mut RowsHash,
     ) -> Result<(RowSet, Vec<Offset>), RewriteError> {
         let count = wanted.end - wanted.start;
-        let (rows, offsets) = self.opened[&run.object].placed(key, base, run, wanted).await?;
-        let part = if run.has_gaps() { rows.hash_placed(&offsets) } else { rows.hash() };
+        let (rows, offsets, part) = self.opened[&run.object].placed(key, base, run, wanted).await?;
         *hash = hash.concat(part, count);
         self.done.bytes_in += (u128::from(run.bytes) * u128::from(count) / u128::from(run.rows.max(1))) as u64;
         Ok((rows, offsets))
     }
 
-    /// Writes the files that are finished; all of them at the end.
+    /// Gives the store what is finished of files; all of them at the end.
     async fn upload(&mut self, shaper: &mut Option<Shaper>, is_end: bool) -> Result<(), RewriteError> {
         if is_end {
             let mut taken = shaper.take().expect("it is there between two uses");
@@ -311,18 +319,36 @@ impl<'a> Cleaning<'a> {
             *shaper = Some(finished.await?);
         }
         let shaper = shaped(shaper);
-        for made in shaper.take_finished() {
-            let key = layout::table_file_key(&shaper.name.table_name(), made.file.id);
-            let key = Key::new(key).expect("keys of the layout are valid");
+        let table = shaper.name.table_name();
+        for step in shaper.take_steps() {
+            let (id, bytes, ended) = match step {
+                Step::Groups(id, bytes) => (id, bytes, None),
+                Step::End(file, bytes, size_bytes) => (file.id, bytes, Some((file, size_bytes))),
+            };
+            let key = Key::new(layout::table_file_key(&table, id)).expect("keys of the layout are valid");
+            let begun = self.upload.take().filter(|(begun, _)| *begun == id);
+            let (_, mut upload) = begun.unwrap_or_else(|| (id, self.store.create_in_parts(&key)));
+            for bytes in bytes {
+                upload.push(bytes).await?;
+            }
+            let Some((file, size_bytes)) = ended else {
+                self.upload = Some((id, upload));
+                continue;
+            };
             self.done.files += 1;
-            self.done.bytes_out += made.bytes.len() as u64;
-            match self.store.create(&key, made.bytes).await? {
-                Created::New | Created::Mine => self.files.push(made.file),
+            self.done.bytes_out += size_bytes;
+            match upload.finish().await? {
+                Created::New | Created::Mine => self.files.push(file),
                 Created::Other => return Err(RewriteError::Taken { key: key.to_string() }),
             }
         }
         Ok(())
     }
+}
+
+/// Nobody waits for a compaction of keys.
+fn gently() -> Pace {
+    Pace::Gentle(Turn::default())
 }
 
 fn shaped(shaper: &mut Option<Shaper>) -> &mut Shaper {

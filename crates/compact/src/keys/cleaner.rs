@@ -1,10 +1,13 @@
 //! The background task that compacts keys: woken by commits, one topic at a time.
 //!
-//! It touches table files of topics that want it, and nothing else; who rewrites table files otherwise leaves a topic alone while it is at it.
+//! 1. It touches table files of topics that want it, and nothing else. Who rewrites table files otherwise, and retention, leave a topic alone while it
+//!    is at it, for then all would be for nothing.
+//! 2. Topics take turns: one that fails, or is due again at once, keeps no other from its turn.
+//! 3. Tombstones go by time, so no keys are compacted while this machine's clock and the store's disagree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lakebed_log::Log;
@@ -12,9 +15,10 @@ use lakebed_model::{ObjectId, State, TopicId};
 use lakebed_store::Store;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Cleaned, KeyOptions, KeySettings, clean, key_job};
+use super::{Busy, Cleaned, KeyOptions, KeySettings, clean, key_job};
 use crate::compactor::Compactor;
 use crate::objects::RewriteError;
+use crate::retainer::clocks_agree;
 
 /// Least time between two looks: a look visits the runs of the topics that want it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,8 +29,11 @@ const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Most damaged objects that are remembered; with more, no keys are compacted.
 const DAMAGED_MAX: usize = 1000;
 
-/// The topics whose table files are being cleaned.
-pub(crate) type Busy = Arc<Mutex<BTreeSet<TopicId>>>;
+/// A topic whose rows have waited longer than they may is not looked after for that reason alone before this part of that time has passed since,
+/// nor before [`LAG_REST_MIN`]: else rows that come in with old timestamps would have all of it rewritten over and over.
+const LAG_REST_SHARE: u32 = 8;
+/// See [`LAG_REST_SHARE`].
+const LAG_REST_MIN: Duration = Duration::from_secs(60);
 
 /// What a cleaner has done so far.
 #[derive(Debug, Default)]
@@ -54,33 +61,20 @@ pub struct Cleaner {
     compactor: Compactor,
     busy: Busy,
     damaged: BTreeSet<ObjectId>,
+    /// The topic that had the last turn.
+    last: Option<TopicId>,
+    /// When topics were looked after last because their rows had waited too long.
+    lagged: BTreeMap<TopicId, Instant>,
+    is_paused: bool,
     counts: Arc<CleaningCounts>,
-}
-
-/// Says that a topic is being cleaned for as long as it lives.
-struct Mark {
-    busy: Busy,
-    topic: TopicId,
-}
-
-impl Mark {
-    fn new(busy: &Busy, topic: TopicId) -> Self {
-        busy.lock().unwrap_or_else(PoisonError::into_inner).insert(topic);
-        Self { busy: Arc::clone(busy), topic }
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.topic);
-    }
 }
 
 impl Cleaner {
     /// A cleaner of the table files that `compactor` makes.
     pub fn new(log: Log, store: Store, options: KeyOptions, compactor: &Compactor) -> Self {
         let (busy, compactor) = (compactor.busy(), compactor.clone());
-        Self { log, store, options, compactor, busy, damaged: BTreeSet::new(), counts: Arc::default() }
+        let (damaged, lagged, counts) = Default::default();
+        Self { log, store, options, compactor, busy, damaged, last: None, lagged, is_paused: false, counts }
     }
 
     /// What it has done so far.
@@ -114,29 +108,83 @@ impl Cleaner {
         if self.damaged.len() >= DAMAGED_MAX {
             return false;
         }
-        let (state, without) = (self.log.state(), self.damaged.clone());
+        if !self.clocks_agree().await {
+            return false;
+        }
+        let rested = self.refresh_late(now_ms).await;
+        let (state, without, last) = (self.log.state(), self.damaged.clone(), self.last);
         let planned = self.log.seams().offload.run(move || {
-            let mut jobs = state.topics().filter_map(|(topic, _)| key_job(&state, topic, now_ms, &without));
-            let late = state.topics().map(|(topic, _)| topic).filter(|topic| is_late(&state, *topic, now_ms));
-            (jobs.next(), late.collect::<Vec<_>>())
+            let topics: Vec<TopicId> = state.topics().map(|(topic, _)| topic).collect();
+            let (later, before): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| Some(*topic) > last);
+            let jobs = later.iter().chain(&before).filter_map(|topic| key_job(&state, *topic, now_ms, &without));
+            let due = jobs.filter(|job| !job.is_late || rested.contains(&job.topic));
+            due.map(|job| job.topic).collect::<Vec<_>>()
         });
-        let (job, late) = planned.await;
-        for topic in late {
-            // Only table files are cleaned.
+        let due = planned.await;
+        let Some(mark) = due.into_iter().find_map(|topic| self.busy.mark(topic)) else { return false };
+        let topic = mark.topic();
+        self.last = Some(topic);
+        // Planned anew: whoever had begun to rewrite its files has ended, and nobody begins to.
+        self.compactor.files_rest().await;
+        let state = self.log.state();
+        let Some(job) = key_job(&state, topic, now_ms, &self.damaged) else { return true };
+        if job.is_late {
+            self.lagged.insert(topic, Instant::now());
+        }
+        match clean(&self.log, &self.store, &state, &job, &self.options, now_ms).await {
+            Ok(done) => self.succeeded(topic, done),
+            Err(error) => return self.failed(&error).await,
+        }
+        true
+    }
+
+    /// Puts rows into table files that have waited longer than they may, for only table files are cleaned; the topics that may be cleaned now for
+    /// that reason alone.
+    async fn refresh_late(&mut self, now_ms: i64) -> BTreeSet<TopicId> {
+        let state = self.log.state();
+        self.lagged.retain(|topic, _| state.topic(*topic).is_some());
+        let rested = self.rested(&state);
+        if rested.is_empty() {
+            return rested;
+        }
+        let topics = rested.clone();
+        let find = move || topics.into_iter().filter(|topic| is_late(&state, *topic, now_ms)).collect::<Vec<_>>();
+        for topic in self.log.seams().offload.run(find).await {
+            self.lagged.insert(topic, Instant::now());
             if let Err(error) = self.compactor.refresh(topic).await {
                 tracing::debug!(%error, %topic, "rows whose keys are to be compacted are not in table files yet");
             }
         }
-        let Some(job) = job else { return false };
-        let _mark = Mark::new(&self.busy, job.topic);
-        // Planned anew: whoever rewrote its files meanwhile did so before it was marked.
-        let state = self.log.state();
-        let Some(job) = key_job(&state, job.topic, now_ms, &self.damaged) else { return true };
-        match clean(&self.log, &self.store, &state, &job, &self.options, now_ms).await {
-            Ok(done) => self.succeeded(job.topic, done),
-            Err(error) => return self.failed(&error).await,
+        rested
+    }
+
+    /// The topics that may be looked after because rows of them have waited too long.
+    fn rested(&self, state: &State) -> BTreeSet<TopicId> {
+        let rest = |settings: &KeySettings| {
+            let lag_max = Duration::from_millis(u64::try_from(settings.lag_max_ms).unwrap_or(0));
+            (lag_max / LAG_REST_SHARE).max(LAG_REST_MIN)
+        };
+        let has_rested = |topic: &TopicId, settings: &KeySettings| {
+            self.lagged.get(topic).is_none_or(|at| at.elapsed() >= rest(settings))
+        };
+        let wanting = state.topics().filter_map(|(topic, about)| Some((topic, KeySettings::of(&about.config)?)));
+        let wanting = wanting.filter(|(_, settings)| settings.lag_max_ms < i64::MAX);
+        wanting.filter(|(topic, settings)| has_rested(topic, settings)).map(|(topic, _)| topic).collect()
+    }
+
+    /// Whether this machine's clock and the store's agree; says so when it changes.
+    async fn clocks_agree(&mut self) -> bool {
+        let agree = clocks_agree(&self.log, &self.store).await;
+        if agree == self.is_paused {
+            match agree {
+                true => tracing::info!("this machine's clock agrees with the store's again: keys are compacted"),
+                false => tracing::error!(
+                    "no keys are compacted: this machine's clock and the store's disagree; set the one that is wrong"
+                ),
+            }
+            self.is_paused = !agree;
         }
-        true
+        agree
     }
 
     fn succeeded(&self, topic: TopicId, done: Cleaned) {
@@ -153,7 +201,9 @@ impl Cleaner {
 
     /// Says so, and rests; whether to look again at once.
     async fn failed(&mut self, error: &RewriteError) -> bool {
-        self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        if !matches!(error, RewriteError::Stale(_)) {
+            self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        }
         match error {
             RewriteError::Damaged { object, .. } => {
                 let Ok(state) = self.log.barrier().await else { return false };
@@ -165,7 +215,6 @@ impl Cleaner {
             }
             RewriteError::Stale(_) => {
                 tracing::debug!(%error, "a compaction of keys came too late");
-                return true;
             }
             _ if self.log.is_closed().is_some() => return false,
             RewriteError::Taken { .. } | RewriteError::Unfaithful { .. } | RewriteError::Table(_) => {
@@ -184,7 +233,7 @@ impl Cleaner {
 /// Whether rows of a topic that are in no table file yet are older than they may be without having been compacted.
 fn is_late(state: &State, topic: TopicId, now_ms: i64) -> bool {
     let settings = state.topic(topic).and_then(|topic| KeySettings::of(&topic.config));
-    let Some(settings) = settings.filter(|settings| settings.lag_max_ms < i64::MAX) else { return false };
+    let Some(settings) = settings else { return false };
     let latest_ms = now_ms.saturating_sub(settings.lag_max_ms);
     state.runs_of_topic(topic).any(|(.., run)| {
         let is_of_log = !matches!(run.object, ObjectId::Table(_));

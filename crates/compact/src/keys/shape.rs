@@ -6,27 +6,28 @@ use lakebed_model::{
     CleanedFile, CleanedRun, Offset, PartitionKey, RowsHash, TableFileId, TimestampRange, Topic, TopicId, TopicName,
 };
 use lakebed_segment::body::NO_TIMESTAMP_MS;
-use lakebed_segment::row_hash::{hash_row, place_hash};
+use lakebed_segment::row_hash::place_hash;
 use lakebed_segment::row_set::RowSet;
 use lakebed_segment::rows::RowSource;
-use lakebed_segment::table::{ParsedTable, TableFileName, TableFooter, TableSettings, TableWriter};
+use lakebed_segment::table::{TableFileName, TableFooter, TableSettings, TableWriter};
 
+use crate::compaction::FileSizes;
 use crate::objects::RewriteError;
 
 /// Whether a file is full is asked after so many rows of a run.
 const ROWS_PER_LOOK: u64 = 64;
 /// Most times that are kept of a run, at which parts of it were compacted first.
 const TIMES_MAX: usize = 64;
-/// What was written is read back so many rows at a time.
-const READ_BACK_ROWS: u64 = 65_536;
 
 /// Up to an offset, for the first time at a time in milliseconds since 1970; ascending.
 pub(crate) type FirstCleaned = Vec<(Offset, i64)>;
 
-/// A file that is finished and read back.
-pub(crate) struct Made {
-    pub(crate) file: CleanedFile,
-    pub(crate) bytes: Bytes,
+/// What the store is to get next, all of it read back.
+pub(crate) enum Step {
+    /// Row groups of a file.
+    Groups(TableFileId, Vec<Bytes>),
+    /// The end of a file, which has so many bytes.
+    End(CleanedFile, Vec<Bytes>, u64),
 }
 
 struct File {
@@ -50,6 +51,8 @@ struct Current {
 /// A run in the making.
 struct OpenRun {
     run: CleanedRun,
+    /// In which window its rows came in.
+    window: i64,
     /// The hash if it has no gaps.
     plain: RowsHash,
     /// The hash if it has.
@@ -62,21 +65,24 @@ pub(crate) struct Shaper {
     pub(crate) topic: TopicId,
     pub(crate) name: TopicName,
     settings: TableSettings,
-    pub(crate) file_bytes_max: usize,
+    sizes: FileSizes,
+    /// Rows that came in within so many milliseconds go together by age; `None` if none do.
+    window_ms: Option<i64>,
     file: Option<File>,
     current: Option<Current>,
-    finished: Vec<Made>,
+    steps: Vec<Step>,
 }
 
 impl Shaper {
-    pub(crate) fn new(log: Log, id: TopicId, topic: &Topic, file_bytes_max: usize) -> Self {
+    pub(crate) fn new(log: Log, id: TopicId, topic: &Topic, sizes: FileSizes, window_ms: Option<i64>) -> Self {
         let (name, settings) = (topic.name.clone(), TableSettings::of(&topic.config));
-        Self { log, topic: id, name, settings, file_bytes_max, file: None, current: None, finished: Vec::new() }
+        let (file, current, steps) = (None, None, Vec::new());
+        Self { log, topic: id, name, settings, sizes, window_ms, file, current, steps }
     }
 
-    /// Files that are full, once.
-    pub(crate) fn take_finished(&mut self) -> Vec<Made> {
-        std::mem::take(&mut self.finished)
+    /// What the store is to get, once.
+    pub(crate) fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
     }
 
     /// Begins a partition: offsets from `base` on will be covered, those below `dirty` by clean runs.
@@ -93,12 +99,15 @@ impl Shaper {
     pub(crate) fn place(&mut self, offset: Offset, rows: &RowSet, row: usize) -> Result<(), RewriteError> {
         let Some(current) = &self.current else { return Ok(()) };
         let (key, dirty, is_clean) = (current.key, current.dirty, offset < current.dirty);
-        let (is_other, is_look) = current
-            .open
-            .as_ref()
-            .map_or((false, false), |open| (open.run.clean != is_clean, open.run.rows.is_multiple_of(ROWS_PER_LOOK)));
+        let window = self.window_ms.map_or(0, |window_ms| rows.ingest_time_ms(row).div_euclid(window_ms));
+        let open = current.open.as_ref();
+        let is_other = open.is_some_and(|open| open.run.clean != is_clean);
+        let is_later = open.is_some_and(|open| open.window != window);
+        let is_look = open.is_some_and(|open| open.run.rows.is_multiple_of(ROWS_PER_LOOK));
         if is_other {
             self.end_run(dirty)?;
+        } else if is_later {
+            self.end_run(offset)?;
         } else if is_look && self.is_full(1, 1) {
             self.end_run(offset)?;
             self.finish_file()?;
@@ -112,10 +121,14 @@ impl Shaper {
             file.writer.begin_run(key.partition, current.next)?;
         }
         let (next, first_row) = (current.next, file.rows);
-        let open = current.open.get_or_insert_with(|| OpenRun::new(key, next, first_row, is_clean));
-        file.writer.place(offset, rows, row)?;
+        let open = current.open.get_or_insert_with(|| OpenRun::new(key, next, first_row, (is_clean, window)));
+        let hash = file.writer.place(offset, rows, row)?;
         file.rows += 1;
-        open.count(offset, rows, row);
+        open.count(offset, rows, row, hash);
+        let groups = file.writer.take();
+        if !groups.is_empty() {
+            self.steps.push(Step::Groups(file.id, groups));
+        }
         Ok(())
     }
 
@@ -128,14 +141,16 @@ impl Shaper {
     }
 
     fn is_full(&self, numerator: usize, denominator: usize) -> bool {
-        let max = self.file_bytes_max / denominator * numerator;
+        let max = self.sizes.file_bytes_max / denominator * numerator;
         self.file.as_ref().is_some_and(|file| file.writer.size_bytes() >= max)
     }
 
     fn begin_file(&self) -> Result<File, RewriteError> {
         let id = TableFileId::new(self.log.mint().ulid());
         let name = TableFileName { id, topic_id: self.topic, topic: self.name.clone() };
-        Ok(File { id, writer: TableWriter::new(&self.log.identity(), name, self.settings)?, runs: Vec::new(), rows: 0 })
+        let writer = TableWriter::new(&self.log.identity(), name, self.settings)?;
+        let writer = writer.with_group_bytes(self.sizes.group_bytes);
+        Ok(File { id, writer, runs: Vec::new(), rows: 0 })
     }
 
     fn end_run(&mut self, end: Offset) -> Result<(), RewriteError> {
@@ -154,60 +169,41 @@ impl Shaper {
     /// Finishes the file, if there is one, and reads it back.
     pub(crate) fn finish_file(&mut self) -> Result<(), RewriteError> {
         let Some(File { id, writer, runs, .. }) = self.file.take() else { return Ok(()) };
-        let bytes = Bytes::from(writer.finish()?);
-        let made = Made { file: CleanedFile { id, runs }, bytes };
-        self.read_back(&made)?;
-        self.finished.push(made);
-        Ok(())
-    }
-
-    /// Decodes a file that was written just now, and compares every run with what was put into it.
-    fn read_back(&self, made: &Made) -> Result<(), RewriteError> {
-        let Some(first) = made.file.runs.first() else { return Ok(()) };
-        let unfaithful = |partition, what: String| RewriteError::Unfaithful { partition, what };
-        let footer = match TableFooter::parse(&made.bytes, made.bytes.len() as u64) {
-            Ok(ParsedTable::Whole(footer)) => footer,
-            other => return Err(unfaithful(first.partition, format!("{other:?}"))),
-        };
-        if footer.identity != self.log.identity() || footer.name.id != made.file.id {
-            return Err(unfaithful(first.partition, "it says that it is another file".to_owned()));
-        }
-        let parts = [(0, made.bytes.clone())];
-        for run in &made.file.runs {
-            let (mut hash, mut at, mut next) = (RowsHash::EMPTY, run.first_row, run.base_offset);
-            let (rows_end, end) = (run.first_row + run.rows, Offset::new(run.base_offset.get() + run.span));
-            while at < rows_end {
-                let to = (at + READ_BACK_ROWS).min(rows_end);
-                let read = footer.read(at..to, &parts);
-                let read = read.map_err(|error| unfaithful(run.partition, error.to_string()))?;
-                for offset in &read.offsets {
-                    if *offset < next || *offset >= end {
-                        return Err(unfaithful(run.partition, format!("offset {offset} is out of its place")));
-                    }
-                    next = Offset::new(offset.get() + 1);
-                }
-                let part = if run.span == run.rows { read.rows.hash() } else { read.rows.hash_placed(&read.offsets) };
-                hash = hash.concat(part, to - at);
-                at = to;
-            }
-            let base = run.base_offset;
-            let found = footer.stretches(run.partition.partition, base, run.span, run.first_row, base);
-            if hash != run.hash || found.is_empty() {
-                return Err(unfaithful(run.partition, format!("rows from offset {base} on differ")));
-            }
-        }
+        let closed = writer.close()?;
+        are_those_of(&closed.footer, &runs)?;
+        self.steps.push(Step::End(CleanedFile { id, runs }, closed.rest, closed.size_bytes));
         Ok(())
     }
 }
 
+/// Whether a file has the runs that the log is to name, where it is to name them.
+fn are_those_of(footer: &TableFooter, runs: &[CleanedRun]) -> Result<(), RewriteError> {
+    let mut found = footer.runs();
+    for run in runs {
+        let (partition, base) = (run.partition.partition, run.base_offset);
+        let is_there = found.next() == Some((partition, base, run.rows))
+            && !footer.stretches(partition, base, run.span, run.first_row, base).is_empty();
+        if !is_there {
+            let what = format!("it has other rows from offset {base} on");
+            return Err(RewriteError::Unfaithful { partition: run.partition, what });
+        }
+    }
+    match (found.next(), runs.first()) {
+        (Some(_), Some(run)) => {
+            Err(RewriteError::Unfaithful { partition: run.partition, what: "it has a run too many".to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
 impl OpenRun {
-    fn new(partition: PartitionKey, base_offset: Offset, first_row: u64, clean: bool) -> Self {
+    fn new(partition: PartitionKey, base_offset: Offset, first_row: u64, (clean, window): (bool, i64)) -> Self {
         let (timestamps, hash) = (None, RowsHash::EMPTY);
         let run = CleanedRun { partition, base_offset, span: 0, rows: 0, first_row, bytes: 0, timestamps, hash, clean };
-        Self { run, plain: RowsHash::EMPTY, placed: RowsHash::EMPTY }
+        Self { run, window, plain: RowsHash::EMPTY, placed: RowsHash::EMPTY }
     }
 
-    fn count(&mut self, offset: Offset, rows: &RowSet, row: usize) {
+    fn count(&mut self, offset: Offset, rows: &RowSet, row: usize, hash: u64) {
         let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
         let headers = rows.headers(row).map(|(key, value)| key.len() as u64 + length(value));
         self.run.bytes += length(rows.key(row)) + length(rows.value(row)) + headers.sum::<u64>();
@@ -217,7 +213,6 @@ impl OpenRun {
             let one = TimestampRange { first_ms: time_ms, last_ms: time_ms };
             self.run.timestamps = TimestampRange::union(self.run.timestamps, Some(one));
         }
-        let hash = hash_row(rows, row);
         self.plain = self.plain.push(hash);
         self.placed = self.placed.push(place_hash(hash, offset));
     }

@@ -47,6 +47,7 @@ impl Table {
             time_ms: BEGIN_MS,
             value_format: format,
             partition_by: by,
+            properties: BTreeMap::new(),
             files: Vec::new(),
         };
         let options =

@@ -167,14 +167,25 @@ pub(super) fn is_table_file(key: &str) -> bool {
     key.starts_with("tables/")
 }
 
-/// What a version shows: its metadata, manifest list and manifests, read by the Iceberg specification.
-pub(crate) fn snapshot(metadata: &Bytes, objects: &Objects) -> Result<Snapshot, String> {
+/// A snapshot of those to which metadata leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pick {
+    /// What the version shows.
+    Current,
+    /// The first that the table had, of those that are still in sight.
+    Oldest,
+}
+
+/// What a version shows, or did: its metadata, manifest list and manifests, read by the Iceberg specification.
+pub(crate) fn snapshot(metadata: &Bytes, pick: Pick, objects: &Objects) -> Result<Snapshot, String> {
     let metadata = json(metadata)?;
     let current = &metadata["current-snapshot-id"];
     let snapshots = array(&metadata["snapshots"])?;
-    let Some(found) = snapshots.iter().find(|one| one["snapshot-id"] == *current) else {
-        return Err(format!("no snapshot {current}"));
+    let found = match pick {
+        Pick::Current => snapshots.iter().find(|one| one["snapshot-id"] == *current),
+        Pick::Oldest => snapshots.iter().min_by_key(|one| one["sequence-number"].as_u64()),
     };
+    let found = found.ok_or(format!("no snapshot {current}"))?;
     let commit = text(&found["summary"]["lakebed.commit"])?;
     let commit = commit.parse().map_err(|_| format!("{commit} is no number of a commit"))?;
     let mut shown = Snapshot { commit, files: BTreeMap::new() };

@@ -63,8 +63,9 @@ impl Scrub<'_> {
                 let name = shown.uri.rsplit('/').next().unwrap_or_default();
                 let key = super::super::key(&format!("{}{name}", layout::table_data_prefix(table)));
                 let what = "nothing stands there, but the table's newest version shows it".to_owned();
+                // One that the log names was told of; of this one only queries want anything.
                 if !self.done.damaged.iter().any(|damage| damage.key == key.as_str()) {
-                    self.damaged(&key, Kind::TableFile, what, None);
+                    self.damaged(&key, Kind::TableMetadata, what, None);
                 }
                 continue;
             };
