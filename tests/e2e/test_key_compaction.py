@@ -1,5 +1,6 @@
 """cleanup.policy=compact: of each key the last record stays, at its offset, for consumers and for the table alike."""
 
+import json
 import os
 import random
 import subprocess
@@ -12,6 +13,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from conftest import Broker, RereadBroker
 from kafka_clients import admin, create_topic, kcat, line
 from reflected import Refused, Server
+from test_demo import answer, installed  # noqa: F401
 from test_grpc_consume import optional, rows_of_arrow, to_the_end
 from test_java import java
 from test_tables import catalog, duck
@@ -135,7 +137,7 @@ def test_every_client_reads_a_cleaned_topic_from_every_offset(keeper, tmp_bucket
     assert client.list_topics(TOPIC, timeout=SECONDS_MAX).topics[TOPIC].error is None
 
 
-def test_what_comes_later_is_compacted_with_what_is_clean_and_the_table_has_the_state(keeper, tmp_bucket):
+def test_what_comes_later_is_compacted_with_what_is_clean_and_the_table_has_the_state(keeper, tmp_bucket, lakebed, installed):
     create_topic(keeper, TOPIC, partitions=2, config={"cleanup.policy": "compact"})
     written = {0: [], 1: []}
     for round_ in range(6):
@@ -163,6 +165,12 @@ def test_what_comes_later_is_compacted_with_what_is_clean_and_the_table_has_the_
     for source in (f"lake.default.{TOPIC}", f"iceberg_scan('{table.metadata.location}')"):
         rows = duck(keeper, tmp_bucket).execute(CURRENT.format(source)).fetchall()
         assert sorted(rows) == sorted((key, value) for _, key, value in state)
+    # And as `lakebed sql` prints it.
+    told = lakebed("sql", TOPIC, "--server", keeper.http, "--engine", "duckdb", "-o", "json")
+    assert told.returncode == 0, told.stderr
+    [printed] = [one["text"] for one in json.loads(told.stdout)["statements"] if one["way"] == "state"]
+    rows = answer(installed, printed.replace("SELECT *, row_number", "SELECT key, value, row_number").replace("SELECT * FROM (", "SELECT key, value FROM ("))
+    assert sorted((key.decode(), value.decode()) for key, value in rows) == sorted((key, value) for _, key, value in state)
     rows = table.scan(selected_fields=("_kafka_partition", "_kafka_offset", "key", "value")).to_arrow().to_pylist()
     for partition in written:
         of_partition = sorted((row["_kafka_offset"], row["key"], row["value"]) for row in rows if row["_kafka_partition"] == partition)

@@ -42,7 +42,7 @@ def until(holds, what):
     return found
 
 
-def produce(broker, topic, count, age_ms=0, partitions=range(PARTITIONS), size=20):
+def produce(broker, topic, count, age_ms=0, partitions=range(PARTITIONS), size=20, key=None):
     """`count` records in each of some partitions, whose timestamps are so old."""
     producer = Producer({"bootstrap.servers": broker.kafka, "linger.ms": 2})
     failures = []
@@ -50,7 +50,7 @@ def produce(broker, topic, count, age_ms=0, partitions=range(PARTITIONS), size=2
     for number in range(count):
         for partition in partitions:
             value = (b"%d/%d " % (partition, number)).ljust(size, b".")
-            producer.produce(topic, value, partition=partition, timestamp=at_ms, on_delivery=lambda error, _: failures.append(error) if error else None)
+            producer.produce(topic, value, key, partition=partition, timestamp=at_ms, on_delivery=lambda error, _: failures.append(error) if error else None)
     assert producer.flush(SECONDS_MAX) == 0 and failures == []
 
 
@@ -193,11 +193,13 @@ def load(broker):
 def test_compacted_topics_and_those_that_keep_everything_lose_nothing(looking_here, tmp_bucket):
     broker = looking_here
     create_topic(broker, "kept", 1, {"retention.ms": "-1"})
+    create_topic(broker, "compacted", 1, {"cleanup.policy": "compact", "retention.ms": "1000"})
+    create_topic(broker, "both", 1, {"cleanup.policy": "compact,delete", "retention.ms": "1000"})
     create_topic(broker, "gone", 1, {"retention.ms": "1000"})
-    for topic in ("kept", "gone"):
-        produce(broker, topic, 5, age_ms=DAY_MS, partitions=[0])
-    until(lambda: starts(broker, "gone", 1) == {0: 5}, "the other's are gone")
-    assert starts(broker, "kept", 1) == {0: 0}
+    for topic in ("kept", "compacted", "both", "gone"):
+        produce(broker, topic, 5, age_ms=DAY_MS, partitions=[0], key=b"k")
+    until(lambda: starts(broker, "gone", 1) == {0: 5} and starts(broker, "both", 1) == {0: 5}, "those of others are gone")
+    assert starts(broker, "kept", 1) == {0: 0} and starts(broker, "compacted", 1) == {0: 0}
 
 
 def test_nothing_goes_while_the_clocks_of_broker_and_store_disagree(start_broker, s3_server):

@@ -7,12 +7,14 @@ import hashlib
 import json
 import re
 import shutil
+import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from conftest import Bucket
+from conftest import BINARY, Bucket
 from kafka_clients import admin, create_topic
 from schema import check_json
 from test_tables import catalog, consumed, produce
@@ -184,6 +186,44 @@ def test_a_flipped_byte_of_a_checkpoint_is_found(filled, bucket, lakebed):
     assert lakebed("recover", bucket.url).returncode == 0
     newest = root / "cells/0/checkpoints/00000000000000000003"
     check_flips(lakebed, bucket, [newest / "manifest.json", *newest.glob("base-*.json")])
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_a_scrub_that_is_interrupted_tells_what_it_has_found_and_goes_on_where_it_was(filled, bucket, lakebed, how):
+    filled.stop()
+    root = Path(bucket.url.removeprefix("file://"))
+    (root / "lakebed.json").unlink()
+    shutil.rmtree(root / "cells")
+    assert lakebed("recover", bucket.url).returncode == 0
+    whole = looked(lakebed, bucket, "scrub")
+    assert (whole["complete"], whole["after"]) == (True, None)
+    # The first object of all: a part of the older checkpoint, without which the log is opened.
+    first = sorted(path for path in root.glob("cells/0/checkpoints/00000000000000000002/*"))[0]
+    flip(first, first.stat().st_size // 2)
+    key = str(first.relative_to(root))
+    # A byte a second: it waits for hours behind its first object.
+    scrub = subprocess.Popen([BINARY, "storage", "scrub", bucket.url, "--rate", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert key in (line := scrub.stderr.readline()) and line.startswith("looks damaged: ")
+    scrub.send_signal(how)
+    out, error = scrub.communicate(timeout=SECONDS_MAX)
+    assert scrub.returncode == 1 and key in out and "1 damaged" in out and "was stopped before its end" in error
+    [after] = re.findall(r"--after (\S+)`", error)
+    assert after == key
+    rest = looked(lakebed, bucket, "scrub", "--after", after, code=1)
+    assert rest["complete"] and rest["objects"] == whole["objects"] - 1 and rest["rows"] == whole["rows"]
+    # That one is not read again; that its checkpoint can't be loaded is told at the end.
+    assert key not in {damage["key"] for damage in rest["damaged"]} and all("checkpoints/00000000000000000002" in damage["key"] for damage in rest["damaged"])
+    flip(first, first.stat().st_size // 2)
+    last = max(bucket.objects(root.parent / "seen"))
+    assert looked(lakebed, bucket, "scrub", "--after", "cells/0/log")["damaged"] == []
+    # What is missing is found wherever it was.
+    file = sorted(root.glob("tables/default/orders/data/*.parquet"))[-1]
+    file.unlink()
+    behind = looked(lakebed, bucket, "scrub", "--after", last, code=1)
+    assert behind["objects"] == 0 and str(file.relative_to(root)) in {damage["key"] for damage in behind["damaged"]}
+    wrong = lakebed("storage", "scrub", bucket.url, "--after", "../x")
+    assert wrong.returncode == 2 and "--after" in wrong.stderr
 
 
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)

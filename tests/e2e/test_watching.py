@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from collector import Collector, attributes
@@ -238,3 +239,19 @@ def test_log_lines_are_json_where_there_is_no_terminal_and_text_when_asked_for(s
     refused = lakebed("serve", "--store", tmp_bucket.url, "--log", "no=such=filter")
     assert refused.returncode != 0 and refused.stdout == ""
     assert "no=such=filter" in refused.stderr and "--log" in refused.stderr, refused.stderr
+
+
+def test_alerts_are_right_and_ask_only_for_what_a_broker_tells(broker):
+    deploy = Path(__file__).parents[2] / "deploy"
+    for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+        done = subprocess.run(["promtool", *arguments], cwd=deploy, capture_output=True, text=True, timeout=SECONDS_MAX)
+        assert done.returncode == 0, done.stdout + done.stderr
+    rules = (deploy / "alerts.yml").read_text()
+    _, told = page(broker, "/metrics")
+    names = set(re.findall(r"^(lakebed_\w+?)(?:\{| )", told, re.M))
+    asked = set(re.findall(r"\blakebed_\w+", rules))
+    assert len(asked) > 15 and asked - names == set()
+    reasons = set(re.findall(r'^lakebed_not_ready\{reason="(\w+)"', told, re.M))
+    assert set(re.findall(r'reason!="(\w+)"', rules)) <= reasons
+    tested = (deploy / "alerts_test.yml").read_text()
+    assert all(name in tested for name in re.findall(r"alert: (\w+)", rules))
