@@ -10,9 +10,18 @@ const FILES: [&str; 4] = [
     "lakebed/v1/group_service.proto",
 ];
 
+const CLUSTER: &str = "lakebed/cluster/v1/cluster_service.proto";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let proto = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", proto.display());
+    // What brokers tell each other: each is a server and a client of it.
+    tonic_prost_build::configure()
+        .build_server(true)
+        .build_client(true)
+        .extern_path(".lakebed.cluster.v1", "::lakebed_wire::cluster")
+        .emit_rerun_if_changed(false)
+        .compile_fds(protox::compile([CLUSTER], [&proto])?)?;
     tonic_prost_build::configure()
         .build_server(true)
         .build_client(false)

@@ -12,6 +12,8 @@ const FILES: [&str; 6] = [
     "lakebed/v1/group_service.proto",
 ];
 
+const CLUSTER: &str = "lakebed/cluster/v1/cluster_service.proto";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let proto = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", proto.display());
@@ -21,6 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out_dir.join("lakebed.v1.descriptors"), compiler.encode_file_descriptor_set())?;
 
+    // What brokers tell each other is not for clients, so not among what reflection serves.
+    messages().bytes(".lakebed.cluster").compile_fds(protox::compile([CLUSTER], [&proto])?)?;
     // On its own, for the messages of Lakebed name it by its place in this crate.
     messages().compile_fds(protox::compile(["google/rpc/status.proto"], [&proto])?)?;
     messages()

@@ -24,6 +24,13 @@ pub struct Config {
     /// `host:port` that Kafka clients are told to connect to. `None`: the address at which each of them reached us, which is right
     /// unless something between translates addresses.
     pub advertise: Option<String>,
+    /// `host:port` by which other brokers, and through them nobody else, reach this one's HTTP port. `None`: where it listens, or the address from
+    /// which this machine reaches others.
+    pub advertise_http: Option<String>,
+    /// The availability zone that the broker runs in.
+    pub zone: Option<String>,
+    /// A sequencer of which nothing is heard for so long, and whose log does not move, is succeeded.
+    pub takeover_after: Duration,
     /// Memory that buffers and caches may take together, in bytes; see [`Budget`]. More serves more consumers from memory and takes
     /// larger bursts; at its bound producers wait.
     pub memory_bytes: usize,
@@ -144,6 +151,9 @@ impl Default for Config {
             kafka_listen: "127.0.0.1:0".to_owned(),
             http_listen: "127.0.0.1:0".to_owned(),
             advertise: None,
+            advertise_http: None,
+            zone: None,
+            takeover_after: Duration::from_secs(1),
             memory_bytes: 1 << 30,
             auto_create_topics: true,
             default_partitions: 4,

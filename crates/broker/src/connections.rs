@@ -72,7 +72,7 @@ impl Drop for Slot {
 /// Accepts the connections of one port.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     slots: Arc<Slots>,
     failures: Mutex<Failures>,
 }
@@ -111,7 +111,7 @@ pub(crate) struct Accepted {
 
 impl Acceptor {
     /// Accepts at most `all_max` connections at a time, and `per_address_max` of one address.
-    pub(crate) fn new(listener: TcpListener, all_max: usize, per_address_max: usize) -> Self {
+    pub(crate) fn new(listener: Arc<TcpListener>, all_max: usize, per_address_max: usize) -> Self {
         let slots = Arc::new(Slots { all_max, per_address_max, taken: Mutex::default() });
         Self { listener, slots, failures: Mutex::default() }
     }

@@ -23,12 +23,18 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::cluster::service::ForBrokers;
 use crate::http::messages::no_method;
+use crate::kafka::Service;
 use crate::rooms::Rooms;
 use crate::services::admin_service_server::AdminServiceServer;
+use crate::services::cluster::cluster_service_server::ClusterServiceServer;
 use crate::services::consume_service_server::ConsumeServiceServer;
 use crate::services::group_service_server::GroupServiceServer;
 use crate::services::produce_service_server::ProduceServiceServer;
+
+/// Largest request that brokers pass on to each other: of those that are, with room for what is around it.
+const PASSED_BYTES_MAX: usize = 8 << 20;
 
 /// The services whose health is told.
 const SERVICES: [&str; 4] =
@@ -64,11 +70,13 @@ impl Default for About {
 }
 
 /// All services with health and reflection, as routes for the HTTP port; and the handle that changes their health.
-pub(crate) async fn routes(rooms: Arc<Rooms>, about: About) -> (axum::Router, HealthReporter) {
+pub(crate) async fn routes(kafka: Arc<Service>, about: About) -> (axum::Router, HealthReporter) {
+    let rooms = Arc::clone(&kafka.rooms);
     let message_bytes_max = rooms.config.request_bytes_max;
     let counts = Arc::clone(rooms.metrics.grpc());
     let consume_budget = consume::Budget::new(rooms.config.budget().streams_bytes);
     let joined = groups::Streams::new(rooms.config.budget().groups_bytes);
+    let for_brokers = rooms.cluster.clone().map(|cluster| ForBrokers::new(cluster, kafka));
     let services = Services { rooms, consume_budget, joined, about: Arc::new(about) };
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<ProduceServiceServer<Services>>().await;
@@ -80,6 +88,10 @@ pub(crate) async fn routes(rooms: Arc<Rooms>, about: About) -> (axum::Router, He
     let admin = AdminServiceServer::new(services.clone());
     let groups = GroupServiceServer::new(services);
     let mut routes = Routes::new(produce).add_service(consume).add_service(admin).add_service(groups);
+    if let Some(for_brokers) = for_brokers {
+        let server = ClusterServiceServer::new(for_brokers).max_decoding_message_size(PASSED_BYTES_MAX);
+        routes = routes.add_service(server);
+    }
     routes = routes.add_service(health);
     let builder = || {
         tonic_reflection::server::Builder::configure()

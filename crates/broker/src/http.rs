@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use lakebed_lake::Catalog;
 use serde_json::json;
 
+use crate::cluster::calls as calls_of_cluster;
 use crate::metrics::Metrics;
 use crate::request_memory::RequestBudgets;
 use crate::rooms::Rooms;
@@ -31,6 +32,7 @@ pub(crate) fn router(rooms: Arc<Rooms>, services: Router, budgets: RequestBudget
     // From the innermost to the outermost. gRPC-Web becomes gRPC before messages are looked at, and each answer is followed to its end
     // as its client sees it.
     let services = services
+        .layer(from_fn_with_state(Arc::clone(&rooms), calls_of_cluster::pass_on))
         .layer(from_fn(last_words::end_calls))
         .layer(from_fn_with_state(bounds, messages::let_in))
         .layer(from_fn(web::translate))
@@ -41,7 +43,7 @@ pub(crate) fn router(rooms: Arc<Rooms>, services: Router, budgets: RequestBudget
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Arc::clone(&rooms))
-        .merge(tables(rooms.catalog.clone()))
+        .merge(tables(rooms.catalog.clone()).layer(from_fn_with_state(Arc::clone(&rooms), calls_of_cluster::pass_on)))
         .merge(services)
         .layer(from_fn_with_state(ids, calls::follow))
 }

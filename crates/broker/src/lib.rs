@@ -13,6 +13,7 @@
 mod admission;
 mod broker;
 pub mod check;
+mod cluster;
 pub mod config;
 mod connections;
 mod damage;
@@ -44,4 +45,9 @@ pub use tables::reading::{ReadTableError, table_location};
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod services {
     tonic::include_proto!("lakebed.v1");
+
+    /// What brokers tell each other.
+    pub(crate) mod cluster {
+        tonic::include_proto!("lakebed.cluster.v1");
+    }
 }

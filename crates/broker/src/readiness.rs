@@ -13,6 +13,8 @@ use serde::Serialize;
 use crate::reason::Reason;
 use crate::rooms::Rooms;
 
+/// A sequencer that has not been reached for so long and that nobody has succeeded works, or can't be succeeded.
+const LOST_MAX: Duration = Duration::from_secs(5);
 /// A commit that is under way for longer is stuck: a slow store takes seconds.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -22,11 +24,12 @@ const OVERLOADED: &str = "OVERLOADED";
 const FENCED: &str = "FENCED";
 const DAMAGED_OBJECT: &str = "DAMAGED_OBJECT";
 const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
+const SEQUENCER_UNREACHABLE: &str = "SEQUENCER_UNREACHABLE";
 const CLOCK_SKEW: &str = "CLOCK_SKEW";
 
 /// All reasons that there can be.
 pub(crate) const REASONS: &[&str] =
-    &[STORE_UNAVAILABLE, COMMIT_STUCK, OVERLOADED, FENCED, DAMAGED_OBJECT, SHUTTING_DOWN];
+    &[STORE_UNAVAILABLE, COMMIT_STUCK, OVERLOADED, FENCED, DAMAGED_OBJECT, SHUTTING_DOWN, SEQUENCER_UNREACHABLE];
 
 /// Why the broker is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,6 +81,14 @@ impl Readiness {
             );
             add(STORE_UNAVAILABLE, before(now_ms, trouble.since.elapsed()), message);
         }
+        if let Some(lost) = rooms.log.counts().sequencer_lost().filter(|lost| *lost > LOST_MAX) {
+            let message = format!(
+                "the sequencer at {} has not been reached for {} s, so nothing can be passed on to it: see that this broker can connect to that address, which is advertise_http of that one",
+                rooms.log.state().owner_address(),
+                lost.as_secs()
+            );
+            add(SEQUENCER_UNREACHABLE, before(now_ms, lost), message);
+        }
         if let Some(age) = rooms.log.counts().oldest_in_flight().filter(|age| *age > COMMIT_TIME_MAX) {
             let message = format!(
                 "a commit has been under way for {} s, and nothing is acknowledged before it is durable: see that the store has room and takes writes",
@@ -114,7 +125,9 @@ pub(crate) fn warnings(rooms: &Rooms) -> Vec<NotReady> {
 fn closed_name(closed: &Closed) -> &'static str {
     match closed {
         Closed::ShuttingDown => SHUTTING_DOWN,
-        Closed::Fenced { .. } | Closed::Damaged { .. } => Reason::from(closed).row().name,
+        Closed::Fenced { .. } | Closed::Follows { .. } | Closed::Successor | Closed::Damaged { .. } => {
+            Reason::from(closed).row().name
+        }
     }
 }
 

@@ -215,7 +215,7 @@ impl Reason {
             Self::InvalidTopicName => "Choose another name; the message says what is wrong with this one.",
             Self::InvalidConfig => "Correct the setting; the message has the nearest name, or what values it takes.",
             Self::InvalidPartitionCount => "Ask for a number within the bounds that the message names.",
-            Self::Fenced => "Send it to the broker that has taken over.",
+            Self::Fenced => "Send it again, to any broker of the cluster.",
             Self::ShuttingDown => "Connect again, and send it again.",
             Self::ConnectionAged => "Send it again at once on another connection; the broker goes on.",
             Self::Overloaded => "Send it again after a pause, or give the broker more memory.",
@@ -261,7 +261,7 @@ impl Reason {
 impl From<&Closed> for Reason {
     fn from(closed: &Closed) -> Self {
         match closed {
-            Closed::Fenced { .. } => Self::Fenced,
+            Closed::Fenced { .. } | Closed::Follows { .. } | Closed::Successor => Self::Fenced,
             Closed::Damaged { .. } => Self::DamagedObject,
             Closed::ShuttingDown => Self::ShuttingDown,
         }

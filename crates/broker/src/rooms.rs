@@ -10,6 +10,7 @@ use lakebed_log::{Log, Seams};
 use lakebed_store::Store;
 use tokio::sync::Semaphore;
 
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::damage::DamageLog;
 use crate::groups::Groups;
@@ -30,6 +31,8 @@ pub struct Rooms {
     pub log: Log,
     /// The write path.
     pub ingest: Ingest,
+    /// The other brokers; none if the store is this process's alone.
+    pub(crate) cluster: Option<Arc<Cluster>>,
     /// The read path.
     pub fetch: Fetch,
     /// Topics.

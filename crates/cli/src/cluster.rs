@@ -47,6 +47,8 @@ struct Broker {
     #[serde(rename = "self")]
     is_self: bool,
     uptime_ms: i64,
+    zone: String,
+    leader: bool,
 }
 
 /// How a broker is.
@@ -161,6 +163,8 @@ impl From<v1::GetClusterInfoResponse> for Info {
             version: broker.version,
             is_self: broker.self_,
             uptime_ms: broker.uptime_ms,
+            zone: broker.zone,
+            leader: broker.leader,
         };
         Self {
             cluster_id: info.cluster_id,
@@ -189,12 +193,15 @@ impl Info {
             }),
         );
         let brokers = table(
-            ["broker", "Kafka", "gRPC and HTTP", "version", "up"],
+            ["broker", "leads", "Kafka", "gRPC and HTTP", "zone", "version", "up"],
             brokers.iter().map(|broker| {
                 let id = if broker.is_self { format!("{} (asked)", broker.id) } else { broker.id.to_string() };
-                let up = Duration::from_secs(u64::try_from(broker.uptime_ms).unwrap_or_default() / 1000);
+                let up = Duration::from_secs(u64::try_from(broker.uptime_ms).unwrap_or_default() / 1000).as_secs();
+                let up = if broker.is_self { format!("{up} s") } else { "-".to_owned() };
+                let zone = if broker.zone.is_empty() { "-".to_owned() } else { broker.zone.clone() };
+                let leads = if broker.leader { "yes" } else { "no" }.to_owned();
                 let Broker { kafka_address, http_address, version, .. } = broker;
-                [id, kafka_address.clone(), http_address.clone(), version.clone(), format!("{} s", up.as_secs())]
+                [id, leads, kafka_address.clone(), http_address.clone(), zone, version.clone(), up]
             }),
         );
         format!("{facts}\n{cells}\n{brokers}")

@@ -99,6 +99,13 @@ impl Fetch {
     pub fn publish(&self, batches: &[Published]) {
         let mut tail = self.shared.tail();
         tail.publish(batches);
+        self.forget_gone(&mut tail);
+        drop(tail);
+        self.shared.waiters.wake(batches.iter().map(|batch| batch.partition));
+    }
+
+    /// Forgets partitions that are no more, if there may be many.
+    fn forget_gone(&self, tail: &mut Tail) {
         let remembered = tail.partition_count();
         if remembered > PARTITIONS_SPARE {
             let state = self.shared.log.state();
@@ -106,8 +113,16 @@ impl Fetch {
                 tail.retain(|key| state.partition(key).is_some());
             }
         }
+    }
+
+    /// Makes visible what is durable without being published: another broker has committed it. Wakes those who wait for the partitions.
+    pub fn see(&self, durable: impl Iterator<Item = (PartitionKey, Offset)>) {
+        let durable: Vec<(PartitionKey, Offset)> = durable.collect();
+        let mut tail = self.shared.tail();
+        durable.iter().for_each(|(key, offset)| tail.see(*key, *offset));
+        self.forget_gone(&mut tail);
         drop(tail);
-        self.shared.waiters.wake(batches.iter().map(|batch| batch.partition));
+        self.shared.waiters.wake(durable.iter().map(|(key, _)| *key));
     }
 
     /// Up to where a partition may be read now.

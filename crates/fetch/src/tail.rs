@@ -86,6 +86,12 @@ impl Tail {
         }
     }
 
+    /// Makes a partition visible up to an offset; nothing is held.
+    pub(crate) fn see(&mut self, key: PartitionKey, offset: Offset) {
+        let partition = self.partitions.entry(key).or_default();
+        partition.visible = partition.visible.max(offset);
+    }
+
     /// What is held of a partition from `offset` on: whole batches of at most `bytes_max` together, but always the first.
     pub(crate) fn read(&mut self, key: PartitionKey, offset: Offset, bytes_max: usize) -> TailRead {
         let read = self.look(key, offset, bytes_max);

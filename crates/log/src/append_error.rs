@@ -61,6 +61,15 @@ pub enum Closed {
         /// What is wrong.
         what: String,
     },
+    /// Another broker is the sequencer, which this one follows.
+    #[error("this broker commits nothing: the sequencer is the one at {sequencer}")]
+    Follows {
+        /// Where it can be reached.
+        sequencer: String,
+    },
+    /// This broker has followed, and is now to take over.
+    #[error("this broker takes the log over just now")]
+    Successor,
     /// This broker is shutting down.
     #[error("the broker is shutting down")]
     ShuttingDown,

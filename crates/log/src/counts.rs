@@ -26,6 +26,8 @@ pub struct Counts {
     /// Checkpoints and passes of reclaim that failed.
     pub keeping_failures: AtomicU64,
     in_flight: Mutex<InFlight>,
+    /// Since when a follower has not reached the sequencer.
+    sequencer_lost: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +47,7 @@ impl Counts {
             reclaimed: AtomicU64::new(0),
             keeping_failures: AtomicU64::new(0),
             in_flight: Mutex::default(),
+            sequencer_lost: Mutex::default(),
         }
     }
 
@@ -56,6 +59,16 @@ impl Counts {
     /// For how long the oldest of them has been under way.
     pub fn oldest_in_flight(&self) -> Option<Duration> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).oldest.map(|oldest| oldest.elapsed())
+    }
+
+    /// For how long this broker, which follows, has not reached the sequencer; `None` if it does.
+    pub fn sequencer_lost(&self) -> Option<Duration> {
+        self.sequencer_lost.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
+
+    pub(crate) fn set_sequencer_lost(&self, is_lost: bool) {
+        let mut lost = self.sequencer_lost.lock().unwrap_or_else(PoisonError::into_inner);
+        *lost = is_lost.then(|| lost.unwrap_or_else(Instant::now));
     }
 
     pub(crate) fn set_in_flight(&self, commits: usize, oldest: Option<Instant>) {

@@ -21,6 +21,7 @@ use crate::append_error::{AppendError, BarrierError, ChangeError, Closed};
 use crate::broken::Broken;
 use crate::bucket::Bucket;
 use crate::counts::Counts;
+use crate::feed::Recent;
 use crate::open::Options;
 use crate::seams::Seams;
 use crate::sequencer::Request;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) nonce: Nonce,
     pub(crate) broken: Broken,
     pub(crate) counts: Counts,
+    recent: Arc<Recent>,
     durable: RwLock<State>,
     number: watch::Sender<CommitNumber>,
     mint: Mutex<(Mint, StdRng)>,
@@ -58,6 +60,7 @@ impl Shared {
             nonce,
             broken,
             counts: Counts::new(checkpoint),
+            recent: Arc::default(),
             durable: RwLock::new(state),
             number,
             mint: Mutex::new((Mint::new(), rng)),
@@ -76,8 +79,21 @@ impl Shared {
         durable.apply(commit).map_err(|error| Closed::Damaged { what: error.to_string() })?;
         let number = durable.number();
         drop(durable);
+        self.recent.push(commit);
         self.number.send_replace(number);
         Ok(())
+    }
+
+    /// Takes a state of the log that was read, unless a later one is known.
+    pub(crate) fn install(&self, state: State) {
+        let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
+        if state.number() <= durable.number() {
+            return;
+        }
+        let number = state.number();
+        *durable = state;
+        drop(durable);
+        self.number.send_replace(number);
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -97,9 +113,19 @@ impl Shared {
     }
 }
 
-/// An open log of which this process is the sequencer. A handle; clones share the log. It closes when the last is dropped.
+/// What this process is to a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It commits.
+    Sequencer,
+    /// It folds what the sequencer commits.
+    Follower,
+}
+
+/// An open log. A handle; clones share the log. It closes when the last is dropped.
 #[derive(Clone)]
 pub struct Log {
+    role: Role,
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
     closed: watch::Receiver<Option<Closed>>,
@@ -114,12 +140,26 @@ impl std::fmt::Debug for Log {
 
 impl Log {
     pub(crate) fn new(
+        role: Role,
         shared: Arc<Shared>,
         requests: mpsc::Sender<Request>,
         closed: watch::Receiver<Option<Closed>>,
         task: AbortHandle,
     ) -> Self {
-        Self { shared, requests, closed, task }
+        Self { role, shared, requests, closed, task }
+    }
+
+    /// What this process is to the log, for as long as it is open.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn recent(&self) -> &Arc<Recent> {
+        &self.shared.recent
+    }
+
+    pub(crate) fn closings(&self) -> watch::Receiver<Option<Closed>> {
+        self.closed.clone()
     }
 
     /// The durable state: what every reader may see. A snapshot; it does not change.

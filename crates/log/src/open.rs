@@ -19,14 +19,14 @@ use crate::append_error::Closed;
 use crate::broken::Broken;
 use crate::bucket::{Bucket, Landed, key};
 use crate::checkpoint::Keeper;
-use crate::handle::{Log, Shared};
+use crate::handle::{Log, Role, Shared};
 use crate::left::{Left, left};
 use crate::replay::{Replay, ReplayError};
 use crate::seams::Seams;
 use crate::sequencer::Sequencer;
 
 /// Requests that wait for the sequencer; more wait in `submit`.
-const REQUESTS_MAX: usize = 1024;
+pub(crate) const REQUESTS_MAX: usize = 1024;
 /// Takeovers in a row that may be void before opening gives up: each means that others took over and wrote checkpoints meanwhile.
 const TAKEOVERS_MAX: usize = 64;
 
@@ -111,6 +111,12 @@ pub enum OpenError {
     /// The log can't be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// Another broker that runs has this one's address.
+    #[error("another broker has taken the log over that says that it is reached at {address}, too")]
+    SameAddress {
+        /// The address.
+        address: String,
+    },
     /// Others keep taking over.
     #[error("others took over {takeovers} times while this broker tried")]
     Crowded {
@@ -136,38 +142,56 @@ impl Log {
     /// # Cost   GET root, LIST and GET of a checkpoint, a GET a commit behind it, PUT of the takeover, LIST.
     pub async fn open(store: Store, options: Options, seams: Seams) -> Result<Self, OpenError> {
         let mut rng = StdRng::seed_from_u64(seams.seed);
-        let root = bootstrap(&store, options.cells, &mut rng).await?;
-        let cells = root.cells.len();
-        let first = *root
-            .cells
-            .get(usize::from(options.cell.get()))
-            .ok_or(OpenError::NoSuchCell { cell: options.cell, cells })?;
-        let identity = Identity { cluster_id: root.cluster_id, cell: options.cell };
+        let (identity, empty) = rooted(&store, &options, &mut rng).await?;
         let bucket = Bucket::new(store, identity, options.broken);
         let nonce = Nonce::new(rng.next_u64());
-        let (state, keeper) = take_over(&bucket, State::new(first), &options, &seams, nonce, &mut rng).await?;
-        tracing::info!(epoch = %state.place().directory.epoch, commits = %state.number(), "this broker is the sequencer");
-        let shared = Arc::new(Shared::new(bucket, options, seams, nonce, (state, keeper.newest())));
-        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-        let (closed_sender, closed) = watch::channel(None);
-        let sequencer = Sequencer::new(Arc::clone(&shared), receiver, keeper);
-        let task = tokio::spawn(async move {
-            // SUBTLE: the watch is set on every way out, a panic included, or nobody would notice that the task has ended.
-            let mut guard = ClosedGuard { sender: closed_sender, reason: None };
-            guard.reason = Some(sequencer.run(&guard.sender).await);
-        });
-        Ok(Self::new(shared, requests, closed, task.abort_handle()))
+        match take_over(&bucket, empty, None, &options, &seams, nonce, &mut rng).await? {
+            Ok(taken) => Ok(lead(bucket, options, seams, nonce, taken)),
+            Err(_) => Err(OpenError::Crowded { takeovers: 0 }),
+        }
     }
 }
 
-struct ClosedGuard {
+/// Whose log it is, and its state before the first commit.
+pub(crate) async fn rooted(store: &Store, options: &Options, rng: &mut StdRng) -> Result<(Identity, State), OpenError> {
+    let root = bootstrap(store, options.cells, rng).await?;
+    let cells = root.cells.len();
+    let first =
+        *root.cells.get(usize::from(options.cell.get())).ok_or(OpenError::NoSuchCell { cell: options.cell, cells })?;
+    Ok((Identity { cluster_id: root.cluster_id, cell: options.cell }, State::new(first)))
+}
+
+/// The handle of a log that was taken over just now, with its sequencer.
+pub(crate) fn lead(bucket: Bucket, options: Options, seams: Seams, nonce: Nonce, taken: (State, Keeper)) -> Log {
+    let (state, keeper) = taken;
+    tracing::info!(epoch = %state.place().directory.epoch, commits = %state.number(), "this broker is the sequencer");
+    let shared = Arc::new(Shared::new(bucket, options, seams, nonce, (state, keeper.newest())));
+    let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+    let (closed_sender, closed) = watch::channel(None);
+    let sequencer = Sequencer::new(Arc::clone(&shared), receiver, keeper);
+    let task = tokio::spawn(ClosedGuard::run(closed_sender, async |sender| sequencer.run(sender).await));
+    Log::new(Role::Sequencer, shared, requests, closed, task.abort_handle())
+}
+
+/// Sets the watch on every way out of a task, a panic included, or nobody would notice that it has ended.
+pub(crate) struct ClosedGuard {
     sender: watch::Sender<Option<Closed>>,
     reason: Option<Closed>,
 }
 
+impl ClosedGuard {
+    pub(crate) async fn run(
+        sender: watch::Sender<Option<Closed>>,
+        task: impl AsyncFnOnce(&watch::Sender<Option<Closed>>) -> Closed,
+    ) {
+        let mut guard = Self { sender, reason: None };
+        guard.reason = Some(task(&guard.sender).await);
+    }
+}
+
 impl Drop for ClosedGuard {
     fn drop(&mut self) {
-        let ended = || Closed::Damaged { what: "the sequencer task ended before its time".to_owned() };
+        let ended = || Closed::Damaged { what: "its task ended before its time".to_owned() };
         self.sender.send_replace(Some(self.reason.take().unwrap_or_else(ended)));
     }
 }
@@ -204,19 +228,24 @@ async fn bootstrap(store: &Store, cells: NonZeroU16, rng: &mut StdRng) -> Result
     }
 }
 
-/// Replays to the end and closes the epoch that is found there, until that holds.
-async fn take_over(
+/// Replays to the end and closes the epoch that is found there, until that holds; if only one epoch is to be closed, and somebody else has, the
+/// state.
+pub(crate) async fn take_over(
     bucket: &Bucket,
-    empty: State,
+    known: State,
+    only: Option<Epoch>,
     options: &Options,
     seams: &Seams,
     nonce: Nonce,
     rng: &mut StdRng,
-) -> Result<(State, Keeper), OpenError> {
-    let mut replay = Replay::new(bucket.clone(), empty, options.broken, seams.offload);
+) -> Result<Result<(State, Keeper), State>, OpenError> {
+    let mut replay = Replay::new(bucket.clone(), known, options.broken, seams.offload);
     for _ in 0..TAKEOVERS_MAX {
         replay.reach_the_end().await?;
         let state = replay.state();
+        if only.is_some_and(|only| state.place().directory.epoch != only) {
+            return Ok(Err(replay.into_state()));
+        }
         let epoch = state.place().directory.epoch.get().checked_add(1).map(Epoch::new);
         let epoch = epoch.ok_or_else(|| OpenError::Takeover { what: "no epochs are left".to_owned() })?;
         let next = Directory { epoch, nonce: Nonce::new(rng.next_u64()) };
@@ -227,24 +256,27 @@ async fn take_over(
         if matches!(bucket.put_commit(commit.place, commit.number, object).await, Landed::Other { .. }) {
             continue;
         }
-        if options.broken.skips_list_after_taking_over() || !is_void(bucket, commit.place, commit.number).await? {
-            let begun = replay.into_kept().map_or(CommitNumber::ZERO, |(state, _)| state.number());
-            let keeper = Keeper::new(options.checkpoint_commits, begun);
-            return Ok((after, keeper));
+        let newest = match options.broken.skips_list_after_taking_over() {
+            true => Some(replay.newest_loaded()),
+            false => newest_below(bucket, commit.place, commit.number).await?,
+        };
+        if let Some(newest) = newest {
+            return Ok(Ok((after, Keeper::new(options.checkpoint_commits, newest))));
         }
     }
     Err(OpenError::Crowded { takeovers: TAKEOVERS_MAX })
 }
 
-/// Whether a takeover stands at a place that the log had passed already: a checkpoint covers it.
+/// The newest checkpoint that stands, or 0; `None` if it covers the place of a takeover: then the log had passed that place already.
 ///
 /// # Order  Begins its LIST after the takeover's PUT was answered.
-async fn is_void(bucket: &Bucket, place: Place, number: CommitNumber) -> Result<bool, OpenError> {
+async fn newest_below(bucket: &Bucket, place: Place, number: CommitNumber) -> Result<Option<CommitNumber>, OpenError> {
     // A LIST that fails proves nothing, so this broker is not the owner.
     let checkpoints = bucket.checkpoints().await.map_err(|source| OpenError::List { source })?;
-    let void = checkpoints.iter().any(|checkpoint| *checkpoint > number);
-    if void {
+    let newest = checkpoints.last().copied().unwrap_or(CommitNumber::ZERO);
+    if newest > number {
         tracing::warn!(%place, "a checkpoint covers the place of this takeover: it is void, replaying again");
+        return Ok(None);
     }
-    Ok(void)
+    Ok(Some(newest))
 }

@@ -78,6 +78,16 @@ impl Replay {
         &self.state
     }
 
+    /// The number of the checkpoint that it began from; 0 if from none.
+    pub(crate) fn newest_loaded(&self) -> CommitNumber {
+        self.kept.as_ref().map_or(CommitNumber::ZERO, |(state, _)| state.number())
+    }
+
+    /// The state that it has come to.
+    pub(crate) fn into_state(self) -> State {
+        self.state
+    }
+
     /// The checkpoint that it began from.
     pub(crate) fn into_kept(self) -> Option<(State, Manifest)> {
         self.kept

@@ -413,7 +413,7 @@ fn oldest_kept(state: &State, flushes_max: usize) -> Option<SegmentId> {
 }
 
 /// Polls the future in `slot`; pends for ever if there is none.
-async fn poll_option<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+pub(crate) async fn poll_option<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     match slot {
         Some(future) => future.await,
         None => std::future::pending().await,

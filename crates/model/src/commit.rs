@@ -11,6 +11,7 @@ use crate::ids::{
     CommitNumber, Directory, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex, PartitionKey, Place,
     ProducerEpoch, ProducerId, SegmentId, Sequence, TableFileId, TopicId,
 };
+use crate::member::Member;
 use crate::topic::TopicName;
 
 /// One numbered object of the commit log.
@@ -113,6 +114,13 @@ pub enum Entry {
     },
     /// Objects and flush ids below this id are no longer accepted, and may be deleted if nothing names them.
     MoveReclaimBoundary(SegmentId),
+    /// A broker serves the log from now on, or describes itself anew.
+    Join(Member),
+    /// A broker is no member any more.
+    Leave {
+        /// The process.
+        member: Nonce,
+    },
     /// Producer ids were allotted to the broker that wrote the commit: the numbers `first..first + count` of the cell.
     AllotProducerIds {
         /// The number of the first.

@@ -13,6 +13,7 @@ use crate::group::{CommitOffsets, DeleteOffsets, GroupId, StartGeneration};
 use crate::ids::{
     CommitNumber, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionKey, Place, SegmentId, TopicId,
 };
+use crate::member::Member;
 use crate::state::{FlushFacts, FlushOutcome, Refusal, RunFacts, State};
 use crate::topic::TopicName;
 
@@ -125,6 +126,13 @@ pub enum Change {
     },
     /// Move the reclaim boundary.
     MoveReclaimBoundary(SegmentId),
+    /// Take a broker in, or describe it anew.
+    Join(Member),
+    /// A broker is no member any more.
+    Leave {
+        /// The process.
+        member: Nonce,
+    },
     /// Allot producer ids.
     AllotProducerIds {
         /// The number of the first: [`State::producer_ids_allotted`].
@@ -323,6 +331,8 @@ impl Change {
             }
             Self::DeleteGroup { group, generation } => Entry::DeleteGroup { group, generation },
             Self::MoveReclaimBoundary(id) => Entry::MoveReclaimBoundary(id),
+            Self::Join(member) => Entry::Join(member),
+            Self::Leave { member } => Entry::Leave { member },
             Self::AllotProducerIds { first, count } => Entry::AllotProducerIds { first, count },
             Self::ExpireProducers { before_ms, forgotten } => Entry::ExpireProducers { before_ms, forgotten },
         }

@@ -84,6 +84,11 @@ number!(
     i64
 );
 number!(
+    /// The number by which Kafka clients know a broker; from 1 on.
+    NodeId,
+    i32
+);
+number!(
     /// Kafka's producer epoch.
     ProducerEpoch,
     i16

@@ -1,9 +1,10 @@
 //! The invariants of a state, by number and name; checked after every restore, in tests, and in debug builds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::group::{GROUPS_BYTES_MAX, OFFSET_METADATA_BYTES_MAX, PROTOCOL_TYPE_BYTES_MAX};
-use crate::ids::{CommitNumber, Generation, Offset, PartitionKey, SegmentId, TableFileId, TopicId};
+use crate::ids::{CommitNumber, Generation, NodeId, Offset, PartitionKey, SegmentId, TableFileId, TopicId};
+use crate::member::MEMBERS_MAX;
 use crate::producer::{NUMBERS_MAX, Producer, RECENT_BATCHES, RecentBatch};
 use crate::state::{FEATURE_LEVEL_MAX, Object, ObjectId, PRODUCERS_MAX, PRODUCERS_PER_PARTITION_MAX, State};
 use crate::table::TABLE_VERSION_MAX;
@@ -43,7 +44,8 @@ impl State {
         self.memories_are_bounded()?;
         self.producers_are_bounded()?;
         self.groups_are_counted()?;
-        self.tables_have_versions()
+        self.tables_have_versions()?;
+        self.members_are_told_apart()
     }
 
     pub(crate) fn debug_check(&self) {
@@ -212,6 +214,26 @@ impl State {
         }
         if self.table_version_gone() > TABLE_VERSION_MAX {
             return broken(NAME, format!("version {} of a table", self.table_version_gone()));
+        }
+        Ok(())
+    }
+
+    /// No two members have one process or one address, and their numbers were given.
+    fn members_are_told_apart(&self) -> Result<(), Violation> {
+        const NAME: &str = "9 (members are told apart)";
+        let members = &self.members;
+        let mut nonces = BTreeSet::new();
+        let (mut kafka, mut http) = (BTreeSet::new(), BTreeSet::new());
+        for (id, member) in &members.by_id {
+            let is_given = *id > NodeId::ZERO && *id <= members.highest;
+            let has_own = kafka.insert(&member.kafka) && http.insert(&member.http);
+            let is_only = nonces.insert(member.nonce) && has_own;
+            if !is_given || !is_only || member.wrong().is_some() {
+                return broken(NAME, format!("node {id} is {member:?}"));
+            }
+        }
+        if members.by_id.len() > MEMBERS_MAX || members.highest < NodeId::ZERO {
+            return broken(NAME, format!("{} members, up to number {}", members.by_id.len(), members.highest));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ pub mod group;
 pub mod hash;
 pub mod ids;
 pub mod invariants;
+pub mod member;
 pub mod mint;
 pub mod producer;
 pub mod snapshot;
@@ -29,9 +30,10 @@ pub use draft::{Change, Changed, Draft, FlushProposal, ProposedRun};
 pub use group::{CommitOffsets, CommittedOffset, DeleteOffsets, Group, GroupId, GroupKind, StartGeneration};
 pub use hash::RowsHash;
 pub use ids::{
-    Cell, CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex,
+    Cell, CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Generation, NodeId, Nonce, Offset, PartitionIndex,
     PartitionKey, Place, ProducerEpoch, ProducerId, SegmentId, Sequence, TableFileId, TopicId,
 };
+pub use member::{Member, Node};
 pub use mint::Mint;
 pub use snapshot::Snapshot;
 pub use state::PRODUCER_IDS_AT_ONCE_MAX;

@@ -7,12 +7,14 @@ use imbl::OrdMap;
 
 use crate::group::{Group, GroupId};
 use crate::ids::{
-    CommitNumber, Directory, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionKey, Place, ProducerId,
+    CommitNumber, Directory, FeatureLevel, FlushId, Generation, NodeId, Nonce, Offset, PartitionKey, Place, ProducerId,
     SegmentId, TableFileId, TopicId,
 };
 use crate::invariants::Violation;
+use crate::member::Node;
 use crate::producer::Producer;
 use crate::state::groups::Groups;
+use crate::state::members::Members;
 use crate::state::tables::Versions;
 use crate::state::{FlushOutcome, Object, ObjectId, Partition, Run, RunOutcomes, State};
 use crate::table::Table;
@@ -27,6 +29,8 @@ pub struct Snapshot {
     pub place: Place,
     /// Who may write there.
     pub owner: Option<Nonce>,
+    /// Where the owner can be reached; empty if nowhere.
+    pub owner_address: String,
     /// The rules in force.
     pub feature_level: FeatureLevel,
     /// The reclaim boundary.
@@ -53,6 +57,10 @@ pub struct Snapshot {
     pub tables: Vec<(TopicId, Table)>,
     /// Table files with rows that are not named any more.
     pub partial_files: Vec<TableFileId>,
+    /// Members by their numbers.
+    pub nodes: Vec<Node>,
+    /// The highest number that was ever given to a member.
+    pub highest_node: NodeId,
 }
 
 /// One partition of a snapshot.
@@ -84,6 +92,7 @@ impl State {
             number: self.number,
             place: self.place,
             owner: self.owner,
+            owner_address: self.owner_address.clone(),
             feature_level: self.feature_level,
             boundary: self.boundary,
             highest: self.highest,
@@ -97,6 +106,8 @@ impl State {
             table_version_gone: self.table_version_gone(),
             tables: self.tables().collect(),
             partial_files: self.objects().filter_map(partial_file).collect(),
+            nodes: self.nodes().collect(),
+            highest_node: self.highest_node(),
         }
     }
 
@@ -109,6 +120,7 @@ impl State {
             number: snapshot.number,
             place: snapshot.place,
             owner: snapshot.owner,
+            owner_address: snapshot.owner_address,
             feature_level: snapshot.feature_level,
             boundary: snapshot.boundary,
             highest: snapshot.highest,
@@ -126,6 +138,10 @@ impl State {
             outcomes: 0,
             groups: Groups::new(),
             versions: Versions { by_topic: snapshot.tables.into_iter().collect(), gone: snapshot.table_version_gone },
+            members: Members {
+                by_id: snapshot.nodes.into_iter().map(|node| (node.id, node.member)).collect(),
+                highest: snapshot.highest_node,
+            },
         };
         for (id, topic) in snapshot.topics {
             state.names.insert(topic.name.clone(), id);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 use crate::commit::{Commit, Entry, FlushBody, Outcome, Takeover};
 use crate::group::GroupId;
@@ -14,12 +15,14 @@ use crate::ids::{
     CommitNumber, Directory, Epoch, FeatureLevel, FlushId, Generation, Nonce, Offset, PartitionIndex, PartitionKey,
     Place, ProducerId, SegmentId, TableFileId, TopicId,
 };
+use crate::member::MEMBERS_MAX;
 use crate::producer::Producer;
 use crate::topic::{PARTITIONS_MAX, Topic, TopicName};
 
 mod append;
 pub(crate) mod groups;
 mod keys;
+pub(crate) mod members;
 mod merge;
 mod naming;
 mod producers;
@@ -264,6 +267,15 @@ pub enum Refusal {
         /// The level in force.
         current: FeatureLevel,
     },
+    /// No such member.
+    #[error("broker {nonce} is no member")]
+    UnknownMember {
+        /// The process.
+        nonce: Nonce,
+    },
+    /// More brokers than a cell may have.
+    #[error("the cell has {max} members already", max = MEMBERS_MAX)]
+    TooManyMembers,
     /// Producer ids that were allotted already, or that skip some, or more or fewer at once than may be.
     #[error("{count} producer ids from {first} on: the next is {next}, and 1 to {max} are allotted at once", max = PRODUCER_IDS_AT_ONCE_MAX)]
     ProducerIdsOutOfRange {
@@ -341,6 +353,8 @@ pub struct State {
     pub(crate) number: CommitNumber,
     pub(crate) place: Place,
     pub(crate) owner: Option<Nonce>,
+    /// Where the owner said that it can be reached; empty if nowhere.
+    pub(crate) owner_address: String,
     pub(crate) feature_level: FeatureLevel,
     pub(crate) boundary: SegmentId,
     pub(crate) highest: SegmentId,
@@ -362,6 +376,7 @@ pub struct State {
     pub(crate) outcomes: usize,
     pub(crate) groups: groups::Groups,
     pub(crate) versions: tables::Versions,
+    pub(crate) members: members::Members,
 }
 
 impl State {
@@ -371,6 +386,7 @@ impl State {
             number: CommitNumber::ZERO,
             place: Place { directory, index: 0 },
             owner: None,
+            owner_address: String::new(),
             feature_level: FeatureLevel::new(1),
             boundary: SegmentId::MIN,
             highest: SegmentId::MIN,
@@ -388,6 +404,7 @@ impl State {
             outcomes: 0,
             groups: groups::Groups::new(),
             versions: tables::Versions::default(),
+            members: members::Members::default(),
         }
     }
 
@@ -473,6 +490,8 @@ impl State {
             }
             Entry::DeleteGroup { group, generation } => self.delete_group(group, *generation),
             Entry::MoveReclaimBoundary(id) => self.move_reclaim_boundary(*id),
+            Entry::Join(member) => self.join(member),
+            Entry::Leave { member } => self.leave(*member),
             Entry::AllotProducerIds { first, count } => self.allot_producer_ids(*first, *count),
             Entry::ExpireProducers { before_ms, forgotten } => self.expire_producers(*before_ms, *forgotten),
         }
@@ -485,6 +504,7 @@ impl State {
         if let [Entry::Takeover(takeover)] = entries {
             self.place = Place { directory: takeover.next, index: 0 };
             self.owner = Some(writer);
+            self.owner_address.clone_from(&takeover.address);
             self.directories.insert(self.number, takeover.next);
         } else {
             self.place.index += 1;
@@ -616,6 +636,11 @@ impl State {
         self.owner
     }
 
+    /// Where the owner said, when it took over, that other brokers can reach it; empty if nowhere.
+    pub fn owner_address(&self) -> &str {
+        &self.owner_address
+    }
+
     /// The rules in force.
     pub fn feature_level(&self) -> FeatureLevel {
         self.feature_level
@@ -685,6 +710,19 @@ impl State {
     /// Where a partition begins and ends.
     pub fn partition(&self, key: PartitionKey) -> Option<Partition> {
         self.partitions.get(&key).copied()
+    }
+
+    /// The partitions whose high watermark is above that of an earlier state of the log, with their high watermarks.
+    ///
+    /// # Cost What has changed in between; all partitions if the two share nothing.
+    pub fn grown_since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = (PartitionKey, Offset)> + 'a {
+        earlier.partitions.diff(&self.partitions).filter_map(|change| match change {
+            DiffItem::Add(key, partition) => Some((*key, partition.high_watermark)),
+            DiffItem::Update { old: (_, old), new: (key, new) } => {
+                (new.high_watermark > old.high_watermark).then_some((*key, new.high_watermark))
+            }
+            DiffItem::Remove(..) => None,
+        })
     }
 
     /// How many partitions there are.

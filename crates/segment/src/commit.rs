@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::FORMAT;
 use crate::body::{Body, MAGIC, Page};
 use crate::checksum::{DIGITS, crc32c};
+use crate::error::{FormatError, malformed};
 use crate::schema::{COLUMNS, Column, SCHEMA};
 use crate::text::{Hex, Text};
 use crate::thrift::{Fields, key_values, write_struct};
@@ -79,6 +80,21 @@ pub fn commit_object(identity: &Identity, commit: &Commit, body: Body) -> Vec<u8
     let text = serde_json::to_string(&v1::CommitV1::from(commit)).expect("persisted types have string keys");
     let writer = format!("{:016x}@{}", commit.writer.get(), commit.place);
     finish(identity, body, KIND_COMMIT, (key::COMMIT, &text), &writer)
+}
+
+/// What a commit says without its rows, as brokers pass it on.
+pub fn encode_commit(commit: &Commit) -> Vec<u8> {
+    serde_json::to_vec(&v1::CommitV1::from(commit)).expect("persisted types have string keys")
+}
+
+/// Reads what [`encode_commit`] has written.
+///
+/// # Errors
+/// [`FormatError`]
+pub fn decode_commit(bytes: &[u8]) -> Result<Commit, FormatError> {
+    let commit: v1::CommitV1 =
+        serde_json::from_slice(bytes).map_err(|error| malformed(format!("what a commit says: {error}")))?;
+    Commit::try_from(commit)
 }
 
 /// The bytes of a segment that is uploaded before it is committed.

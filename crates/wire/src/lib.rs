@@ -17,6 +17,12 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/lakebed.v1.rs"));
 }
 
+/// Messages of `proto/lakebed/cluster/v1`, generated: what brokers tell each other.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod cluster {
+    include!(concat!(env!("OUT_DIR"), "/lakebed.cluster.v1.rs"));
+}
+
 /// `google.rpc.Status`, generated.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod rpc {

@@ -30,6 +30,8 @@ pub(super) struct Parts {
     pub(super) probing: Part,
     /// Has the log forget idle producers. Without it the state would keep them until its bound.
     pub(super) expiring: Part,
+    /// Keeps the members of the cluster.
+    pub(super) keeping_members: Part,
 }
 
 impl Parts {
@@ -46,15 +48,17 @@ impl Parts {
             ended = &mut self.grouping => ("coordinator of groups", ended),
             ended = &mut self.probing => ("look for a takeover", ended),
             ended = &mut self.expiring => ("expiry of producers", ended),
+            ended = &mut self.keeping_members => ("look after members", ended),
         };
         part_ended(log, part, ended)
     }
 
     /// Ends them all, and waits until they are gone, and with them their hold on the store.
     pub(super) async fn stop(self) {
-        let Self { listening, listening_http, publishing, merging, tabling, retaining, grouping, probing, expiring } =
-            self;
-        for part in [listening, listening_http, publishing, merging, tabling, retaining, grouping, probing, expiring] {
+        let Self { listening, listening_http, publishing, merging, tabling, .. } = self;
+        let Self { retaining, grouping, probing, expiring, keeping_members, .. } = self;
+        let first = [listening, listening_http, publishing, merging, tabling];
+        for part in first.into_iter().chain([retaining, grouping, probing, expiring, keeping_members]) {
             part.abort();
             if !part.is_finished() {
                 // Whatever comes of it.

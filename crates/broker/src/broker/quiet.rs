@@ -1,4 +1,4 @@
-//! The look for a takeover: a broker that only serves readers would not notice by itself that it has lost the log.
+//! The look for a takeover: a broker that only serves readers, or is only followed, would not notice by itself that it has lost the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use crate::metrics::Metrics;
 
 /// A log without commits for so long is quiet (`takeover.after`).
 pub(super) const QUIET: Duration = Duration::from_secs(1);
+/// While it stays quiet, each look comes after twice the time of the one before, up to this.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(16);
 
-/// Looks once whether another broker has taken over when clients are connected and nothing has been committed for [`QUIET`]. Liveness
-/// only; an idle broker without clients asks nothing. Ends when the log is closed.
+/// Looks whether another broker has taken over when somebody is connected and nothing has been committed for [`QUIET`], and now and then after
+/// that. Liveness only; an idle broker to which nobody is connected asks nothing. Ends when the log is closed.
 pub(super) async fn probe_when_quiet(log: Log, connections: TaskTracker, metrics: Arc<Metrics>) {
     let mut commits = log.watch();
-    let mut probed = false;
+    let mut pause = QUIET;
     loop {
-        match tokio::time::timeout(QUIET, commits.changed()).await {
-            Ok(Ok(())) => probed = false,
+        match tokio::time::timeout(pause, commits.changed()).await {
+            Ok(Ok(())) => pause = QUIET,
             Ok(Err(_)) => return,
-            Err(_) if probed || connections.is_empty() => {}
-            Err(_) => {
-                probed = match log.barrier().await {
-                    Ok(_) => {
-                        metrics.probed((log.seams().wall)());
-                        true
-                    }
-                    Err(BarrierError::Unproven { .. }) => false,
-                    Err(BarrierError::Closed { .. }) => return,
-                };
-            }
+            Err(_) if connections.is_empty() && log.followers() == 0 => {}
+            Err(_) => match log.barrier().await {
+                Ok(_) => {
+                    metrics.probed((log.seams().wall)());
+                    pause = (2 * pause).min(LOOK_EVERY_MAX);
+                }
+                Err(BarrierError::Unproven { .. }) => {}
+                Err(BarrierError::Closed { .. }) => return,
+            },
         }
     }
 }
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_quiet_log_is_looked_at_once_and_only_while_clients_are_connected() {
+    async fn a_quiet_log_is_looked_at_ever_more_seldom_and_only_while_clients_are_connected() {
         let (store, log) = log_on(&Arc::default()).await;
         let connections = TaskTracker::new();
         let probing = tokio::spawn(probe_when_quiet(log.clone(), connections.clone(), Arc::default()));
@@ -60,8 +60,9 @@ mod tests {
         assert_eq!(store.counts().requests(), asked_before, "nobody is connected");
 
         let client = connections.token();
-        tokio::time::timeout(10 * QUIET, std::future::pending::<()>()).await.unwrap_err();
-        assert_eq!(store.counts().requests(), asked_before + 1, "a client is connected");
+        tokio::time::timeout(63 * QUIET + QUIET / 2, std::future::pending::<()>()).await.unwrap_err();
+        let looked = store.counts().requests() - asked_before;
+        assert!((6..=7).contains(&looked), "after 1, 2, 4, 8, 16, 16 and 16 s; {looked} times");
         drop(client);
         assert!(!probing.is_finished());
         probing.abort();

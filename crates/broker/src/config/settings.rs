@@ -84,6 +84,7 @@ impl Setting {
 
 const STORE: &str = "Store";
 const LISTENERS: &str = "Listeners";
+const CLUSTER: &str = "Cluster";
 const TOPICS: &str = "Topics";
 const FLUSHES: &str = "Memory and flushes";
 const CONNECTIONS: &str = "Connections";
@@ -161,6 +162,41 @@ pub const TABLE: &[Setting] = &[
         for_tests: false,
         get: |config| text_of(config.advertise.as_ref()),
         set: |config, value| config.advertise = value.text(),
+    },
+    Setting {
+        name: "advertise_http",
+        group: CLUSTER,
+        kind: Kind::Address,
+        auto: Some("where it listens, or the address from which the machine reaches others"),
+        what: "HOST:PORT by which the other brokers of the cluster reach the address of listen",
+        effect: "Set it where that is another one: a name in a container network. A wrong one costs time: the others take the log over from a \
+                 sequencer that they can't reach",
+        for_tests: false,
+        get: |config| text_of(config.advertise_http.as_ref()),
+        set: |config, value| config.advertise_http = value.text(),
+    },
+    Setting {
+        name: "zone",
+        group: CLUSTER,
+        kind: Kind::Text,
+        auto: Some("none"),
+        what: "The availability zone that the broker runs in",
+        effect: "Shown to the other brokers and by `lakebed cluster info`",
+        for_tests: false,
+        get: |config| text_of(config.zone.as_ref()),
+        set: |config, value| config.zone = value.text(),
+    },
+    Setting {
+        name: "takeover_after",
+        group: CLUSTER,
+        kind: seconds(1, 60),
+        auto: None,
+        what: "How long nothing is heard of a sequencer that hangs, and its log does not move, before another broker takes over",
+        effect: "Less: producers wait less when a sequencer hangs or its network is cut; more: a slow network or a long pause makes for fewer \
+                 takeovers. One whose process ends is succeeded at once. It never decides what is durable",
+        for_tests: false,
+        get: |config| Value::Span(config.takeover_after),
+        set: |config, value| config.takeover_after = value.span().unwrap_or_default(),
     },
     Setting {
         name: "auto_create_topics",
@@ -558,6 +594,9 @@ mod tests {
         ("kafka_listen", "[::1]:1"),
         ("listen", "[::1]:2"),
         ("advertise", "kafka.example:3"),
+        ("advertise_http", "http.example:4"),
+        ("zone", "eu-central-1a"),
+        ("takeover_after", "5s"),
         ("auto_create_topics", "false"),
         ("default_partitions", "7"),
         ("producer_id_expiration", "5s"),
@@ -625,7 +664,7 @@ mod tests {
             };
         }
         differ!(
-            store accept_unsafe_store kafka_listen http_listen advertise memory_bytes auto_create_topics
+            store accept_unsafe_store kafka_listen http_listen advertise advertise_http zone takeover_after memory_bytes auto_create_topics
             default_partitions producer_id_expiration retention_check_interval partitions_max flush_interval flush_bytes
             request_bytes_max tail connections_max connections_per_address_max connection_idle_max
             connection_age_max connection_age_grace cors_origins group_session_timeout_min

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lakebed_model::{PartitionIndex, PartitionKey, State, TopicId};
+use lakebed_model::{Member, Node, PartitionIndex, PartitionKey, State, TopicId};
 use lakebed_wire::v1;
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use super::Services;
 use super::produce::{wire_offset, wire_partition};
 use super::status::{status, violation};
+use crate::cluster;
 use crate::reason::Reason;
 use crate::services::admin_service_server::AdminService;
 use crate::topics::{Alteration, ConfigAlteration, CreateError, FoundTopic, NewTopic, TopicError, TopicReference};
@@ -141,21 +142,13 @@ impl AdminService for Services {
             commit_number: signed(state.number().get()) - 1,
             feature_level: i32::from(state.feature_level().get()),
         };
-        let about = &self.about;
-        let broker = v1::BrokerInfo {
-            id: crate::kafka::NODE_ID,
-            kafka_address: about.kafka_address.clone(),
-            http_address: about.http_address.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            self_: true,
-            uptime_ms: i64::try_from(about.started.elapsed().as_millis()).unwrap_or(i64::MAX),
-        };
+        let brokers = self.brokers(&state);
         Ok(Response::new(v1::GetClusterInfoResponse {
             cluster_id: identity.cluster_id.to_string(),
             store: self.rooms.store.url().to_owned(),
             format: i32::try_from(lakebed_segment::FORMAT).unwrap_or(i32::MAX),
             cells: vec![cell],
-            brokers: vec![broker],
+            brokers,
             topic_count: count(state.topics().count()),
             partition_count: count(state.partition_count()),
             store_address: self.rooms.store.address().map(|address| v1::StoreAddress {
@@ -168,6 +161,40 @@ impl AdminService for Services {
 }
 
 impl Services {
+    /// The brokers of the cluster, this one among them.
+    fn brokers(&self, state: &State) -> Vec<v1::BrokerInfo> {
+        let about = &self.about;
+        let uptime_ms = i64::try_from(about.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let Some(cluster) = &self.rooms.cluster else {
+            return vec![v1::BrokerInfo {
+                id: crate::kafka::NODE_ID,
+                kafka_address: about.kafka_address.clone(),
+                http_address: about.http_address.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                self_: true,
+                uptime_ms,
+                zone: self.rooms.config.zone.clone().unwrap_or_default(),
+                leader: true,
+            }];
+        };
+        let leader = cluster::leader(state).map(|node| node.id);
+        let broker = |node: Node| {
+            let is_self = node.member.nonce == cluster.me.nonce;
+            let Member { kafka, http, zone, version, .. } = node.member;
+            v1::BrokerInfo {
+                id: node.id.get(),
+                kafka_address: kafka,
+                http_address: http,
+                version,
+                self_: is_self,
+                uptime_ms: if is_self { uptime_ms } else { 0 },
+                zone,
+                leader: leader == Some(node.id),
+            }
+        };
+        state.nodes().map(broker).collect()
+    }
+
     pub(super) async fn barrier(&self) -> Result<State, Status> {
         self.rooms.log.barrier().await.map_err(|error| status(Reason::from(&error), &error, []))
     }

@@ -83,7 +83,7 @@ pub(crate) struct Lifetime {
 }
 
 /// Accepts connections until what was accepted before the shutdown is drained. Ends when no more are accepted.
-pub(crate) async fn listen(listener: TcpListener, options: Options, lifetime: Lifetime) {
+pub(crate) async fn listen(listener: Arc<TcpListener>, options: Options, lifetime: Lifetime) {
     let Options { router, config, metrics, seed } = options;
     let acceptor = Acceptor::new(listener, config.connections_max, config.connections_per_address_max);
     let windows = Windows::new(config.budget().windows_bytes);

@@ -17,7 +17,7 @@ use lakebed_model::{PartitionIndex, PartitionKey, State};
 
 use super::request::Admin;
 use super::response::{Reply, ReplyTo};
-use super::{NODE_ID, Service};
+use super::{Brokers, Service};
 use crate::reason::Reason;
 use crate::topics::{TopicReference, find};
 
@@ -39,8 +39,10 @@ pub(super) async fn answer(service: &Service, reply_to: ReplyTo, request: Admin,
         Admin::AlterConfigs(request) => configs::replace(service, reply_to, request).await,
         Admin::IncrementalAlterConfigs(request) => configs::alter(service, reply_to, request).await,
         Admin::ListConfigResources(request) => configs::list_resources(service, reply_to, &request).await,
-        Admin::DescribeTopicPartitions(request) => topic_partitions::describe(service, reply_to, request).await,
-        Admin::DescribeCluster(request) => describe_cluster(service, reply_to, &request, reached_at),
+        Admin::DescribeTopicPartitions(request) => {
+            topic_partitions::describe(service, reply_to, request, reached_at).await
+        }
+        Admin::DescribeCluster(request) => describe_cluster(service, reply_to, &request, reached_at).await,
         Admin::DescribeLogDirs(request) => describe_log_dirs(service, reply_to, &request).await,
         Admin::DescribeProducers(request) => describe_producers(service, reply_to, request).await,
         Admin::ElectLeaders(request) => elect_leaders(service, reply_to, request).await,
@@ -62,7 +64,7 @@ fn partition_of(state: &State, topic: &str, index: i32) -> Option<PartitionKey> 
     state.partition(key).map(|_| key)
 }
 
-fn describe_cluster(
+async fn describe_cluster(
     service: &Service,
     reply_to: ReplyTo,
     request: &DescribeClusterRequest,
@@ -74,15 +76,14 @@ fn describe_cluster(
         let refused = cluster.with_error_code(ResponseError::MismatchedEndpointType.code());
         return reply_to.send(&refused.with_error_message(Some(words(why))));
     }
-    let (host, port) = service.reached_by_clients(reached_at);
-    let broker = DescribeClusterBroker::default()
-        .with_broker_id(BrokerId(NODE_ID))
-        .with_host(words(host))
-        .with_port(i32::from(port));
+    let Brokers { all, leader } = service.brokers(reached_at).await;
+    let brokers = all.into_iter().map(|(id, (host, port))| {
+        DescribeClusterBroker::default().with_broker_id(BrokerId(id)).with_host(words(host)).with_port(i32::from(port))
+    });
     let cluster = cluster
         .with_cluster_id(words(service.rooms.log.identity().cluster_id))
-        .with_controller_id(BrokerId(NODE_ID))
-        .with_brokers(vec![broker]);
+        .with_controller_id(BrokerId(leader))
+        .with_brokers(brokers.collect());
     reply_to.send(&cluster)
 }
 

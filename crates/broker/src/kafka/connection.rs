@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::poll;
@@ -130,7 +131,7 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
             Parsed::Request(request) => {
                 let counted = (service.metrics.request(request.reply_to.api, request.reply_to.version), arrived);
                 let accounted_elsewhere = request.is_produce();
-                let answer = traced(*request, ends, service).await;
+                let answer = traced(*request, &frame.bytes, ends, service).await;
                 // SUBTLE: the ingest buffer counts a produced batch from here on; kept here too, it would count twice.
                 let memory = (!accounted_elsewhere).then_some(frame.memory);
                 slot.send(InFlight { answer, memory, taken, counted });
@@ -144,13 +145,13 @@ async fn read_requests<R: tokio::io::AsyncRead + Unpin>(
 }
 
 /// Starts a request, in a span of its own if requests are traced: from its arrival to its answer.
-async fn traced(request: Request, ends: Ends, service: &Arc<Service>) -> Started {
+async fn traced(request: Request, frame: &Bytes, ends: Ends, service: &Arc<Service>) -> Started {
     let ReplyTo { api, version, .. } = request.reply_to;
     let span = tracing::debug_span!(target: TRACE_TARGET, "kafka", otel.name = api.name, otel.kind = "server", version);
     if span.is_disabled() {
-        return service.start(request, ends).await;
+        return service.start(request, frame, ends).await;
     }
-    let answer = service.start(request, ends).instrument(span.clone()).await;
+    let answer = service.start(request, frame, ends).instrument(span.clone()).await;
     answer.instrument(span).boxed()
 }
 

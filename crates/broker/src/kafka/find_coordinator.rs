@@ -1,4 +1,4 @@
-//! FindCoordinator: this broker coordinates all groups. There are no transactions yet.
+//! FindCoordinator: the sequencer coordinates all groups. There are no transactions yet.
 
 use std::net::SocketAddr;
 
@@ -8,31 +8,33 @@ use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinator
 use kafka_protocol::protocol::StrBytes;
 
 use super::response::{Reply, ReplyTo};
-use super::{NODE_ID, Service};
+use super::{Brokers, NO_NODE, Service};
 
 /// Kafka's number for groups, among the kinds of keys.
 const GROUP: i8 = 0;
 /// And for transactions and share groups.
 const KNOWN: std::ops::RangeInclusive<i8> = 0..=2;
+const NOBODY: &str = "no broker has taken over yet from the one that did it";
 const WHY: &str = "this broker has no transactions and no share groups yet";
 
-/// Names this broker for groups, and nobody for anything else.
-pub(super) fn answer(
+/// Names the sequencer for groups, and nobody for anything else.
+pub(super) async fn answer(
     service: &Service,
     reply_to: ReplyTo,
     request: &FindCoordinatorRequest,
     reached_at: SocketAddr,
 ) -> Reply {
-    let found = (request.key_type == GROUP).then(|| service.reached_by_clients(reached_at));
-    let why = found.is_none().then(|| StrBytes::from_static_str(WHY));
+    let Brokers { all, leader } = service.brokers(reached_at).await;
+    let found = all.into_iter().find(|(id, _)| *id == leader && request.key_type == GROUP);
+    let why = found.is_none().then(|| StrBytes::from_static_str(if request.key_type == GROUP { NOBODY } else { WHY }));
     let code = match &found {
         Some(_) => 0,
         None if KNOWN.contains(&request.key_type) => ResponseError::CoordinatorNotAvailable.code(),
         None => ResponseError::InvalidRequest.code(),
     };
-    let node = BrokerId(if found.is_some() { NODE_ID } else { -1 });
+    let node = BrokerId(found.as_ref().map_or(NO_NODE, |(id, _)| *id));
     let (host, port) =
-        found.map_or((StrBytes::default(), -1), |(host, port)| (StrBytes::from_string(host), i32::from(port)));
+        found.map_or((StrBytes::default(), -1), |(_, (host, port))| (StrBytes::from_string(host), i32::from(port)));
     let response = if reply_to.version >= 4 {
         let coordinator = |key: &StrBytes| {
             Coordinator::default()

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use futures::FutureExt;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ListGroupsResponse;
 use kafka_protocol::protocol::StrBytes;
 use lakebed_model::GroupId;
 
@@ -13,6 +14,7 @@ use super::Service;
 use super::connection::Started;
 use super::request::{Body, GroupBody};
 use super::response::ReplyTo;
+use crate::cluster::leads;
 use crate::groups::member::GroupError;
 
 mod admin;
@@ -47,6 +49,8 @@ pub(super) async fn start(
         GroupBody::Describe(body) => admin::describe(std::sync::Arc::clone(service), reply_to, body).boxed(),
         GroupBody::Beat(body) => beats::start(service, reply_to, body, sender),
         GroupBody::DescribeAssigned(body) => beats::describe(std::sync::Arc::clone(service), reply_to, body).boxed(),
+        // Each broker lists those that it coordinates.
+        GroupBody::List(_) if !leads(&service.rooms.log) => super::ready(reply_to.send(&ListGroupsResponse::default())),
         GroupBody::List(body) => admin::list(std::sync::Arc::clone(service), reply_to, body).boxed(),
         GroupBody::Delete(body) => admin::delete(std::sync::Arc::clone(service), reply_to, body).boxed(),
         GroupBody::DeleteOffsets(body) => admin::delete_offsets(std::sync::Arc::clone(service), reply_to, body).boxed(),

@@ -1,6 +1,5 @@
 //! The Kafka port: accepts connections up to two limits, and serves each in a task of its own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -12,20 +11,21 @@ use super::frame::FrameError;
 use super::{Ends, Service};
 use crate::connections::{Accepted, Acceptor};
 
-/// Accepts connections until shutdown. Ends when no more are accepted; `connections` tracks those that are still served.
+/// Accepts connections until shutdown; those that are served still when `cut` comes are cut off. Ends when no more are accepted; `connections` tracks those that are still served.
 pub(crate) async fn listen(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     service: Arc<Service>,
     shutdown: CancellationToken,
+    cut: CancellationToken,
     connections: TaskTracker,
 ) {
     let config = &service.rooms.config;
     let acceptor = Acceptor::new(listener, config.connections_max, config.connections_per_address_max);
     let refused = |limit| service.metrics.connection_closed_by_us(limit);
     while let Some(Accepted { stream, peer, reached_at, slot }) = acceptor.next(&shutdown, refused).await {
-        let (service, shutdown) = (Arc::clone(&service), shutdown.clone());
+        let (service, shutdown, cut) = (Arc::clone(&service), shutdown.clone(), cut.clone());
         connections.spawn(async move {
-            connection(stream, peer, reached_at, &service, &shutdown).await;
+            connection(stream, Ends { reached_at, peer }, &service, &shutdown, &cut).await;
             drop(slot);
         });
     }
@@ -33,13 +33,15 @@ pub(crate) async fn listen(
 
 async fn connection(
     stream: TcpStream,
-    peer: SocketAddr,
-    reached_at: SocketAddr,
+    ends: Ends,
     service: &Arc<Service>,
     shutdown: &CancellationToken,
+    cut: &CancellationToken,
 ) {
+    let peer = ends.peer;
     service.metrics.connection_opened();
-    let ended = serve(stream, Ends { reached_at, peer }, service, shutdown).await;
+    let serving = cut.run_until_cancelled(serve(stream, ends, service, shutdown)).await;
+    let ended = serving.unwrap_or(Err(Ended::NotDrained));
     service.metrics.connection_ended();
     let Err(ended) = ended else { return };
     let cause = cause(&ended);

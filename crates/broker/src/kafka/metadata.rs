@@ -1,4 +1,4 @@
-//! Metadata: which topics there are and who leads them. One broker: it leads everything.
+//! Metadata: which topics there are and who leads them: the sequencer leads everything.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use lakebed_log::BarrierError;
 use lakebed_model::{State, TopicId};
 
 use super::response::{Reply, ReplyTo};
-use super::{LEADER_EPOCH, NODE_ID, Service};
+use super::{Brokers, LEADER_EPOCH, NO_NODE, Service};
 use crate::reason::Reason;
 use crate::topics::{self, FoundTopic, TopicReference, find};
 
@@ -28,12 +28,14 @@ pub(super) async fn answer(
     request: MetadataRequest,
     reached_at: SocketAddr,
 ) -> Reply {
-    let (host, port) = service.reached_by_clients(reached_at);
-    let broker = MetadataResponseBroker::default()
-        .with_node_id(BrokerId(NODE_ID))
-        .with_host(StrBytes::from_string(host))
-        .with_port(i32::from(port));
-    let topics = match wanted(reply_to.version, &request) {
+    let Brokers { all: brokers, leader } = service.brokers(reached_at).await;
+    let brokers = brokers.into_iter().map(|(id, (host, port))| {
+        MetadataResponseBroker::default()
+            .with_node_id(BrokerId(id))
+            .with_host(StrBytes::from_string(host))
+            .with_port(i32::from(port))
+    });
+    let mut topics = match wanted(reply_to.version, &request) {
         Wanted::All => match all(service, reply_to.version).await {
             Ok(topics) => topics,
             Err(error) => return Reply::Close { why: error.to_string() },
@@ -44,12 +46,13 @@ pub(super) async fn answer(
         }
         Wanted::Wrong(why) => return Reply::Close { why: why.to_owned() },
     };
+    topics.iter_mut().flat_map(|topic| &mut topic.partitions).for_each(|partition| led_by(partition, leader));
     let cluster_id = service.rooms.log.identity().cluster_id.to_string();
     reply_to.send(
         &MetadataResponse::default()
-            .with_brokers(vec![broker])
+            .with_brokers(brokers.collect())
             .with_cluster_id(Some(StrBytes::from_string(cluster_id)))
-            .with_controller_id(BrokerId(NODE_ID))
+            .with_controller_id(BrokerId(leader))
             .with_topics(topics),
     )
 }
@@ -142,19 +145,26 @@ fn reference(topic: &MetadataRequestTopic) -> TopicReference {
 
 fn described(topic: &FoundTopic, version: i16) -> MetadataResponseTopic {
     let partition = |index: u32| {
-        let itself = vec![BrokerId(NODE_ID)];
         MetadataResponsePartition::default()
             .with_partition_index(i32::try_from(index).expect("partitions are bounded far below 2^31"))
-            .with_leader_id(BrokerId(NODE_ID))
             .with_leader_epoch(LEADER_EPOCH)
-            .with_replica_nodes(itself.clone())
-            .with_isr_nodes(itself)
     };
     let name = TopicName(StrBytes::from_string(topic.name.as_str().to_owned()));
     let described = MetadataResponseTopic::default()
         .with_name(Some(name))
         .with_partitions((0..topic.partitions).map(partition).collect());
     if version >= 10 { described.with_topic_id(topic.id.uuid()) } else { described }
+}
+
+/// Names the broker that leads a partition, if one is known.
+fn led_by(partition: &mut MetadataResponsePartition, leader: i32) {
+    partition.leader_id = BrokerId(leader);
+    if leader == NO_NODE {
+        partition.error_code = ResponseError::LeaderNotAvailable.code();
+        return;
+    }
+    partition.replica_nodes = vec![BrokerId(leader)];
+    partition.isr_nodes = vec![BrokerId(leader)];
 }
 
 fn refused(asked: &MetadataRequestTopic, version: i16, reason: Reason) -> MetadataResponseTopic {

@@ -20,6 +20,7 @@ use super::Service;
 use super::connection::Started;
 use super::response::{Reply, ReplyTo};
 use crate::admission::is_compressed;
+use crate::cluster::leads;
 use crate::reason::Reason;
 use crate::topics::settings::AdmissionSettings;
 
@@ -76,6 +77,8 @@ pub(super) async fn start(service: &Arc<Service>, reply_to: ReplyTo, request: Pr
     let (mut plan, batches) = plan(service, request).await;
     let tickets = if batches.is_empty() {
         Vec::new()
+    } else if !leads(&service.rooms.log) {
+        plan.refuse_all(Reason::Fenced, "this broker follows the sequencer, which leads all partitions")
     } else {
         match timeout_at(asked.deadline, service.rooms.ingest.produce(batches)).await {
             Ok(tickets) => tickets,

@@ -121,6 +121,35 @@ pub(crate) enum RequestError {
 }
 
 impl Request {
+    /// Whether only the sequencer can answer it, and clients send it to any broker, or to one that was the sequencer a moment ago.
+    pub(crate) fn is_for_sequencer(&self, creates: impl Fn(&MetadataRequest) -> bool) -> bool {
+        match &self.body {
+            Body::Metadata(request) => creates(request),
+            Body::InitProducerId(_) => true,
+            // What is in memory of a group, the sequencer alone knows.
+            Body::Group(body) => {
+                self.changes() || matches!(**body, GroupBody::Describe(_) | GroupBody::DescribeAssigned(_))
+            }
+            _ => self.changes(),
+        }
+    }
+
+    /// Whether it changes topics, settings or groups.
+    pub(crate) fn changes(&self) -> bool {
+        match &self.body {
+            Body::CreateTopics(_) | Body::DeleteTopics(_) => true,
+            Body::Admin(admin) => matches!(
+                admin,
+                Admin::CreatePartitions(_)
+                    | Admin::DeleteRecords(_)
+                    | Admin::AlterConfigs(_)
+                    | Admin::IncrementalAlterConfigs(_)
+            ),
+            Body::Group(body) => matches!(**body, GroupBody::Delete(_) | GroupBody::DeleteOffsets(_)),
+            _ => false,
+        }
+    }
+
     /// Whether its payload is accounted for by the ingest buffer once it is started.
     pub(crate) fn is_produce(&self) -> bool {
         matches!(self.body, Body::Produce(_))

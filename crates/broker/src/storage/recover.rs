@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub use lakebed_log::FoundError;
 use lakebed_log::{found, mark_as_to_be_founded, may_be_founded};
 use lakebed_model::ids::{Directory, Epoch};
-use lakebed_model::{CommitNumber, FeatureLevel, Generation, Nonce, Place, SegmentId, Snapshot, Table, Topic};
+use lakebed_model::{CommitNumber, FeatureLevel, Generation, NodeId, Nonce, Place, SegmentId, Snapshot, Table, Topic};
 use lakebed_segment::commit::Identity;
 use lakebed_segment::layout;
 use lakebed_store::{DeleteError, Key, ListError, ReadError, Store, StoreOptions};
@@ -287,6 +287,9 @@ fn snapshot(plans: &[Planned], known: &Known, now_ms: i64) -> Snapshot {
     // Set when the log is made.
     let nowhere = Directory { epoch: Epoch::ZERO, nonce: Nonce::new(0) };
     let mut snapshot = Snapshot {
+        owner_address: String::new(),
+        nodes: Vec::new(),
+        highest_node: NodeId::ZERO,
         number: CommitNumber::ZERO,
         place: Place { directory: nowhere, index: 0 },
         owner: None,

@@ -6,6 +6,7 @@ mod groups;
 mod history;
 mod idempotence;
 mod keys;
+mod members;
 mod merges;
 mod producers;
 mod properties;

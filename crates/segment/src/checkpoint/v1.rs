@@ -9,16 +9,16 @@ use lakebed_model::producer::{Producer, RECENT_BATCHES, RecentBatch};
 use lakebed_model::snapshot::PartitionSnapshot;
 use lakebed_model::state::RunOutcomes;
 use lakebed_model::{
-    CommitNumber, Directory, FeatureLevel, FlushId, Generation, Group, GroupId, Nonce, ObjectId, Offset, Partition,
-    PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot, Table,
-    TableFileId, Topic, TopicId, TopicName,
+    CommitNumber, Directory, FeatureLevel, FlushId, Generation, Group, GroupId, Node, NodeId, Nonce, ObjectId, Offset,
+    Partition, PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, Run, SegmentId, Sequence, Snapshot,
+    Table, TableFileId, Topic, TopicId, TopicName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::commit::groups_v1::GroupV1;
-use crate::commit::v1::{OutcomeV1, outcome, outcome_v1, rows_hash, timestamps};
+use crate::commit::v1::{MemberV1, OutcomeV1, outcome, outcome_v1, rows_hash, timestamps};
 use crate::error::{FormatError, malformed};
 use crate::text::{Hex, Text};
 
@@ -48,6 +48,20 @@ struct BaseV1 {
     /// Table files with rows that are not named any more; absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     partial_files: Vec<Text<TableFileId>>,
+    /// Where the owner can be reached; absent if nowhere.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    owner_address: String,
+    /// Members by their numbers; absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<(i32, MemberV1)>,
+    /// The highest number that was ever given to a member; absent if none was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    highest_node: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -129,6 +143,9 @@ pub(super) fn encode_base(snapshot: &Snapshot) -> Vec<u8> {
         generation_gone: snapshot.generation_gone.get(),
         table_version_gone: snapshot.table_version_gone,
         partial_files: snapshot.partial_files.iter().copied().map(Text).collect(),
+        owner_address: snapshot.owner_address.clone(),
+        nodes: snapshot.nodes.iter().map(|node| (node.id.get(), (&node.member).into())).collect(),
+        highest_node: snapshot.highest_node.get(),
     })
 }
 
@@ -158,6 +175,9 @@ pub(super) fn decode_base(bytes: &[u8]) -> Result<Snapshot, FormatError> {
         partitions: Vec::new(),
         generation_gone: Generation::new(base.generation_gone),
         groups: Vec::new(),
+        owner_address: base.owner_address,
+        nodes: base.nodes.into_iter().map(|(id, member)| Node { id: NodeId::new(id), member: member.into() }).collect(),
+        highest_node: NodeId::new(base.highest_node),
     })
 }
 

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use lakebed_model::{
     BatchFacts, BatchRefusal, Commit, CommitNumber, CompactedFile, Compaction, Directory, Entry, FeatureLevel, Flush,
-    FlushBody, FlushId, FlushRun, Generation, KeyCompaction, Merge, MergedRun, Nonce, Offset, Outcome, PartitionIndex,
-    PartitionKey, Place, ProducerEpoch, ProducerId, ProducerStamp, RowsHash, SegmentId, Sequence, TableFileId,
-    Takeover, TimestampRange, TopicId, TopicName, TrimRun,
+    FlushBody, FlushId, FlushRun, Generation, KeyCompaction, Member, Merge, MergedRun, Nonce, Offset, Outcome,
+    PartitionIndex, PartitionKey, Place, ProducerEpoch, ProducerId, ProducerStamp, RowsHash, SegmentId, Sequence,
+    TableFileId, Takeover, TimestampRange, TopicId, TopicName, TrimRun,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -53,6 +53,33 @@ enum EntryV1 {
     MoveReclaimBoundary { id: Text<SegmentId> },
     AllotProducerIds { first: u64, count: u32 },
     ExpireProducers { before_ms: i64, forgotten: u64 },
+    Join(MemberV1),
+    Leave { member: Hex },
+}
+
+/// A broker as it describes itself.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberV1 {
+    member: Hex,
+    kafka: String,
+    http: String,
+    zone: String,
+    version: String,
+}
+
+impl From<&Member> for MemberV1 {
+    fn from(member: &Member) -> Self {
+        let Member { nonce, kafka, http, zone, version } = member.clone();
+        Self { member: Hex(nonce.get()), kafka, http, zone, version }
+    }
+}
+
+impl From<MemberV1> for Member {
+    fn from(member: MemberV1) -> Self {
+        let MemberV1 { member, kafka, http, zone, version } = member;
+        Self { nonce: Nonce::new(member.0), kafka, http, zone, version }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -239,6 +266,8 @@ impl From<&Entry> for EntryV1 {
             Entry::Takeover(takeover) => {
                 Self::Takeover { next: Text(takeover.next), address: takeover.address.clone() }
             }
+            Entry::Join(member) => Self::Join(member.into()),
+            Entry::Leave { member } => Self::Leave { member: Hex(member.get()) },
             Entry::RaiseFeatureLevel(level) => Self::RaiseFeatureLevel { level: level.get() },
             Entry::CreateTopic { id, name, partitions, config } => Self::CreateTopic {
                 topic: Text(id.uuid()),
@@ -299,6 +328,8 @@ impl TryFrom<EntryV1> for Entry {
     fn try_from(entry: EntryV1) -> Result<Self, FormatError> {
         Ok(match entry {
             EntryV1::Takeover { next, address } => Self::Takeover(Takeover { next: next.0, address }),
+            EntryV1::Join(member) => Self::Join(member.into()),
+            EntryV1::Leave { member } => Self::Leave { member: Nonce::new(member.0) },
             EntryV1::RaiseFeatureLevel { level } => Self::RaiseFeatureLevel(FeatureLevel::new(level)),
             EntryV1::CreateTopic { topic, name, partitions, config } => Self::CreateTopic {
                 id: TopicId::new(topic.0),

@@ -12,7 +12,7 @@ use lakebed_model::{
     CleanedFile, CleanedRun, CompactedFile, Compaction, KeyCompaction, MergedRun, RowsHash, TableFileId, TimestampRange,
 };
 use lakebed_model::{CommitOffsets, CommittedOffset, DeleteOffsets, Generation, GroupId, GroupKind, StartGeneration};
-use lakebed_model::{Draft, FlushProposal, ProposedRun, Snapshot, TrimRun};
+use lakebed_model::{Draft, FlushProposal, Member, ProposedRun, Snapshot, TrimRun};
 use lakebed_segment::batch::{Codec, Encoder, Fields, Limits, Record, Rows, TimestampType, decode};
 use lakebed_segment::body::{Body, seal};
 use lakebed_segment::checkpoint::{Checkpoint, encode};
@@ -223,9 +223,22 @@ pub fn commit_with_rows() -> Commit {
             }),
             Entry::ExpireOffsets { group: group(), generation: Generation::new(4), before_ms: INGEST_TIME_MS },
             Entry::DeleteGroup { group: group(), generation: Generation::new(4) },
+            Entry::Join(member()),
+            Entry::Leave { member: Nonce::new(0xdead) },
             Entry::AllotProducerIds { first: 3000, count: 1000 },
             Entry::ExpireProducers { before_ms: INGEST_TIME_MS - 86_400_000, forgotten: 2 },
         ],
+    }
+}
+
+/// A broker of the cluster.
+pub fn member() -> Member {
+    Member {
+        nonce: Nonce::new(0xbeef),
+        kafka: "broker-1.example:9092".to_owned(),
+        http: "broker-1.example:8080".to_owned(),
+        zone: "eu-central-1a".to_owned(),
+        version: "0.1.0".to_owned(),
     }
 }
 
@@ -343,7 +356,7 @@ pub fn takeover() -> Commit {
 pub fn state() -> State {
     let writer = Nonce::new(0x5eed);
     let first = State::new(directory(0, 1));
-    let next = Takeover { next: directory(1, 0xfeed), address: String::new() };
+    let next = Takeover { next: directory(1, 0xfeed), address: member().http };
     let (_, mut state) = Draft::takeover(&first, next, writer, 5).unwrap();
     let mut mint = Mint::new();
     for round in 0..6_u64 {
@@ -360,6 +373,7 @@ pub fn state() -> State {
                 draft.change(change).unwrap();
             }
             draft.change(lakebed_model::Change::AllotProducerIds { first: 0, count: 1000 }).unwrap();
+            draft.change(lakebed_model::Change::Join(member())).unwrap();
         }
         let mut runs: Vec<ProposedRun> = Vec::new();
         let mut first_row = 0;

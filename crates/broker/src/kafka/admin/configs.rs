@@ -18,8 +18,8 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::*;
 
+use super::super::Service;
 use super::super::response::{Reply, ReplyTo};
-use super::super::{NODE_ID, Service};
 use super::{topic_config, words};
 use crate::config::TABLE;
 use crate::reason::Reason;
@@ -90,10 +90,14 @@ async fn shown(
             let config = topic_config(service, &resource.resource_name).await?;
             Ok(all_known().map(|known| topic_setting(&known, config.get(known.name))).collect())
         }
-        BROKER if resource.resource_name.as_str() == NODE_ID.to_string() => Ok(broker_settings(service, reached_at)),
+        BROKER if resource.resource_name.as_str() == service.node_id().to_string() => {
+            Ok(broker_settings(service, reached_at))
+        }
         // What holds for all brokers and was set while they ran: nothing.
         BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
-        BROKER => wrong(format_args!("there is no broker {:?}, only {NODE_ID}", resource.resource_name.as_str())),
+        BROKER => {
+            wrong(format_args!("this is broker {}, not {:?}", service.node_id(), resource.resource_name.as_str()))
+        }
         other => {
             wrong(format_args!("resources of type {other} have no settings here; topics (2) and brokers (4) have"))
         }
@@ -144,7 +148,7 @@ fn broker_settings(service: &Service, reached_at: SocketAddr) -> Vec<Shown> {
     let kafkas = [
         ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), ValueType::String),
         ("auto.create.topics.enable", config.auto_create_topics.to_string(), ValueType::Boolean),
-        ("broker.id", NODE_ID.to_string(), ValueType::Int),
+        ("broker.id", service.node_id().to_string(), ValueType::Int),
         ("default.replication.factor", "1".to_owned(), ValueType::Int),
         ("group.initial.rebalance.delay.ms", millis(config.group_initial_rebalance_delay), ValueType::Int),
         ("group.max.session.timeout.ms", millis(config.group_session_timeout_max), ValueType::Int),
@@ -337,7 +341,7 @@ pub(super) async fn list_resources(
         }
     }
     if asked(BROKER) {
-        resources.push(resource(BROKER, NODE_ID.to_string()));
+        resources.push(resource(BROKER, service.node_id().to_string()));
     }
     // Before version 1 a resource is a name alone.
     reply_to.send(&ListConfigResourcesResponse::default().with_config_resources(resources))

@@ -1,6 +1,7 @@
 //! DescribeTopicPartitions (KIP-966): topics by name, in order, so many partitions at a time.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_topic_partitions_response::{
@@ -11,7 +12,7 @@ use lakebed_model::State;
 
 use super::{NO_OPERATIONS, words};
 use crate::kafka::response::{Reply, ReplyTo};
-use crate::kafka::{LEADER_EPOCH, NODE_ID, Service};
+use crate::kafka::{LEADER_EPOCH, Service};
 use crate::reason::Reason;
 use crate::topics::{TopicReference, find};
 
@@ -19,14 +20,25 @@ use crate::topics::{TopicReference, find};
 const PARTITIONS_MAX: i32 = 2000;
 
 /// Answers with the topics that are named, or with all, from the cursor on; what does not fit any more is where the next cursor points.
-pub(super) async fn describe(service: &Service, reply_to: ReplyTo, request: DescribeTopicPartitionsRequest) -> Reply {
-    let answer = match service.rooms.log.barrier().await {
+pub(super) async fn describe(
+    service: &Service,
+    reply_to: ReplyTo,
+    request: DescribeTopicPartitionsRequest,
+    reached_at: SocketAddr,
+) -> Reply {
+    let leader = BrokerId(service.brokers(reached_at).await.leader);
+    let mut answer = match service.rooms.log.barrier().await {
         Ok(_) if !is_in_place(&request) => refused(&request, ResponseError::InvalidRequest.code()),
         Ok(state) => page(&state, &request),
         // An answer without topics would say that there are none.
         Err(error) if request.topics.is_empty() => return Reply::Close { why: error.to_string() },
         Err(error) => refused(&request, Reason::from(&error).kafka()),
     };
+    for partition in answer.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        partition.leader_id = leader;
+        partition.replica_nodes = vec![leader];
+        partition.isr_nodes = vec![leader];
+    }
     reply_to.send(&answer)
 }
 
@@ -94,13 +106,9 @@ fn cursor(name: &str, partition: i32) -> Cursor {
 }
 
 fn partition(index: i32) -> DescribeTopicPartitionsResponsePartition {
-    let itself = vec![BrokerId(NODE_ID)];
     DescribeTopicPartitionsResponsePartition::default()
         .with_partition_index(index)
-        .with_leader_id(BrokerId(NODE_ID))
         .with_leader_epoch(LEADER_EPOCH)
-        .with_replica_nodes(itself.clone())
-        .with_isr_nodes(itself)
         .with_eligible_leader_replicas(Some(Vec::new()))
         .with_last_known_elr(Some(Vec::new()))
 }

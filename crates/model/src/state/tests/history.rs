@@ -17,6 +17,7 @@ use crate::hash::RowsHash;
 use crate::ids::{
     Generation, Nonce, Offset, PartitionIndex, PartitionKey, ProducerEpoch, ProducerId, Sequence, TableFileId, TopicId,
 };
+use crate::member::Member;
 use crate::state::{ObjectId, State};
 
 /// The names that topics are drawn from; the last two have one table name.
@@ -41,6 +42,8 @@ pub(super) enum Step {
     TouchTable { topic: u8 },
     MoveBoundary { percent: u8 },
     AllotIds { count: u8 },
+    Join { process: u8, address: u8 },
+    Leave { process: u8 },
     Expire { percent: u8 },
     StartGeneration { group: u8, more: u8, members: u8 },
     CommitOffsets { group: u8, stale: bool, partitions: Vec<(u8, u8)> },
@@ -92,7 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (any::<bool>(), vec(batch_step(), 1..6)).prop_map(|(inline, batches)| Step::Flush { inline, batches }),
         2 => pick().prop_map(|which| Step::FlushAgain { which }),
         4 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Merge { partition, from, runs }),
-        9 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Compact { partition, from, runs }),
+        11 => (pick(), pick(), 1..5_u8).prop_map(|(partition, from, runs)| Step::Compact { partition, from, runs }),
         12 => (pick(), pick()).prop_map(|(topic, seed)| Step::CompactKeys { topic, seed }),
         9 => (pick(), proptest::bool::weighted(0.2))
             .prop_map(|(topic, beyond)| Step::PublishTable { topic, beyond }),
@@ -101,6 +104,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => pick().prop_map(|topic| Step::TouchTable { topic }),
         1 => (0..=100_u8).prop_map(|percent| Step::MoveBoundary { percent }),
         2 => (0..4_u8).prop_map(|count| Step::AllotIds { count }),
+        1 => (pick(), pick()).prop_map(|(process, address)| Step::Join { process, address }),
+        1 => pick().prop_map(|process| Step::Leave { process }),
         6 => (60..=110_u8).prop_map(|percent| Step::Expire { percent }),
         3 => (pick(), 0..3_u8, 0..3_u8).prop_map(|(group, more, members)| Step::StartGeneration { group, more, members }),
         5 => (pick(), proptest::bool::weighted(0.2), vec((pick(), pick()), 1..4))
@@ -271,6 +276,8 @@ impl History {
             Step::AllotIds { count } => {
                 Some(Change::AllotProducerIds { first: self.state().producer_ids_allotted(), count: count.into() })
             }
+            Step::Join { process, address } => Some(Change::Join(member(process % 5, address % 4))),
+            Step::Leave { process } => Some(Change::Leave { member: member(process % 5, 0).nonce }),
             Step::Expire { percent } => {
                 let before_ms = self.next_id as i64 * i64::from(percent) / 100;
                 let forgotten = self.wrote_in(self.state()).filter(|(_, wrote_ms)| **wrote_ms < before_ms).count();
@@ -590,6 +597,17 @@ impl History {
     }
 }
 
+/// A broker; there are more processes than addresses.
+fn member(process: u8, address: u8) -> Member {
+    Member {
+        nonce: Nonce::new(u64::from(process) + 100),
+        kafka: format!("host-{address}:9092"),
+        http: format!("host-{address}:8080"),
+        zone: String::new(),
+        version: "1.0.0".to_owned(),
+    }
+}
+
 fn kind(entry: &Entry) -> &'static str {
     match entry {
         Entry::Takeover(_) => "takeover",
@@ -611,6 +629,8 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::ExpireOffsets { .. } => "expire offsets",
         Entry::DeleteGroup { .. } => "delete group",
         Entry::MoveReclaimBoundary(_) => "boundary",
+        Entry::Join(_) => "join",
+        Entry::Leave { .. } => "leave",
         Entry::AllotProducerIds { .. } => "allot ids",
         Entry::ExpireProducers { .. } => "expire",
     }

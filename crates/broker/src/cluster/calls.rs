@@ -1,0 +1,106 @@
+//! Calls over HTTP that only the sequencer can answer, passed on as they came: those of gRPC, streams too, and those of the tables' catalog.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tonic::transport::{Channel, Endpoint};
+use tower::{Service, ServiceExt};
+
+use super::leads;
+use super::peers::{causes, with_causes};
+use crate::grpc::status::status;
+use crate::reason::Reason;
+use crate::rooms::Rooms;
+
+/// In a call that was passed on: it is not passed on again.
+const PASSED_ON: &str = "x-lakebed-passed-on";
+/// How long a connection may take to come about.
+const CONNECT_MAX: Duration = Duration::from_millis(500);
+/// A broker that does not answer a ping while calls are open is given up: its machine may be gone without a word.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_MAX: Duration = Duration::from_secs(2);
+/// Connections that are kept; there are as many as there were sequencers lately.
+const CHANNELS_MAX: usize = 8;
+
+/// What any broker answers itself.
+const ANYWHERE: [&str; 2] = ["/lakebed.v1.ConsumeService/", "/lakebed.v1.AdminService/GetClusterInfo"];
+/// What only the sequencer answers.
+const PASSED: [&str; 4] =
+    ["/lakebed.v1.ProduceService/", "/lakebed.v1.GroupService/", "/lakebed.v1.AdminService/", CATALOG];
+/// The tables' catalog.
+const CATALOG: &str = "/iceberg";
+
+/// Connections to sequencers.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    by_address: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Channels {
+    /// A connection to an address, which is made when it is first used.
+    pub(crate) fn to(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
+        let mut channels = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+        let endpoint = endpoint.connect_timeout(CONNECT_MAX).tcp_nodelay(true);
+        let channel = endpoint.http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_MAX).connect_lazy();
+        if channels.len() >= CHANNELS_MAX {
+            channels.clear();
+        }
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}
+
+/// Passes a call on if this broker can't answer it.
+pub(crate) async fn pass_on(State(rooms): State<Arc<Rooms>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_passed =
+        PASSED.iter().any(|prefix| path.starts_with(prefix)) && !ANYWHERE.iter().any(|prefix| path.starts_with(prefix));
+    let Some(cluster) = rooms.cluster.as_ref().filter(|_| is_passed && !leads(&rooms.log)) else {
+        return next.run(request).await;
+    };
+    let is_catalog = path.starts_with(CATALOG);
+    let passed = match request.headers().contains_key(PASSED_ON) {
+        true => Err((Reason::Fenced, "this broker is not the sequencer".to_owned())),
+        false => match cluster.channels.to(rooms.log.state().owner_address()) {
+            Ok(channel) => call(channel, request).await,
+            Err(error) => Err((Reason::Fenced, error.to_string())),
+        },
+    };
+    match passed {
+        Ok(response) => response,
+        Err((_, why)) if is_catalog => {
+            let error = json!({ "message": why, "type": "ServiceUnavailableException", "code": 503 });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": error }))).into_response()
+        }
+        Err((reason, why)) => status(reason, why, []).into_http::<Body>().into_response(),
+    }
+}
+
+/// # Errors
+/// The call has no answer: for that reason, and why.
+async fn call(mut channel: Channel, mut request: Request) -> Result<Response, (Reason, String)> {
+    request.headers_mut().insert(PASSED_ON, HeaderValue::from_static("1"));
+    let unreached = |error: &tonic::transport::Error| {
+        (Reason::Fenced, format!("the sequencer can't be reached: {}", with_causes(error)))
+    };
+    let ready = channel.ready().await.map_err(|error| unreached(&error))?;
+    match ready.call(request.map(tonic::body::Body::new)).await {
+        Ok(response) => Ok(response.map(Body::new)),
+        Err(error) if causes(&error).any(<dyn Error>::is::<tonic::ConnectError>) => Err(unreached(&error)),
+        // It had the call.
+        Err(error) => Err((Reason::OutcomeUnknown, format!("the sequencer has not answered: {}", with_causes(&error)))),
+    }
+}
