@@ -3,12 +3,14 @@
 //! 1. As it starts it keeps what S3 promises: conditional writes are decided and applied in one step, what was answered is read and listed
 //!    at once, signatures (version 4) and the clock of a request are checked.
 //! 2. What it does otherwise is what its [`Conduct`] says, which can be changed while it runs (by [`S3Server::set_conduct`] or
-//!    over HTTP, see [`control`]). Chance is drawn from a seed, in the order in which requests arrive.
-//! 3. Memory is bounded: objects and bodies on their way together by [`Options::memory_bytes_max`], connections by their number.
+//!    over HTTP, see [`control`]): how long requests take, how many are served, who is cut off, what is applied late or never.
+//!    Chance is drawn from a seed, in the order in which requests arrive.
+//! 3. Memory is bounded: objects and bodies on their way together by [`Options::memory_bytes_max`]; connections, requests that are applied late
+//!    and prefixes that are counted by their number.
 //! 4. It binds loopback addresses only.
 //!
 //! Unlike the worlds of this crate it runs in real time, for clients that are other processes. It has no versions,
-//! access rules or regions, and lists no uploads or parts of them.
+//! access rules, tags or regions.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
 pub mod bill;
@@ -24,15 +27,20 @@ pub mod control;
 
 mod access;
 mod body;
+mod errors;
 mod front;
+mod late;
+mod latency;
+mod limits;
 mod listener;
 mod objects;
 mod protocol;
 mod uploads;
 
 use bill::Bill;
-use conduct::{Conduct, Demeanour, Problem};
+use conduct::{Clock, Conduct, Demeanour, Problem};
 use front::Front;
+use late::Late;
 use listener::Change;
 use objects::Objects;
 
@@ -48,9 +56,9 @@ pub struct Options {
     pub control: SocketAddr,
     /// Buckets that exist from the start.
     pub buckets: Vec<String>,
-    /// The one access key that is known.
-    pub access_key: String,
-    /// Its secret.
+    /// The access keys that are known: one for each client that is to be told apart.
+    pub access_keys: Vec<String>,
+    /// The secret of each of them.
     pub secret_key: String,
     /// Bytes of objects and of bodies on their way that are held at most (1 GiB). A PUT beyond is answered 403 `QuotaExceeded`.
     pub memory_bytes_max: usize,
@@ -58,6 +66,8 @@ pub struct Options {
     pub seed: u64,
     /// How it behaves at first.
     pub conduct: Conduct,
+    /// By what its limits are kept.
+    pub clock: Clock,
     /// Serve this directory with crate `s3s-fs` instead of memory: it looks whether a key is free and writes in two steps, so that of
     /// several rivals more than one creates. The real store that a check must refuse.
     pub filesystem: Option<PathBuf>,
@@ -70,11 +80,12 @@ impl Default for Options {
             listen: free,
             control: free,
             buckets: vec!["test".to_owned()],
-            access_key: "test".to_owned(),
+            access_keys: vec!["test".to_owned()],
             secret_key: "test".to_owned(),
             memory_bytes_max: 1 << 30,
             seed: 0,
             conduct: Conduct::default(),
+            clock: Clock::default(),
             filesystem: None,
         }
     }
@@ -123,6 +134,7 @@ pub struct S3Server {
     objects: Option<Arc<Objects>>,
     _serving: AbortOnDropHandle<()>,
     _controlling: AbortOnDropHandle<()>,
+    _late: DropGuard,
 }
 
 /// What tells the server how to behave, and asks it what it did.
@@ -130,6 +142,7 @@ pub struct S3Server {
 pub(crate) struct Handle {
     demeanour: Arc<Demeanour>,
     bill: Arc<Bill>,
+    late: Arc<Late>,
     changes: mpsc::Sender<Change>,
 }
 
@@ -153,8 +166,7 @@ impl S3Server {
         let listener = bind(options.listen).await?;
         let control = bind(options.control).await?;
         let (address, control_address) = (local(&listener), local(&control));
-        let demeanour = Arc::new(Demeanour::new(options.seed));
-        let bill = Arc::new(Bill::default());
+        let demeanour = Arc::new(Demeanour::new(options.seed, options.clock.clone()));
         let objects = Arc::new(Objects::new(options.memory_bytes_max, Arc::clone(&demeanour)));
         let service = match &options.filesystem {
             None => {
@@ -173,12 +185,14 @@ impl S3Server {
             }
         };
         let (changes, changing) = mpsc::channel(CHANGES_MAX);
-        let handle = Handle { demeanour: Arc::clone(&demeanour), bill: Arc::clone(&bill), changes };
-        let front = Arc::new(Front::new(service, demeanour, bill));
+        let (late, _late) = Late::new();
+        let handle = Handle { demeanour, bill: Arc::new(Bill::default()), late: Arc::new(late), changes };
+        let front = Arc::new(Front::new(service, &handle, Arc::clone(&objects)));
         let serving = AbortOnDropHandle::new(tokio::spawn(listener::serve(listener, front, changing)));
         let controlling = AbortOnDropHandle::new(tokio::spawn(control::serve(control, handle.clone())));
         let objects = options.filesystem.is_none().then_some(objects);
-        let server = Self { address, control_address, handle, objects, _serving: serving, _controlling: controlling };
+        let server =
+            Self { address, control_address, handle, objects, _serving: serving, _controlling: controlling, _late };
         server.set_conduct(options.conduct).await?;
         Ok(server)
     }
@@ -199,6 +213,21 @@ impl S3Server {
     /// [`ServerError::Conduct`] if it can't be followed; the server behaves as before.
     pub async fn set_conduct(&self, conduct: Conduct) -> Result<(), ServerError> {
         self.handle.set_conduct(conduct).await
+    }
+
+    /// How many requests each rule of the conduct has met.
+    pub fn met(&self) -> Vec<u64> {
+        self.handle.demeanour.get().1
+    }
+
+    /// How many requests were answered and are still to be applied.
+    pub fn late(&self) -> usize {
+        self.handle.late.waiting()
+    }
+
+    /// Applies those that were answered before, whatever their time. Returns how many they were.
+    pub async fn apply_late(&self) -> usize {
+        self.handle.late.apply_now().await
     }
 
     /// How many objects in parts were begun, and neither completed nor given up.

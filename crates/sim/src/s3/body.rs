@@ -7,6 +7,9 @@ use futures::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use tokio::time::Instant;
+
+use super::latency::Drawn;
 
 /// A reason to close a connection.
 pub(crate) type Broken = std::io::Error;
@@ -19,10 +22,29 @@ pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, Broken>;
 pub(crate) struct Shape {
     /// Largest piece.
     pub(crate) piece_bytes: usize,
-    /// What passes before each piece.
-    pub(crate) pause: Duration,
+    pub(crate) pace: Pace,
     /// After so many bytes the connection ends.
     pub(crate) cut_after: Option<u64>,
+}
+
+/// What passes before a piece is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// As much as the others before it.
+    Every(Duration),
+    /// As much as its bytes take, at so many in a second.
+    BytesPerSecond(f64),
+}
+
+impl Pace {
+    fn of(self, bytes: usize) -> Duration {
+        match self {
+            Self::Every(pause) => pause,
+            Self::BytesPerSecond(rate) => {
+                Drawn { wait: Duration::ZERO, bytes_per_second: Some(rate) }.carrying(bytes as u64)
+            }
+        }
+    }
 }
 
 /// What ends a connection that was to be cut.
@@ -43,9 +65,9 @@ pub(crate) fn shaped(body: s3s::Body, shape: Shape) -> AnswerBody {
 }
 
 fn pieces(body: s3s::Body, shape: Shape) -> impl Stream<Item = Result<Frame<Bytes>, Broken>> + Send {
-    let begin = (body, Bytes::new(), shape.cut_after);
+    let begin = (body, Bytes::new(), shape.cut_after, Instant::now());
     futures::stream::unfold(Some(begin), move |state| async move {
-        let (mut body, mut rest, left) = state?;
+        let (mut body, mut rest, left, sent) = state?;
         if left == Some(0) {
             // SUBTLE: what was sent before reaches the socket only if the connection gets to write it before it ends.
             tokio::task::yield_now().await;
@@ -57,10 +79,13 @@ fn pieces(body: s3s::Body, shape: Shape) -> impl Stream<Item = Result<Frame<Byte
                 Err(error) => return Some((Err(Broken::other(error)), None)),
             };
         }
-        tokio::time::sleep(shape.pause).await;
         let left_now = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let piece = rest.split_to(rest.len().min(shape.piece_bytes).min(left_now));
         let left = left.map(|left| left - piece.len() as u64);
-        Some((Ok(Frame::data(piece)), Some((body, rest, left))))
+        // SUBTLE: by when each piece is due, not by the time since the one before: a timer is late by up to a millisecond, in which a fast
+        // connection carries more than a piece.
+        let due = sent + shape.pace.of(piece.len());
+        tokio::time::sleep_until(due).await;
+        Some((Ok(Frame::data(piece)), Some((body, rest, left, due))))
     })
 }

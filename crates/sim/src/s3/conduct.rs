@@ -2,19 +2,26 @@
 //!
 //! A [`Conduct`] is a JSON document; every field may be left out, and an unknown one is an error.
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::bill::Operation;
+use super::latency::Drawn;
+use super::limits::Served;
+
+pub use super::latency::{Latency, Profile};
+pub use super::limits::{Clock, Limits};
 
 /// Most rules of a conduct.
 pub const RULES_MAX: usize = 64;
 /// Longest wait that a latency or fault may ask for.
-const WAIT_MAX: Duration = Duration::from_secs(600);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// How the server behaves; as it is by default, it keeps what S3 promises.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,8 +33,12 @@ pub struct Conduct {
     pub weakness: Weakness,
     /// By how many seconds its clock is ahead of this machine's. It is told in `Date`. Beyond 900 either way, requests of this machine are refused.
     pub clock_shift_seconds: i64,
-    /// How long requests take, beyond what they take anyway.
+    /// How long requests take, as in a store that is known.
+    pub profile: Profile,
+    /// How long requests take, in place of a profile.
     pub latency: Option<Latency>,
+    /// How many requests a prefix is served in a second. `None`: as many as come; `{}`: as many as S3 does. Those that a rule meets don't count.
+    pub limits: Option<Limits>,
     /// What goes wrong with which requests; the first that meets a request decides.
     pub rules: Vec<Rule>,
 }
@@ -70,21 +81,16 @@ pub enum Weakness {
     ShiftsRanges,
 }
 
-/// How long requests take.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Latency {
-    /// Median of a lognormal distribution, in milliseconds. Half of it passes before a request is applied, half after.
-    pub median_ms: f64,
-    /// Its sigma: 0 is always the median; 0.5 has a 99th percentile of 3.2 medians.
-    #[serde(default)]
-    pub sigma: f64,
-    /// Bytes of bodies that a connection carries in a second, each way. `None`: as fast as it can.
-    #[serde(default)]
-    pub bytes_per_second: Option<u64>,
-}
-
 /// What goes wrong with some requests.
+///
+/// | what a network or a store does | the rule |
+/// |---|---|
+/// | a client is cut off: it gets no answer and nothing it asks for is done | `{"fault":"silence","access_key":"b"}`, or `"address":"127.0.0.2"` |
+/// | the same, with its connections cut | `{"fault":"cut_connection","access_key":"b"}` |
+/// | an answer is lost | `{"fault":"cut_connection","applied":true,"operation":"put","times":1}` |
+/// | a PUT that was given up is applied later | `{"fault":"internal_error","applied_after_ms":5000,"operation":"put","times":1}` |
+///
+/// The way back alone is cut by `silence` with `applied`. A cut ends when a conduct is put into force that has no such rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
@@ -96,9 +102,19 @@ pub struct Rule {
     /// Only requests whose key (of LIST: whose prefix) has this in it.
     #[serde(default)]
     pub key_contains: String,
+    /// Only requests of the client with this access key.
+    #[serde(default)]
+    pub access_key: Option<String>,
+    /// Only requests of the client with this address.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
     /// Whether the request is applied all the same, so that only its answer is wrong. A conflict is never applied.
     #[serde(default)]
     pub applied: bool,
+    /// The request is applied so many milliseconds after it was answered, or when the control endpoint is told so. Only of a fault that takes
+    /// the place of the answer, but no conflict.
+    #[serde(default)]
+    pub applied_after_ms: Option<u64>,
     /// With which probability, of the requests that it may meet.
     #[serde(default = "always")]
     pub probability: f64,
@@ -126,6 +142,8 @@ pub enum Fault {
     SlowDown,
     /// The connection is cut in place of an answer.
     CutConnection,
+    /// No answer comes, and the connection stays as it is; it is cut when a conduct is in force that has no such rule for the request.
+    Silence,
     /// The body of a GET ends after so many bytes, and the connection with it.
     CutBody {
         /// How many.
@@ -145,6 +163,13 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Whether a request that is not applied may get it.
+    fn precedes_the_request(self) -> bool {
+        matches!(self, Self::InternalError | Self::SlowDown | Self::CutConnection | Self::Silence)
+    }
+}
+
 /// A conduct that can't be followed.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
@@ -158,14 +183,12 @@ impl Conduct {
         if self.rules.len() > RULES_MAX {
             return problem(format!("{} rules: at most {RULES_MAX} can be kept", self.rules.len()));
         }
-        if let Some(latency) = self.latency {
-            let longest = WAIT_MAX.as_millis() as f64;
-            if !(0.0..=longest).contains(&latency.median_ms) || !(0.0..=4.0).contains(&latency.sigma) {
-                return problem(format!("latency: median_ms must be 0 to {longest}, sigma 0 to 4"));
-            }
-            if latency.bytes_per_second == Some(0) {
-                return problem("latency: bytes_per_second must be more than 0".to_owned());
-            }
+        if self.latency.is_some() && self.profile != Profile::None {
+            return problem("latency: the profile says it already".to_owned());
+        }
+        let latency = self.latency.and_then(|latency| latency.problem());
+        if let Some(what) = latency.or_else(|| self.limits.and_then(|limits| limits.problem())) {
+            return problem(what);
         }
         for (index, rule) in self.rules.iter().enumerate() {
             if !(0.0..=1.0).contains(&rule.probability) {
@@ -177,8 +200,12 @@ impl Conduct {
                 Fault::Delay { ms } => ms,
                 _ => 0,
             };
+            let wait_ms = wait_ms.max(rule.applied_after_ms.unwrap_or(0));
             if u128::from(wait_ms) > WAIT_MAX.as_millis() {
                 return problem(format!("rule {index}: it waits longer than {} s", WAIT_MAX.as_secs()));
+            }
+            if rule.applied_after_ms.is_some() && (rule.applied || !rule.fault.precedes_the_request()) {
+                return problem(format!("rule {index}: the request can't be applied after its answer"));
             }
         }
         Ok(())
@@ -189,8 +216,20 @@ impl Conduct {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) operation: Operation,
+    pub(crate) bucket: &'a str,
     pub(crate) key: &'a str,
     pub(crate) conditional: bool,
+    /// As the request names it; whether it may is not known yet.
+    pub(crate) access_key: &'a str,
+    pub(crate) address: IpAddr,
+}
+
+/// Whether a request that meets a fault is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    Never,
+    Before,
+    After(Duration),
 }
 
 /// What becomes of one request.
@@ -198,17 +237,17 @@ pub(crate) struct Asked<'a> {
 pub(crate) struct Treatment {
     pub(crate) outage: Outage,
     pub(crate) clock_shift_seconds: i64,
-    /// What passes before it is applied, and again before it is answered.
-    pub(crate) wait: Duration,
-    pub(crate) bytes_per_second: Option<u64>,
-    /// The fault, and whether the request is applied all the same.
-    pub(crate) fault: Option<(Fault, bool)>,
+    /// What it takes. Half of its wait passes before it is applied.
+    pub(crate) latency: Drawn,
+    pub(crate) fault: Option<(Fault, Applied)>,
 }
 
 /// A conduct in force, with what it draws and counts.
 #[derive(Debug)]
 pub(crate) struct Demeanour {
     inner: Mutex<Inner>,
+    changed: watch::Sender<()>,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -218,13 +257,20 @@ struct Inner {
     seen: Vec<u64>,
     /// Of each rule, how many it has met.
     met: Vec<u64>,
+    served: Served,
     random: StdRng,
 }
 
 impl Demeanour {
-    pub(crate) fn new(seed: u64) -> Self {
-        let random = StdRng::seed_from_u64(seed);
-        Self { inner: Mutex::new(Inner { conduct: Conduct::default(), seen: Vec::new(), met: Vec::new(), random }) }
+    pub(crate) fn new(seed: u64, clock: Clock) -> Self {
+        let inner = Inner {
+            conduct: Conduct::default(),
+            seen: Vec::new(),
+            met: Vec::new(),
+            served: Served::default(),
+            random: StdRng::seed_from_u64(seed),
+        };
+        Self { inner: Mutex::new(inner), changed: watch::Sender::new(()), clock }
     }
 
     pub(crate) fn set(&self, conduct: Conduct) -> Result<(), Problem> {
@@ -232,7 +278,12 @@ impl Demeanour {
         let mut inner = self.lock();
         inner.seen = vec![0; conduct.rules.len()];
         inner.met = vec![0; conduct.rules.len()];
+        if inner.conduct.limits != conduct.limits {
+            inner.served = Served::default();
+        }
         inner.conduct = conduct;
+        drop(inner);
+        self.changed.send_replace(());
         Ok(())
     }
 
@@ -247,16 +298,27 @@ impl Demeanour {
     }
 
     pub(crate) fn treat(&self, asked: &Asked<'_>) -> Treatment {
-        let mut inner = self.lock();
-        let latency = inner.conduct.latency;
-        let wait = latency.map_or(Duration::ZERO, |latency| inner.draw(latency));
-        let fault = inner.fault(asked);
-        Treatment {
-            outage: inner.conduct.outage,
-            clock_shift_seconds: inner.conduct.clock_shift_seconds,
-            wait: wait / 2,
-            bytes_per_second: latency.and_then(|latency| latency.bytes_per_second),
-            fault,
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let latency = inner.conduct.latency.or_else(|| inner.conduct.profile.latency());
+        let latency = latency.map_or(Drawn::default(), |latency| latency.draw(&mut inner.random));
+        let fault = inner.fault(asked).or_else(|| inner.refusal(asked, self.clock.now()));
+        let Conduct { outage, clock_shift_seconds, .. } = inner.conduct;
+        Treatment { outage, clock_shift_seconds, latency, fault }
+    }
+
+    /// Returns when no rule asks for silence towards `asked`.
+    pub(crate) async fn silence_ends(&self, asked: &Asked<'_>) {
+        let is_asked_for = |conduct: &Conduct| {
+            let mut silences = conduct.rules.iter().filter(|rule| rule.fault == Fault::Silence);
+            silences.any(|rule| rule.is_for(asked))
+        };
+        // Seen from before the first look, so that no change is missed.
+        let mut changed = self.changed.subscribe();
+        while is_asked_for(&self.lock().conduct) {
+            if changed.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -265,30 +327,45 @@ impl Demeanour {
     }
 }
 
-impl Inner {
-    /// One value of the lognormal distribution: the normal one by the method of Box and Muller (1958).
-    fn draw(&mut self, latency: Latency) -> Duration {
-        let (first, second): (f64, f64) = (1.0 - self.random.random::<f64>(), self.random.random());
-        let normal = (-2.0 * first.ln()).sqrt() * (std::f64::consts::TAU * second).cos();
-        let wait = Duration::from_secs_f64(latency.median_ms / 1000.0 * (latency.sigma * normal).exp());
-        wait.min(WAIT_MAX)
+impl Rule {
+    fn is_for(&self, asked: &Asked<'_>) -> bool {
+        self.operation.is_none_or(|operation| operation == asked.operation)
+            && asked.key.contains(&self.key_contains)
+            && self.access_key.as_ref().is_none_or(|access_key| access_key == asked.access_key)
+            && self.address.is_none_or(|address| address == asked.address)
+            && (self.fault != Fault::Conflict || asked.conditional)
     }
 
-    fn fault(&mut self, asked: &Asked<'_>) -> Option<(Fault, bool)> {
+    fn applied(&self) -> Applied {
+        match (self.fault, self.applied_after_ms) {
+            (Fault::Conflict, _) => Applied::Never,
+            (_, Some(ms)) => Applied::After(Duration::from_millis(ms)),
+            (_, None) if self.applied => Applied::Before,
+            (_, None) => Applied::Never,
+        }
+    }
+}
+
+impl Inner {
+    fn fault(&mut self, asked: &Asked<'_>) -> Option<(Fault, Applied)> {
         for (index, rule) in self.conduct.rules.iter().enumerate() {
-            let meets = rule.operation.is_none_or(|operation| operation == asked.operation)
-                && asked.key.contains(&rule.key_contains)
-                && (rule.fault != Fault::Conflict || asked.conditional);
-            if !meets || rule.times.is_some_and(|times| self.met[index] >= times) {
+            if !rule.is_for(asked) || rule.times.is_some_and(|times| self.met[index] >= times) {
                 continue;
             }
             self.seen[index] += 1;
             if self.seen[index] > rule.skip && self.random.random_bool(rule.probability) {
                 self.met[index] += 1;
-                return Some((rule.fault, rule.applied && rule.fault != Fault::Conflict));
+                return Some((rule.fault, rule.applied()));
             }
         }
         None
+    }
+
+    /// What a request beyond the limits gets.
+    fn refusal(&mut self, asked: &Asked<'_>, now: Duration) -> Option<(Fault, Applied)> {
+        let limits = self.conduct.limits?;
+        let admitted = self.served.admit(&limits, asked.operation, (asked.bucket, asked.key), now);
+        (!admitted).then_some((Fault::SlowDown, Applied::Never))
     }
 }
 
@@ -296,10 +373,17 @@ impl Inner {
 mod tests {
     use super::*;
 
-    const PUT: Asked<'static> = Asked { operation: Operation::Put, key: "root/log/1", conditional: true };
+    const PUT: Asked<'static> = Asked {
+        operation: Operation::Put,
+        bucket: "test",
+        key: "root/log/1",
+        conditional: true,
+        access_key: "test",
+        address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+    };
 
     fn told(text: &str) -> Demeanour {
-        let demeanour = Demeanour::new(7);
+        let demeanour = Demeanour::new(7, Clock::Manual(std::sync::Arc::default()));
         demeanour.set(serde_json::from_str(text).unwrap()).unwrap();
         demeanour
     }
@@ -314,7 +398,10 @@ mod tests {
         assert_eq!(demeanour.treat(&get).fault, None);
         assert_eq!(demeanour.treat(&elsewhere).fault, None);
         let faults: Vec<_> = (0..4).map(|_| demeanour.treat(&PUT).fault).collect();
-        assert_eq!(faults, [None, Some((Fault::SlowDown, true)), Some((Fault::SlowDown, true)), None]);
+        assert_eq!(
+            faults,
+            [None, Some((Fault::SlowDown, Applied::Before)), Some((Fault::SlowDown, Applied::Before)), None]
+        );
         assert_eq!(demeanour.get().1, [2]);
     }
 
@@ -322,7 +409,32 @@ mod tests {
     fn only_a_conditional_put_gets_a_conflict_and_it_is_not_applied() {
         let demeanour = told(r#"{"rules":[{"fault":"conflict","applied":true}]}"#);
         assert_eq!(demeanour.treat(&Asked { conditional: false, ..PUT }).fault, None);
-        assert_eq!(demeanour.treat(&PUT).fault, Some((Fault::Conflict, false)));
+        assert_eq!(demeanour.treat(&PUT).fault, Some((Fault::Conflict, Applied::Never)));
+    }
+
+    #[test]
+    fn a_rule_tells_clients_apart() {
+        let demeanour = told(
+            r#"{"rules":[{"fault":"silence","access_key":"b"},{"fault":"cut_connection","address":"127.0.0.2"},
+                {"fault":"internal_error","access_key":"c","address":"::1","applied_after_ms":7}]}"#,
+        );
+        let treat = |access_key, address: &str| {
+            demeanour.treat(&Asked { access_key, address: address.parse().unwrap(), ..PUT }).fault
+        };
+        assert_eq!(treat("a", "127.0.0.1"), None);
+        assert_eq!(treat("b", "127.0.0.2"), Some((Fault::Silence, Applied::Never)));
+        assert_eq!(treat("a", "127.0.0.2"), Some((Fault::CutConnection, Applied::Never)));
+        assert_eq!(treat("c", "127.0.0.1"), None);
+        assert_eq!(treat("c", "::1"), Some((Fault::InternalError, Applied::After(Duration::from_millis(7)))));
+        assert_eq!(demeanour.get().1, [1, 1, 1]);
+    }
+
+    #[test]
+    fn who_is_over_the_limit_is_refused_and_what_a_rule_meets_does_not_count() {
+        let demeanour =
+            told(r#"{"limits":{"writes_per_second":2},"rules":[{"fault":"internal_error","skip":1,"times":1}]}"#);
+        let faults: Vec<_> = (0..4).map(|_| demeanour.treat(&PUT).fault.map(|(fault, _)| fault)).collect();
+        assert_eq!(faults, [None, Some(Fault::InternalError), None, Some(Fault::SlowDown)]);
     }
 
     #[test]
@@ -337,7 +449,7 @@ mod tests {
         assert_eq!(first, run());
         let faults = first.iter().filter(|treatment| treatment.fault.is_some()).count();
         assert!((400..600).contains(&faults), "{faults}");
-        let mut waits: Vec<_> = first.iter().map(|treatment| treatment.wait * 2).collect();
+        let mut waits: Vec<_> = first.iter().map(|treatment| treatment.latency.wait).collect();
         waits.sort();
         assert!((18..22).contains(&waits[500].as_millis()), "the median is {:?}", waits[500]);
         assert!((50..80).contains(&waits[989].as_millis()), "the 99th percentile is {:?}", waits[989]);
@@ -353,6 +465,12 @@ mod tests {
             r#"{"rules":[{"fault":{"delay":{"ms":600001}}}]}"#,
             r#"{"latency":{"median_ms":-1}}"#,
             r#"{"latency":{"median_ms":1,"bytes_per_second":0}}"#,
+            r#"{"latency":{"median_ms":1},"profile":"express"}"#,
+            r#"{"limits":{"reads_per_second":1000001}}"#,
+            r#"{"rules":[{"fault":"silence","applied_after_ms":600001}]}"#,
+            r#"{"rules":[{"fault":"silence","applied_after_ms":1,"applied":true}]}"#,
+            r#"{"rules":[{"fault":"conflict","applied_after_ms":1}]}"#,
+            r#"{"rules":[{"fault":{"delay":{"ms":1}},"applied_after_ms":1}]}"#,
         ] {
             assert!(demeanour.set(serde_json::from_str(wrong).unwrap()).is_err(), "{wrong}");
         }

@@ -6,6 +6,8 @@
 //! | `PUT /conduct` with a [`Conduct`] | the same, once it is in force; 400 with `{"error":…}` if it can't be followed, and nothing changes |
 //! | `GET /counts` | the [`Counts`](super::bill::Counts) |
 //! | `DELETE /counts` | the counts so far, which begin again at 0 |
+//! | `GET /late` | `{"waiting":…}`: how many requests were answered and are still to be applied (`applied_after_ms`) |
+//! | `POST /late` | `{"applied":…}`: applies those that wait, whatever their time, and says how many they were |
 //!
 //! A conduct is given whole: what is left out of it is as it is by default, so `PUT /conduct` with `{}` ends everything that was wrong.
 
@@ -58,7 +60,11 @@ async fn answer(handle: &Handle, request: Request<Incoming>) -> Answer {
         },
         (&Method::GET, "/counts") => (StatusCode::OK, json!(handle.bill.counts())),
         (&Method::DELETE, "/counts") => (StatusCode::OK, json!(handle.bill.take())),
-        (_, path) => (StatusCode::NOT_FOUND, json!({ "error": format!("no {path}: there are /conduct and /counts") })),
+        (&Method::GET, "/late") => (StatusCode::OK, json!({ "waiting": handle.late.waiting() })),
+        (&Method::POST, "/late") => (StatusCode::OK, json!({ "applied": handle.late.apply_now().await })),
+        (_, path) => {
+            (StatusCode::NOT_FOUND, json!({ "error": format!("no {path}: there are /conduct, /counts and /late") }))
+        }
     };
     let mut answer = Response::new(Full::from(value.to_string()));
     *answer.status_mut() = status;

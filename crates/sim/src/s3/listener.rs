@@ -1,6 +1,6 @@
 //! Connections, and the outages that end them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hyper::server::conn::http1;
@@ -34,9 +34,9 @@ enum Door {
 }
 
 impl Door {
-    async fn knock(&self) -> std::io::Result<TcpStream> {
+    async fn knock(&self) -> std::io::Result<(TcpStream, SocketAddr)> {
         match self {
-            Self::Open(listener) => Ok(listener.accept().await?.0),
+            Self::Open(listener) => listener.accept().await,
             Self::Shut(_) => std::future::pending().await,
         }
     }
@@ -86,24 +86,24 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, mut changes:
                 let _ = change.done.send(());
             }
             accepted = door.knock(), if connections.len() < CONNECTIONS_MAX => {
-                let Ok(stream) = accepted else { continue };
+                let Ok((stream, client)) = accepted else { continue };
                 if outage == Outage::Reset {
                     // Without a linger time its end is a reset.
                     drop(stream.set_zero_linger());
                     continue;
                 }
                 let (front, cut) = (Arc::clone(&front), cut.clone());
-                connections.spawn(async move { cut.run_until_cancelled(connection(stream, front)).await });
+                connections.spawn(async move { cut.run_until_cancelled(connection(stream, client.ip(), front)).await });
             }
         }
     }
 }
 
-async fn connection(stream: TcpStream, front: Arc<Front>) {
+async fn connection(stream: TcpStream, client: IpAddr, front: Arc<Front>) {
     drop(stream.set_nodelay(true));
     let service = service_fn(|request| {
         let front = Arc::clone(&front);
-        async move { front.answer(request).await }
+        async move { front.answer(request, client).await }
     });
     if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection ended");

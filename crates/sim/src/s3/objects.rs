@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
 
 use super::conduct::{Demeanour, Weakness};
 use super::uploads::Uploads;
@@ -124,6 +125,15 @@ impl Held {
     }
 }
 
+/// Why a body was not taken in.
+#[derive(Debug)]
+pub(crate) enum NotReceived<E> {
+    /// The memory is full.
+    Full,
+    /// It ended early.
+    Ended(E),
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.memory.held.fetch_sub(self.counted, Ordering::Relaxed);
@@ -144,6 +154,27 @@ impl Objects {
     /// Room for an object, so far without a body.
     pub(crate) fn room(&self) -> Option<Held> {
         self.memory.reserve(OVERHEAD_BYTES)
+    }
+
+    /// Takes a body in, which announces `expected` bytes and may have more.
+    pub(crate) async fn receive<E>(
+        &self,
+        mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+        expected: usize,
+    ) -> Result<Held, NotReceived<E>> {
+        let mut held = self.room().ok_or(NotReceived::Full)?;
+        held.grow(expected).ok_or(NotReceived::Full)?;
+        let mut bytes = BytesMut::with_capacity(expected);
+        let mut counted = expected;
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(NotReceived::Ended)?;
+            let beyond = (bytes.len() + piece.len()).saturating_sub(counted);
+            held.grow(beyond).ok_or(NotReceived::Full)?;
+            counted += beyond;
+            bytes.extend_from_slice(&piece);
+        }
+        held.bytes = bytes.freeze();
+        Ok(held)
     }
 
     /// Whether it was new.
@@ -278,9 +309,10 @@ pub(crate) fn now() -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::conduct::Clock;
 
     fn objects(memory_bytes_max: usize) -> Objects {
-        let objects = Objects::new(memory_bytes_max, Arc::new(Demeanour::new(0)));
+        let objects = Objects::new(memory_bytes_max, Arc::new(Demeanour::new(0, Clock::default())));
         assert!(objects.create_bucket("b") && !objects.create_bucket("b"));
         objects
     }

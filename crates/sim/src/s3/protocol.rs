@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 use s3s::dto::*;
-use s3s::{Body, S3, S3Error, S3Request, S3Response, S3Result, s3_error};
+use s3s::{Body, S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::conduct::Weakness;
-use super::objects::{Asked, Condition, Held, Missing, New, Object as Stored, Objects};
-use super::uploads::{About, Wrong};
+use super::errors::{not_done, not_implemented, quota_exceeded, refused};
+use super::objects::{Asked, Condition, Held, Missing, New, NotReceived, Object as Stored, Objects, now};
+use super::uploads::{About, Begun};
 
 /// Most keys on a page, as S3 has it.
 const PAGE_KEYS_MAX: i32 = 1000;
@@ -28,30 +28,19 @@ impl Protocol {
     }
 
     async fn receive(&self, body: Option<StreamingBlob>, length: Option<i64>) -> S3Result<Held> {
-        let mut held = self.objects.room().ok_or_else(quota_exceeded)?;
-        let Some(mut body) = body else { return Err(s3_error!(IncompleteBody)) };
+        let Some(body) = body else { return Err(s3_error!(IncompleteBody)) };
         let expected = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        held.grow(expected).ok_or_else(quota_exceeded)?;
-        let mut bytes = BytesMut::with_capacity(expected);
-        let mut counted = expected;
-        while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|error| s3_error!(IncompleteBody, "the body ended early: {error}"))?;
-            let beyond = (bytes.len() + piece.len()).saturating_sub(counted);
-            held.grow(beyond).ok_or_else(quota_exceeded)?;
-            counted += beyond;
-            bytes.extend_from_slice(&piece);
-        }
-        held.bytes = bytes.freeze();
-        Ok(held)
+        self.objects.receive(body, expected).await.map_err(|error| match error {
+            NotReceived::Full => quota_exceeded(),
+            NotReceived::Ended(error) => s3_error!(IncompleteBody, "the body ended early: {error}"),
+        })
     }
 
     /// What is looked at of a condition when the write is done.
     async fn weakened(&self, bucket: &str, key: &str, condition: Condition) -> S3Result<Condition> {
         match self.objects.weakness() {
             Weakness::IgnoresConditions => Ok(Condition::None),
-            Weakness::RefusesConditions if condition != Condition::None => {
-                Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented"))
-            }
+            Weakness::RefusesConditions if condition != Condition::None => Err(not_implemented()),
             Weakness::RacesConditions => {
                 self.objects.look(bucket, key, &condition).map_err(refused)?;
                 tokio::time::sleep(RACE_WINDOW).await;
@@ -59,6 +48,63 @@ impl Protocol {
             }
             _ => Ok(condition),
         }
+    }
+
+    fn page(
+        &self,
+        bucket: &str,
+        prefix: Option<&str>,
+        delimiter: Option<&str>,
+        after: Option<&str>,
+        max_keys: Option<i32>,
+    ) -> S3Result<Listed> {
+        let max_keys = page_size(max_keys)?;
+        let asked = Asked {
+            prefix: prefix.unwrap_or_default(),
+            delimiter: delimiter.unwrap_or_default(),
+            after: after.unwrap_or_default(),
+            max: max_keys as usize,
+        };
+        let page = self.objects.list(bucket, &asked).map_err(refused)?;
+        let contents = page.objects.into_iter().map(|(key, size, etag, modified)| Object {
+            key: Some(key),
+            size: i64::try_from(size).ok(),
+            e_tag: Some(ETag::Strong(etag)),
+            last_modified: Some(Timestamp::from(modified)),
+            ..Object::default()
+        });
+        let prefixes = page.prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) });
+        Ok(Listed {
+            contents: contents.collect(),
+            prefixes: prefixes.collect(),
+            // S3 lists nothing and promises no more when it is asked for nothing.
+            next: page.next.filter(|_| max_keys > 0),
+            max_keys,
+        })
+    }
+
+    /// What is to be copied.
+    fn source(
+        &self,
+        source: &CopySource,
+        if_match: Option<&ETagCondition>,
+        if_none_match: Option<&ETagCondition>,
+    ) -> S3Result<Stored> {
+        match source {
+            CopySource::Bucket { bucket, key, .. } => match self.find(bucket, key, if_match, if_none_match) {
+                Err(error) if *error.code() == S3ErrorCode::NotModified => Err(refused(Missing::Condition)),
+                found => found,
+            },
+            _ => Err(not_implemented()),
+        }
+    }
+
+    /// A body of its own with the same bytes.
+    fn copied(&self, bytes: Bytes) -> S3Result<Held> {
+        let mut body = self.objects.room().ok_or_else(quota_exceeded)?;
+        body.grow(bytes.len()).ok_or_else(quota_exceeded)?;
+        body.bytes = bytes;
+        Ok(body)
     }
 
     fn find(
@@ -83,53 +129,28 @@ impl Protocol {
     }
 }
 
-fn quota_exceeded() -> S3Error {
-    let mut error =
-        S3Error::with_message("QuotaExceeded".parse().expect("any text is a code"), "the server's memory is full");
-    error.set_status_code(hyper::StatusCode::FORBIDDEN);
-    error
-}
-
-fn refused(missing: Missing) -> S3Error {
-    match missing {
-        Missing::Bucket => s3_error!(NoSuchBucket, "The specified bucket does not exist"),
-        Missing::Object => s3_error!(NoSuchKey, "The specified key does not exist."),
-        Missing::Condition => {
-            s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
-        }
-    }
-}
-
-fn not_done(wrong: Wrong) -> S3Error {
-    match wrong {
-        Wrong::NoUpload => s3_error!(
-            NoSuchUpload,
-            "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."
-        ),
-        Wrong::Number => s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"),
-        Wrong::Part => s3_error!(
-            InvalidPart,
-            "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag."
-        ),
-        Wrong::Order => {
-            s3_error!(
-                InvalidPartOrder,
-                "The list of parts was not in ascending order. Parts must be ordered by part number."
-            )
-        }
-        Wrong::Small => s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"),
-        Wrong::Full => quota_exceeded(),
-        Wrong::Missing(missing) => refused(missing),
-    }
-}
-
 fn condition(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<Condition> {
     match (if_match, if_none_match) {
         (None, None) => Ok(Condition::None),
         (None, Some(ETagCondition::Any)) => Ok(Condition::Absent),
         (Some(ETagCondition::Any), None) => Ok(Condition::Present),
         (Some(ETagCondition::ETag(etag)), None) => Ok(Condition::Etag(etag.into_value())),
-        _ => Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented")),
+        _ => Err(not_implemented()),
+    }
+}
+
+/// One page of keys.
+struct Listed {
+    contents: Vec<Object>,
+    prefixes: Vec<CommonPrefix>,
+    next: Option<String>,
+    max_keys: i32,
+}
+
+fn page_size(asked: Option<i32>) -> S3Result<i32> {
+    match asked.unwrap_or(PAGE_KEYS_MAX) {
+        ..0 => Err(s3_error!(InvalidArgument, "the size of a page must not be negative")),
+        asked => Ok(asked.min(PAGE_KEYS_MAX)),
     }
 }
 
@@ -151,6 +172,15 @@ fn part(object: &Stored, range: Option<Range>, weakness: Weakness) -> S3Result<(
     Ok((part, Some(announced)))
 }
 
+fn told(begun: Begun) -> MultipartUpload {
+    MultipartUpload {
+        key: Some(begun.key),
+        upload_id: Some(begun.id),
+        initiated: Some(Timestamp::from(begun.when)),
+        ..MultipartUpload::default()
+    }
+}
+
 #[async_trait::async_trait]
 impl S3 for Protocol {
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
@@ -161,6 +191,28 @@ impl S3 for Protocol {
         let condition = self.weakened(&input.bucket, &input.key, condition).await?;
         let etag = self.objects.put(&input.bucket, &input.key, new, &condition).map_err(refused)?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(ETag::Strong(etag)), ..PutObjectOutput::default() }))
+    }
+
+    async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+        if ["if-match", "if-none-match"].iter().any(|name| request.headers.contains_key(*name)) {
+            return Err(not_implemented());
+        }
+        let input = request.input;
+        let (if_match, if_none_match) = (input.copy_source_if_match, input.copy_source_if_none_match);
+        let source = self.source(&input.copy_source, if_match.as_ref(), if_none_match.as_ref())?;
+        let replaces = input.metadata_directive.is_some_and(|told| told.as_str() == MetadataDirective::REPLACE);
+        let (content_type, metadata) = match replaces {
+            true => (input.content_type, input.metadata),
+            false => (source.content_type, source.metadata),
+        };
+        let new = New { body: self.copied(source.body.bytes.clone())?, content_type, metadata };
+        let etag = self.objects.put(&input.bucket, &input.key, new, &Condition::None).map_err(refused)?;
+        let result = CopyObjectResult {
+            e_tag: Some(ETag::Strong(etag)),
+            last_modified: Some(Timestamp::from(now())),
+            ..CopyObjectResult::default()
+        };
+        Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() }))
     }
 
     async fn create_multipart_upload(
@@ -185,6 +237,83 @@ impl S3 for Protocol {
         let stored = self.objects.put_part(&input.bucket, &input.key, &input.upload_id, input.part_number, body);
         let etag = stored.map_err(not_done)?;
         Ok(S3Response::new(UploadPartOutput { e_tag: Some(ETag::Strong(etag)), ..UploadPartOutput::default() }))
+    }
+
+    async fn upload_part_copy(
+        &self,
+        request: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let input = request.input;
+        let (if_match, if_none_match) = (input.copy_source_if_match, input.copy_source_if_none_match);
+        let source = self.source(&input.copy_source, if_match.as_ref(), if_none_match.as_ref())?;
+        let range = input.copy_source_range.map(|range| Range::parse(&range)).transpose();
+        let range = range.map_err(|error| s3_error!(InvalidArgument, "{error}"))?;
+        let (bytes, _) = part(&source, range, Weakness::None)?;
+        let body = self.copied(bytes)?;
+        let stored = self.objects.put_part(&input.bucket, &input.key, &input.upload_id, input.part_number, body);
+        let result = CopyPartResult {
+            e_tag: Some(ETag::Strong(stored.map_err(not_done)?)),
+            last_modified: Some(Timestamp::from(now())),
+            ..CopyPartResult::default()
+        };
+        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() }))
+    }
+
+    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+        let input = request.input;
+        let max_parts = page_size(input.max_parts)?;
+        let after = input.part_number_marker.unwrap_or(0);
+        let upload = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
+        let (parts, more) = self.objects.parts(upload, after, max_parts as usize).map_err(not_done)?;
+        let last = parts.last().map(|part| part.number);
+        let parts = parts.into_iter().map(|part| Part {
+            part_number: Some(part.number),
+            size: i64::try_from(part.size).ok(),
+            e_tag: Some(ETag::Strong(part.etag)),
+            last_modified: Some(Timestamp::from(part.modified)),
+            ..Part::default()
+        });
+        let output = ListPartsOutput {
+            max_parts: Some(max_parts),
+            is_truncated: Some(more),
+            next_part_number_marker: last,
+            part_number_marker: Some(after),
+            parts: Some(parts.collect()),
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(input.upload_id),
+            ..ListPartsOutput::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let input = request.input;
+        if input.delimiter.is_some() {
+            return Err(not_implemented());
+        }
+        let max_uploads = page_size(input.max_uploads)?;
+        let prefix = input.prefix.as_deref().unwrap_or_default();
+        let after = input.key_marker.as_deref().map(|key| (key, input.upload_id_marker.as_deref()));
+        let begun = self.objects.begun(&input.bucket, prefix, after, max_uploads as usize).map_err(not_done)?;
+        let (begun, more) = begun;
+        let last = begun.last().filter(|_| more);
+        let output = ListMultipartUploadsOutput {
+            next_key_marker: last.map(|upload| upload.key.clone()),
+            next_upload_id_marker: last.map(|upload| upload.id.clone()),
+            max_uploads: Some(max_uploads),
+            is_truncated: Some(more),
+            uploads: Some(begun.into_iter().map(told).collect()),
+            bucket: Some(input.bucket),
+            prefix: input.prefix,
+            key_marker: input.key_marker,
+            upload_id_marker: input.upload_id_marker,
+            ..ListMultipartUploadsOutput::default()
+        };
+        Ok(S3Response::new(output))
     }
 
     async fn complete_multipart_upload(
@@ -257,45 +386,42 @@ impl S3 for Protocol {
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let input = request.input;
-        let max_keys = input.max_keys.unwrap_or(PAGE_KEYS_MAX);
-        if max_keys < 0 {
-            return Err(s3_error!(InvalidArgument, "max-keys must not be negative"));
-        }
-        let max_keys = max_keys.min(PAGE_KEYS_MAX);
         // Only a key that a page ended with is ever given as a token.
-        let after = input.continuation_token.as_deref().or(input.start_after.as_deref()).unwrap_or_default();
-        let asked = Asked {
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            delimiter: input.delimiter.as_deref().unwrap_or_default(),
-            after,
-            max: usize::try_from(max_keys).expect("it is not negative"),
-        };
-        let page = self.objects.list(&input.bucket, &asked).map_err(refused)?;
-        let contents = page.objects.into_iter().map(|(key, size, etag, modified)| Object {
-            key: Some(key),
-            size: i64::try_from(size).ok(),
-            e_tag: Some(ETag::Strong(etag)),
-            last_modified: Some(Timestamp::from(modified)),
-            ..Object::default()
-        });
-        let contents: Vec<Object> = contents.collect();
-        let prefixes = page.prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) });
-        let prefixes: Vec<CommonPrefix> = prefixes.collect();
-        // S3 lists nothing and promises no more when it is asked for nothing.
-        let next = page.next.filter(|_| max_keys > 0);
+        let after = input.continuation_token.as_deref().or(input.start_after.as_deref());
+        let (prefix, delimiter) = (input.prefix.as_deref(), input.delimiter.as_deref());
+        let page = self.page(&input.bucket, prefix, delimiter, after, input.max_keys)?;
         let output = ListObjectsV2Output {
-            key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
-            max_keys: Some(max_keys),
-            is_truncated: Some(next.is_some()),
-            next_continuation_token: next,
-            contents: Some(contents),
-            common_prefixes: Some(prefixes),
+            key_count: i32::try_from(page.contents.len() + page.prefixes.len()).ok(),
+            max_keys: Some(page.max_keys),
+            is_truncated: Some(page.next.is_some()),
+            next_continuation_token: page.next,
+            contents: Some(page.contents),
+            common_prefixes: Some(page.prefixes),
             name: Some(input.bucket),
             prefix: input.prefix,
             delimiter: input.delimiter,
             continuation_token: input.continuation_token,
             start_after: input.start_after,
             ..ListObjectsV2Output::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+        let input = request.input;
+        let (prefix, delimiter) = (input.prefix.as_deref(), input.delimiter.as_deref());
+        let page = self.page(&input.bucket, prefix, delimiter, input.marker.as_deref(), input.max_keys)?;
+        let output = ListObjectsOutput {
+            max_keys: Some(page.max_keys),
+            is_truncated: Some(page.next.is_some()),
+            next_marker: page.next,
+            contents: Some(page.contents),
+            common_prefixes: Some(page.prefixes),
+            name: Some(input.bucket),
+            prefix: input.prefix,
+            delimiter: input.delimiter,
+            marker: input.marker,
+            ..ListObjectsOutput::default()
         };
         Ok(S3Response::new(output))
     }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::ops::Bound;
 use std::sync::{Arc, MutexGuard};
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 
-use super::objects::{Condition, Held, Missing, New, Objects};
+use super::objects::{Condition, Held, Missing, New, Objects, now};
 
 /// The least that a part may have which is not the last, as S3 has it.
 const PART_BYTES_MIN: usize = 5 << 20;
@@ -25,6 +27,7 @@ struct Upload {
     bucket: String,
     key: String,
     about: About,
+    begun: SystemTime,
     parts: BTreeMap<i32, Part>,
     /// Its bookkeeping counts as long as it is open.
     _room: Held,
@@ -40,7 +43,25 @@ pub(crate) struct About {
 #[derive(Debug, Clone)]
 struct Part {
     etag: String,
+    modified: SystemTime,
     body: Arc<Held>,
+}
+
+/// A part, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) number: i32,
+    pub(crate) size: usize,
+    pub(crate) etag: String,
+    pub(crate) modified: SystemTime,
+}
+
+/// An open upload, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Begun {
+    pub(crate) key: String,
+    pub(crate) id: String,
+    pub(crate) when: SystemTime,
 }
 
 /// Why a step of an upload was not done.
@@ -71,9 +92,10 @@ impl Objects {
         let room = self.room().ok_or(Wrong::Full)?;
         let mut uploads = self.uploads();
         uploads.begun += 1;
-        let id = format!("upload-{}", uploads.begun);
-        let upload =
-            Upload { bucket: bucket.to_owned(), key: key.to_owned(), about, parts: BTreeMap::new(), _room: room };
+        // Of the same length, so that they are in the order in which they began.
+        let id = format!("upload-{:010}", uploads.begun);
+        let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        let upload = Upload { bucket, key, about, begun: now(), parts: BTreeMap::new(), _room: room };
         uploads.open.insert(id.clone(), upload);
         Ok(id)
     }
@@ -86,7 +108,7 @@ impl Objects {
         let etag = self.fresh_etag();
         let mut uploads = self.uploads();
         let upload = uploads.find(bucket, key, id)?;
-        upload.parts.insert(number, Part { etag: etag.clone(), body: Arc::new(body) });
+        upload.parts.insert(number, Part { etag: etag.clone(), modified: now(), body: Arc::new(body) });
         Ok(etag)
     }
 
@@ -123,6 +145,55 @@ impl Objects {
         uploads.find(bucket, key, id)?;
         uploads.open.remove(id);
         Ok(())
+    }
+
+    /// The parts of an upload behind number `after`, at most `max`, and whether there are more.
+    pub(crate) fn parts(
+        &self,
+        (bucket, key, id): (&str, &str, &str),
+        after: i32,
+        max: usize,
+    ) -> Result<(Vec<Told>, bool), Wrong> {
+        let mut uploads = self.uploads();
+        let upload = uploads.find(bucket, key, id)?;
+        let told = |(number, part): (&i32, &Part)| Told {
+            number: *number,
+            size: part.body.bytes.len(),
+            etag: part.etag.clone(),
+            modified: part.modified,
+        };
+        let mut parts = upload.parts.range((Bound::Excluded(after), Bound::Unbounded)).map(told);
+        Ok((parts.by_ref().take(max).collect(), parts.next().is_some()))
+    }
+
+    /// The open uploads of keys with `prefix` in their order, at most `max`, and whether there are more. `after`: behind a key, or behind one
+    /// upload of it.
+    pub(crate) fn begun(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: Option<(&str, Option<&str>)>,
+        max: usize,
+    ) -> Result<(Vec<Begun>, bool), Wrong> {
+        if !self.has_bucket(bucket) {
+            return Err(Wrong::Missing(Missing::Bucket));
+        }
+        let uploads = self.uploads();
+        let is_asked_for = |id: &str, upload: &Upload| {
+            let is_behind = match after {
+                None => true,
+                Some((key, None)) => &*upload.key > key,
+                Some((key, Some(after))) => (&*upload.key, id) > (key, after),
+            };
+            upload.bucket == bucket && upload.key.starts_with(prefix) && is_behind
+        };
+        let found = uploads.open.iter().filter(|(id, upload)| is_asked_for(id, upload));
+        let mut found: Vec<_> =
+            found.map(|(id, upload)| Begun { key: upload.key.clone(), id: id.clone(), when: upload.begun }).collect();
+        found.sort();
+        let more = found.len() > max;
+        found.truncate(max);
+        Ok((found, more))
     }
 
     /// How many were begun, and neither completed nor given up.
@@ -162,12 +233,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::s3::conduct::Demeanour;
+    use crate::s3::conduct::{Clock, Demeanour};
 
     const LARGE: usize = PART_BYTES_MIN;
 
     fn objects(memory_bytes_max: usize) -> Objects {
-        let objects = Objects::new(memory_bytes_max, Arc::new(Demeanour::new(0)));
+        let objects = Objects::new(memory_bytes_max, Arc::new(Demeanour::new(0, Clock::default())));
         objects.create_bucket("b");
         objects
     }
@@ -229,6 +300,44 @@ mod tests {
         assert_eq!(objects.get("b", "k").unwrap().body.bytes, vec![9; 4]);
         objects.abort("b", "k", &ids[2]).unwrap();
         assert_eq!(objects.abort("b", "k", &ids[2]), Err(Wrong::NoUpload));
+    }
+
+    #[test]
+    fn what_is_open_is_listed_in_pages() {
+        let objects = objects(1 << 20);
+        let ids = ["b/2", "a", "b/1", "b/2"].map(|key| (key, objects.begin("b", key, About::default()).unwrap()));
+        let listed = |prefix: &str, max: usize| {
+            let (mut all, mut after) = (Vec::new(), None::<Begun>);
+            loop {
+                let behind = after.as_ref().map(|upload| (&*upload.key, Some(&*upload.id)));
+                let (page, more) = objects.begun("b", prefix, behind, max).unwrap();
+                assert!(page.len() <= max);
+                after = page.last().cloned();
+                all.extend(page.into_iter().map(|upload| (upload.key, upload.id)));
+                if !more {
+                    return all;
+                }
+            }
+        };
+        let expected = |order: &[usize]| -> Vec<_> {
+            order.iter().map(|index| (ids[*index].0.to_owned(), ids[*index].1.clone())).collect()
+        };
+        for max in 1..5 {
+            assert_eq!(listed("", max), expected(&[1, 2, 0, 3]));
+            assert_eq!(listed("b/2", max), expected(&[0, 3]));
+        }
+        assert_eq!(objects.begun("b", "", Some(("b/1", None)), 9).unwrap().0.len(), 2);
+        assert_eq!(objects.begun("none", "", None, 9), Err(Wrong::Missing(Missing::Bucket)));
+        let id = objects.begin("b", "k", About::default()).unwrap();
+        let stored = [4, 2, 9].map(|number| put(&objects, &id, number, 0, 10 + number as usize).unwrap());
+        let parts = |after, max| {
+            let (parts, more) = objects.parts(("b", "k", &id), after, max).unwrap();
+            (parts.into_iter().map(|part| (part.number, part.size, part.etag)).collect::<Vec<_>>(), more)
+        };
+        let part = |index: usize| (stored[index].0, 10 + stored[index].0 as usize, stored[index].1.clone());
+        assert_eq!(parts(0, 2), (vec![part(1), part(0)], true));
+        assert_eq!(parts(4, 2), (vec![part(2)], false));
+        assert_eq!(objects.parts(("b", "other", &id), 0, 1), Err(Wrong::NoUpload));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod check;
+mod clients;
+mod limits;
 mod misconduct;
 mod parts;
 mod server;
