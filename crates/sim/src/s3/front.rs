@@ -249,7 +249,7 @@ fn classify(request: &Request<Incoming>) -> Named {
         (&Method::GET, false) if has("uploadId") => Operation::List,
         (&Method::GET, false) => Operation::Get,
         (&Method::HEAD, false) => Operation::Head,
-        (&Method::GET, true) if has("uploads") || lists(query) => Operation::List,
+        (&Method::GET, true) if !bucket.is_empty() && (has("uploads") || lists(query)) => Operation::List,
         (&Method::DELETE, false) => Operation::Delete,
         (&Method::POST, true) if has("delete") => Operation::Delete,
         _ => Operation::Other,

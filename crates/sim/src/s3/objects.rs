@@ -1,6 +1,7 @@
 //! The objects of the server: in memory, each change in one step under one lock.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,8 +26,9 @@ pub(crate) struct Objects {
     pub(super) uploads: Mutex<Uploads>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Bucket {
+    created: SystemTime,
     objects: BTreeMap<String, Object>,
     /// The key that was stored last.
     latest: Option<String>,
@@ -179,10 +181,13 @@ impl Objects {
 
     /// Whether it was new.
     pub(crate) fn create_bucket(&self, name: &str) -> bool {
-        let mut buckets = self.lock();
-        let new = !buckets.contains_key(name);
-        buckets.entry(name.to_owned()).or_default();
-        new
+        match self.lock().entry(name.to_owned()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(Bucket { created: now(), objects: BTreeMap::new(), latest: None });
+                true
+            }
+        }
     }
 
     /// `Some(false)`: it has objects.
@@ -195,8 +200,9 @@ impl Objects {
         Some(empty)
     }
 
-    pub(crate) fn buckets(&self) -> Vec<String> {
-        self.lock().keys().cloned().collect()
+    /// Their names, and when each was made.
+    pub(crate) fn buckets(&self) -> Vec<(String, SystemTime)> {
+        self.lock().iter().map(|(name, bucket)| (name.clone(), bucket.created)).collect()
     }
 
     pub(crate) fn has_bucket(&self, name: &str) -> bool {

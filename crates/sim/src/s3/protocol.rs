@@ -482,9 +482,25 @@ impl S3 for Protocol {
         }
     }
 
+    /// It has none, which clients ask before they delete.
+    async fn get_bucket_versioning(
+        &self,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        match self.objects.has_bucket(&request.input.bucket) {
+            true => Ok(S3Response::new(GetBucketVersioningOutput::default())),
+            false => Err(refused(Missing::Bucket)),
+        }
+    }
+
     async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
         let buckets = self.objects.buckets().into_iter();
-        let buckets = buckets.map(|name| Bucket { name: Some(name), ..Bucket::default() }).collect();
+        let told = |(name, created)| Bucket {
+            name: Some(name),
+            creation_date: Some(Timestamp::from(created)),
+            ..Bucket::default()
+        };
+        let buckets = buckets.map(told).collect();
         Ok(S3Response::new(ListBucketsOutput { buckets: Some(buckets), ..ListBucketsOutput::default() }))
     }
 }
