@@ -90,7 +90,8 @@ pub enum Weakness {
 /// | an answer is lost | `{"fault":"cut_connection","applied":true,"operation":"put","times":1}` |
 /// | a PUT that was given up is applied later | `{"fault":"internal_error","applied_after_ms":5000,"operation":"put","times":1}` |
 ///
-/// The way back alone is cut by `silence` with `applied`. A cut ends when a conduct is put into force that has no such rule.
+/// The way back alone is cut by `silence` with `applied`. A cut meets answers that are on their way when it begins, and ends when a conduct is
+/// put into force that has no such rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
@@ -307,6 +308,14 @@ impl Demeanour {
         Treatment { outage, clock_shift_seconds, latency, fault }
     }
 
+    /// What cuts `asked` off by now, though it may not have done so when it came: answers on their way are lost with the rest.
+    pub(crate) fn cuts_off(&self, asked: &Asked<'_>) -> Option<Fault> {
+        let inner = self.lock();
+        let mut certain = inner.conduct.rules.iter().filter(|rule| rule.is_certain());
+        let first = certain.find(|rule| rule.is_for(asked))?;
+        matches!(first.fault, Fault::Silence | Fault::CutConnection).then_some(first.fault)
+    }
+
     /// Returns when no rule asks for silence towards `asked`.
     pub(crate) async fn silence_ends(&self, asked: &Asked<'_>) {
         let is_asked_for = |conduct: &Conduct| {
@@ -334,6 +343,11 @@ impl Rule {
             && self.access_key.as_ref().is_none_or(|access_key| access_key == asked.access_key)
             && self.address.is_none_or(|address| address == asked.address)
             && (self.fault != Fault::Conflict || asked.conditional)
+    }
+
+    /// Whether it meets all that it is for.
+    fn is_certain(&self) -> bool {
+        (self.probability, self.skip, self.times) == (1.0, 0, None)
     }
 
     fn applied(&self) -> Applied {
@@ -427,6 +441,22 @@ mod tests {
         assert_eq!(treat("c", "127.0.0.1"), None);
         assert_eq!(treat("c", "::1"), Some((Fault::InternalError, Applied::After(Duration::from_millis(7)))));
         assert_eq!(demeanour.get().1, [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_cut_meets_answers_on_their_way_and_what_is_left_to_chance_does_not() {
+        let other = Asked { access_key: "other", ..PUT };
+        let cut = |rules: &str| told(&format!(r#"{{"rules":[{rules}]}}"#)).cuts_off(&other);
+        let (silence, certain) = (r#"{"fault":"silence","access_key":"other"}"#, Some(Fault::Silence));
+        assert_eq!(cut(silence), certain);
+        assert_eq!(cut(r#"{"fault":"silence","access_key":"test"}"#), None);
+        assert_eq!(cut(r#"{"fault":"silence","times":1}"#), None);
+        assert_eq!(
+            cut(r#"{"fault":"silence","probability":0.5},{"fault":"cut_connection"}"#),
+            Some(Fault::CutConnection)
+        );
+        assert_eq!(cut(&format!(r#"{{"fault":"slow_down","times":1}},{silence}"#)), certain);
+        assert_eq!(cut(&format!(r#"{{"fault":{{"delay":{{"ms":1}}}}}},{silence}"#)), None, "the first decides");
     }
 
     #[test]

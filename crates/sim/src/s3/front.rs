@@ -111,6 +111,9 @@ impl Front {
         if let Some((Fault::Delay { ms }, _)) = treatment.fault {
             tokio::time::sleep(Duration::from_millis(ms)).await;
         }
+        if let Some(wrong) = self.demeanour.cuts_off(asked).and_then(wrong) {
+            return self.instead(wrong, course).await;
+        }
         let misshapen = asked.operation == Operation::Get && answer.status().is_success();
         let shape = shape(treatment, misshapen);
         let mut answer = answer.map(|body| match shape {

@@ -62,7 +62,10 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, mut changes:
     let Ok(address) = listener.local_addr() else { return };
     let mut door = Door::Open(listener);
     let mut outage = Outage::None;
-    let (mut cut, mut connections) = (CancellationToken::new(), TaskTracker::new());
+    // Connections end when this does.
+    let ended = CancellationToken::new();
+    let _ended = ended.clone().drop_guard();
+    let (mut cut, mut connections) = (ended.child_token(), TaskTracker::new());
     loop {
         tokio::select! {
             biased;
@@ -80,7 +83,7 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, mut changes:
                     cut.cancel();
                     connections.close();
                     connections.wait().await;
-                    (cut, connections) = (CancellationToken::new(), TaskTracker::new());
+                    (cut, connections) = (ended.child_token(), TaskTracker::new());
                 }
                 // Whoever asked may have gone; it is in force all the same.
                 let _ = change.done.send(());

@@ -8,6 +8,7 @@ use lakebed_store::{Key, RetryPolicy, Store, StoreOptions};
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
+use tokio::io::AsyncReadExt;
 
 use super::{impatient, open, patient, suite, told, variables};
 
@@ -99,4 +100,14 @@ async fn it_holds_no_more_than_it_may_and_has_room_again_after_deletes() {
     assert!(!store.exists(&key("c")).await.unwrap());
     store.delete(&[key("a")]).await.unwrap();
     store.create(&key("c"), half).await.unwrap();
+}
+
+#[tokio::test]
+async fn its_connections_end_with_it() {
+    let server = S3Server::start(Options::default()).await.unwrap();
+    let mut connection = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    impatient(&server).create(&key("a"), "1").await.unwrap();
+    drop(server);
+    // The end or a reset, whichever comes first.
+    assert!(!matches!(connection.read(&mut [0; 1]).await, Ok(1..)));
 }
