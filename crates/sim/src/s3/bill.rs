@@ -3,6 +3,7 @@
 //! Prices are the list prices of S3 Standard in us-east-1: $0.005 per 1000 PUT, POST and LIST requests, $0.0004 per 1000 GET and HEAD
 //! requests, nothing for DELETE, nothing for bytes within the region. Storage is not counted, since it goes by the month. Every request that is
 //! answered is charged, refused and failed ones too; S3 itself does not charge for 5xx, which makes this an upper bound.
+//! A profile changes the latency alone: the prices of S3 Express are not known here.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
