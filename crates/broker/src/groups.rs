@@ -124,6 +124,7 @@ impl Groups {
             () = expiry::expire(&self) => {}
         }
         self.stop();
+        self.inner.queue.forget();
     }
 
     async fn keep_time(&self) {

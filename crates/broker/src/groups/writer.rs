@@ -107,6 +107,12 @@ impl Queue {
         }
     }
 
+    /// Lets go of what waits: nothing is written any more, and who waits for it is told so.
+    pub(crate) fn forget(&self) {
+        let forgotten = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(forgotten);
+    }
+
     fn is_empty(&self) -> bool {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
