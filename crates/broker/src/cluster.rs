@@ -175,6 +175,20 @@ pub(crate) fn leader(state: &State) -> Option<Node> {
     state.nodes().find(|node| node.member.http == address)
 }
 
+/// Waits until another broker than in `state` is the sequencer, or the log is closed.
+///
+/// # Cancel Nothing is lost.
+pub(crate) async fn succeeded(log: &Log, state: &State) {
+    let mut commits = log.watch();
+    while log.state().owner() == state.owner() {
+        tokio::select! {
+            biased;
+            _ = log.closed() => return,
+            changed = commits.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
 /// Whether a log is served by this process, and not only followed.
 pub(crate) fn leads(log: &Log) -> bool {
     log.role() == Role::Sequencer

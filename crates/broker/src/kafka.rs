@@ -150,7 +150,10 @@ impl Service {
         let passed = tokio::select! {
             biased;
             passed = cluster.pass_on(&state, frame.clone()) => passed,
-            closed = log.closed() => Err(NotPassed { why: closed.to_string(), may_be_done: true }),
+            // One that hangs would be waited for, and so would all that follows on the connection.
+            () = cluster::succeeded(log, &state) => {
+                Err(NotPassed { why: "another broker has taken over".to_owned(), may_be_done: true })
+            }
         };
         match passed {
             Ok(answer) => {

@@ -20,6 +20,7 @@ use crate::{AppendError, BarrierError, Closed, Log, Offload, OpenError, Options,
 mod checkpoints;
 mod faults;
 mod fenced;
+mod following;
 mod races;
 mod stuck;
 
