@@ -283,6 +283,7 @@ impl Follower {
         (self.heard_on_link, self.linked_to) = (true, self.sequencer);
         self.heard = Instant::now();
         self.loss = None;
+        self.shared.hear();
         match told {
             Told::Alive => {}
             Told::TakeOver => return Err(Closed::Successor),

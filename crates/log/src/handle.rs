@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) broken: Broken,
     pub(crate) counts: Counts,
     recent: Arc<Recent>,
+    /// Whether a follower has heard the sequencer that it follows.
+    heard: watch::Sender<bool>,
     durable: RwLock<State>,
     number: watch::Sender<CommitNumber>,
     mint: Mutex<(Mint, StdRng)>,
@@ -61,6 +63,7 @@ impl Shared {
             broken,
             counts: Counts::new(checkpoint),
             recent: Arc::default(),
+            heard: watch::Sender::new(false),
             durable: RwLock::new(state),
             number,
             mint: Mutex::new((Mint::new(), rng)),
@@ -82,6 +85,11 @@ impl Shared {
         self.recent.push(commit);
         self.number.send_replace(number);
         Ok(())
+    }
+
+    /// The sequencer was heard.
+    pub(crate) fn hear(&self) {
+        self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
     }
 
     /// Takes a state of the log that was read, unless a later one is known.
@@ -152,6 +160,16 @@ impl Log {
     /// What this process is to the log, for as long as it is open.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Waits until a follower has heard the sequencer, or its log is closed; for ever if it never does either.
+    pub async fn heard(&self) {
+        let mut heard = self.shared.heard.subscribe();
+        tokio::select! {
+            biased;
+            _ = heard.wait_for(|heard| *heard) => {}
+            _ = self.closed() => {}
+        }
     }
 
     pub(crate) fn recent(&self) -> &Arc<Recent> {

@@ -19,6 +19,8 @@ use crate::metrics::Metrics;
 
 /// After the log could not be opened for what may pass.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// How long a broker that joins waits, beyond `takeover_after`, until it hears the sequencer or takes over; then it serves readers meanwhile.
+const SETTLE_MAX: Duration = Duration::from_secs(4);
 /// How long the farewell may take in all, and each broker that is asked to take over.
 const LEAVE_MAX: Duration = Duration::from_secs(4);
 const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
@@ -100,7 +102,15 @@ impl Ground {
             let joined = Log::join(self.store.clone(), options.clone(), seams(), following, known.take()).await?;
             let has_joined = std::mem::replace(&mut self.has_joined, true);
             let alone = match joined {
-                Joined::Follows(log) => return Ok(log),
+                Joined::Follows(log) => {
+                    // The sequencer that the log names may be gone, as after the end of a broker that was alone: then this is no follower yet.
+                    let patience = SETTLE_MAX + self.config.takeover_after;
+                    drop(tokio::time::timeout(patience, log.heard()).await);
+                    if log.is_closed() != Some(Closed::Successor) {
+                        return Ok(log);
+                    }
+                    log.known()
+                }
                 // When a broker starts, that is what it was before. Later it is another that runs.
                 Joined::Alone { namesake: Some(namesake), .. } if has_joined && !self.nonces.contains(&namesake) => {
                     return Err(OpenError::SameAddress { address: options.address });
