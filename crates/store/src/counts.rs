@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::backend::{Failure, FailureKind};
 use crate::health::{Health, Trouble};
+use crate::hedge::{Hedges, Hedging};
 use crate::histogram::{Counted, Histogram};
 use crate::retry::TimedOut;
 
@@ -28,6 +29,10 @@ pub struct OperationCounts {
     pub cancelled: u64,
     /// Bytes of bodies in the requests that succeeded: sent (PUT) or received (GET).
     pub bytes: u64,
+    /// Requests that were sent because another was slow. They are among those above, as that other is.
+    pub hedges: u64,
+    /// Hedges whose answer came first.
+    pub hedges_won: u64,
 }
 
 /// All requests since the store was opened.
@@ -95,17 +100,21 @@ pub(crate) struct Counter {
     failed: AtomicU64,
     cancelled: AtomicU64,
     bytes: AtomicU64,
+    hedges_sent: AtomicU64,
+    hedges_won: AtomicU64,
     latency: Histogram,
     health: Health,
+    /// Which of them are sent a second time; `None` if none is.
+    pub(crate) hedges: Option<Hedges>,
 }
 
 impl Counters {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(hedging: Option<Hedging>) -> Self {
         Self {
-            put: Counter::new("PUT"),
-            get: Counter::new("GET"),
-            list: Counter::new("LIST"),
-            delete: Counter::new("DELETE"),
+            put: Counter::new("PUT", hedging),
+            get: Counter::new("GET", hedging),
+            list: Counter::new("LIST", None),
+            delete: Counter::new("DELETE", None),
         }
     }
 
@@ -135,7 +144,7 @@ impl Counters {
 }
 
 impl Counter {
-    fn new(operation: &'static str) -> Self {
+    fn new(operation: &'static str, hedging: Option<Hedging>) -> Self {
         let zero = AtomicU64::default;
         Self {
             succeeded: zero(),
@@ -146,8 +155,11 @@ impl Counter {
             failed: zero(),
             cancelled: zero(),
             bytes: zero(),
+            hedges_sent: zero(),
+            hedges_won: zero(),
             latency: Histogram::of_times(),
             health: Health::new(operation),
+            hedges: hedging.filter(|hedging| hedging.percent_max > 0).map(Hedges::new),
         }
     }
 
@@ -193,6 +205,16 @@ impl Counter {
         add(&self.succeeded, requests);
     }
 
+    /// A hedge is sent.
+    pub(crate) fn hedge_sent(&self) {
+        add(&self.hedges_sent, 1);
+    }
+
+    /// The answer that counts has come, perhaps that of the hedge.
+    pub(crate) fn hedge_ended(&self, is_won: bool) {
+        add(&self.hedges_won, u64::from(is_won));
+    }
+
     fn snapshot(&self) -> OperationCounts {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         OperationCounts {
@@ -204,6 +226,8 @@ impl Counter {
             failed: count(&self.failed),
             cancelled: count(&self.cancelled),
             bytes: count(&self.bytes),
+            hedges: count(&self.hedges_sent),
+            hedges_won: count(&self.hedges_won),
         }
     }
 }

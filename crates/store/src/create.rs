@@ -25,9 +25,11 @@
 //! "Our bytes" means the same size and the same last [`COMPARED_BYTES_MAX`] bytes: every object of ours carries its
 //! writer's nonce near its end, so two writers' objects differ there.
 
+use futures::TryFutureExt;
 use tracing::Instrument;
 
-use crate::backend::{Body, Cause, Failure, FailureKind, Span};
+use crate::backend::{Cause, Failure, FailureKind, Span};
+use crate::hedge::{Class, Hedged, Other};
 use crate::key::Key;
 use crate::payload::Payload;
 use crate::retry::Attempts;
@@ -116,10 +118,13 @@ impl Store {
         let mut attempts = self.retry().begin();
         let mut doubt = false;
         loop {
-            let put = attempts.run(self.backend().create(key, &payload));
-            let put = self.counters().put.counted(|()| payload.size_bytes(), put).await;
+            let (put, is_left_open) = self.create_once_or_twice(key, &payload, &mut attempts).await;
             tracing::Span::current().record("attempts", i64::from(attempts.made()));
-            let Err(failure) = put else { return Ok(Created::New) };
+            let failure = match put {
+                Ok(created) => return Ok(created),
+                Err(failure) => failure,
+            };
+            doubt |= is_left_open;
             tracing::debug!(%key, kind = ?failure.kind, cause = %failure.cause, "a create did not succeed");
             let conflict = failure.kind == FailureKind::Exists;
             if !conflict {
@@ -136,9 +141,7 @@ impl Store {
             // A conflict is read at once, since it usually has an answer; a store in trouble is given time first.
             let more = conflict || attempts.wait().await;
             if conflict || doubt {
-                let expected =
-                    Expected { size_bytes: payload.size_bytes(), ends_with: &|tail| payload.ends_with(tail) };
-                match self.read_back(key, &expected, &mut attempts).await {
+                match self.read_back_payload(key, &payload).await {
                     Ok(Standing::Mine) => return Ok(Created::Mine),
                     Ok(Standing::Other) => return Ok(Created::Other),
                     Ok(Standing::Absent) => {}
@@ -151,24 +154,65 @@ impl Store {
         }
     }
 
-    /// Looks at what stands where an object of ours may.
-    pub(crate) async fn read_back(
+    /// One attempt, as one PUT or two. Says too whether the other one may have been applied, or may be later, should this one have failed.
+    ///
+    /// SUBTLE: two PUTs of the same bytes at the same key are as safe at the same time as one after the other, since of both at most one is
+    /// applied, and it does not matter which: the bytes are ours, and nobody else's have our nonce. So the hedge that finds an object
+    /// in its way reads it back, and "ours" found so ([`Created::Mine`]) means what [`Created::New`] means. What must not be
+    /// taken for known is the fate of the PUT that is not waited for any more: whoever gives up while it may still land has to say
+    /// [`CreateError::Unknown`], or the caller would use its key, or its offsets, for something else.
+    async fn create_once_or_twice(
         &self,
         key: &Key,
-        expected: &Expected<'_>,
+        payload: &Payload,
         attempts: &mut Attempts<'_>,
-    ) -> Result<Standing, Failure> {
+    ) -> (Result<Created, Failure>, bool) {
+        attempts.begin_one();
+        let counter = &self.counters().put;
+        let put = |pass| self.send(pass, counter, |()| payload.size_bytes(), self.backend().create(key, payload));
+        let first = put(self.pass().await).map_ok(|()| Created::New);
+        let second = async |pass| match put(pass).await {
+            Ok(()) => Ok(Created::New),
+            Err(failure) if failure.kind == FailureKind::Exists => match self.read_back_payload(key, payload).await {
+                Ok(Standing::Mine) => Ok(Created::Mine),
+                Ok(Standing::Other) => Ok(Created::Other),
+                // The first is in its way, and not done yet: it is the one to wait for.
+                Ok(Standing::Absent) => Err(Failure { kind: FailureKind::NotSent, ..failure }),
+                // What keeps from reading says nothing of the writing.
+                Err(unread) => Err(Failure { kind: FailureKind::Doubt, ..unread }),
+            },
+            Err(failure) => Err(failure),
+        };
+        let class = Class::of_size(payload.size_bytes());
+        let settles = |failure: &Failure| failure.kind == FailureKind::Exists;
+        let Hedged { outcome, other } = self.hedged(counter, class, first, second, settles).await;
+        if !matches!(other, Other::None) {
+            attempts.count_hedge();
+        }
+        let is_left_open = match other {
+            Other::None => false,
+            Other::Unanswered => true,
+            Other::Failed(failure) => {
+                matches!(failure.kind, FailureKind::Throttled | FailureKind::Doubt | FailureKind::Broken)
+            }
+        };
+        (outcome, is_left_open)
+    }
+
+    async fn read_back_payload(&self, key: &Key, payload: &Payload) -> Result<Standing, Failure> {
+        let expected = Expected { size_bytes: payload.size_bytes(), ends_with: &|tail| payload.ends_with(tail) };
+        self.read_back(key, &expected).await
+    }
+
+    /// Looks at what stands where an object of ours may.
+    pub(crate) async fn read_back(&self, key: &Key, expected: &Expected<'_>) -> Result<Standing, Failure> {
         let compared = expected.size_bytes.min(COMPARED_BYTES_MAX);
         // An empty payload has no tail to ask for, and some stores refuse to give a suffix of nothing.
         let span = Span::Last(compared.max(1));
-        let get = attempts.time_limited(self.backend().get(key, &span));
-        match self.counters().get.counted(|body: &Body| body.bytes.len() as u64, get).await {
+        match self.ask_for_body(key, &span).await {
             Err(failure) if failure.kind == FailureKind::Absent => Ok(Standing::Absent),
             Err(failure) => Err(failure),
             Ok(body) if body.object_size_bytes != expected.size_bytes => Ok(Standing::Other),
-            Ok(body) if body.bytes.len() as u64 != compared => {
-                Err(Failure::new(FailureKind::Doubt, format!("{} of {compared} bytes came", body.bytes.len())))
-            }
             Ok(body) if (expected.ends_with)(&body.bytes) => Ok(Standing::Mine),
             Ok(_) => Ok(Standing::Other),
         }

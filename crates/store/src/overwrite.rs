@@ -43,8 +43,10 @@ impl Store {
     async fn overwrite_repeatedly(&self, key: &Key, payload: Payload) -> Result<(), OverwriteError> {
         let mut attempts = self.retry().begin();
         loop {
-            let put = attempts.run(self.backend().overwrite(key, &payload));
-            let put = self.counters().put.counted(|()| payload.size_bytes(), put).await;
+            // SUBTLE: never hedged. The second of two could be applied over what others have written since the first was answered.
+            attempts.begin_one();
+            let put = self.backend().overwrite(key, &payload);
+            let put = self.ask(&self.counters().put, |()| payload.size_bytes(), put).await;
             let Err(failure) = put else { return Ok(()) };
             self.tell_of_trouble(&failure, &attempts);
             let hopeless = matches!(failure.kind, FailureKind::Refused | FailureKind::Broken | FailureKind::Absent);

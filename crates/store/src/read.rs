@@ -8,7 +8,6 @@ use bytes::Bytes;
 use tracing::Instrument;
 
 use crate::backend::{Body, Cause, DELETE_KEYS_MAX, Failure, FailureKind, Listed, Span};
-use crate::counts::Counter;
 use crate::key::{Directory, Key};
 use crate::span;
 use crate::store::Store;
@@ -142,8 +141,7 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub async fn size(&self, key: &Key) -> Result<u64, ReadError> {
-        let size = || self.backend().size(key);
-        self.repeat(&self.counters().get, size, |_| 0)
+        self.repeat(|| self.ask(&self.counters().get, |_| 0, self.backend().size(key)))
             .instrument(span::call("store HEAD", key.as_str()))
             .await
             .map_err(|failed| failed.read(key))
@@ -178,7 +176,7 @@ impl Store {
         // One more than asked for tells whether there is more.
         let list = || self.backend().list(directory, start_after, limit.saturating_add(1));
         let listed = self
-            .repeat(&self.counters().list, list, |_| 0)
+            .repeat(|| self.ask(&self.counters().list, |_| 0, list()))
             .instrument(span::call("store LIST", directory.as_str()))
             .await;
         let mut objects = listed.map_err(|failed| failed.list(directory))?;
@@ -193,8 +191,7 @@ impl Store {
     /// # Errors
     /// [`ListError`] if the store gave no good answer in time.
     pub async fn list_directories(&self, directory: &Directory) -> Result<Vec<String>, ListError> {
-        let list = || self.backend().list_directories(directory);
-        self.repeat(&self.counters().list, list, |_| 0)
+        self.repeat(|| self.ask(&self.counters().list, |_| 0, self.backend().list_directories(directory)))
             .instrument(span::call("store LIST", directory.as_str()))
             .await
             .map_err(|failed| failed.list(directory))
@@ -213,9 +210,8 @@ impl Store {
     pub async fn delete(&self, keys: &[Key]) -> Result<(), DeleteError> {
         let mut remaining = keys.len();
         for chunk in keys.chunks(DELETE_KEYS_MAX) {
-            let delete = || self.backend().delete(chunk);
             if let Err(failed) = self
-                .repeat(&self.counters().delete, delete, |()| 0)
+                .repeat(|| self.ask(&self.counters().delete, |()| 0, self.backend().delete(chunk)))
                 .instrument(span::call("store DELETE", chunk[0].as_str()))
                 .await
             {
@@ -228,13 +224,7 @@ impl Store {
     }
 
     async fn read(&self, key: &Key, span: Span) -> Result<Body, ReadError> {
-        let get = || async {
-            let body = self.backend().get(key, &span).await?;
-            check_length(&body, &span)?;
-            Ok(body)
-        };
-        let bytes = |body: &Body| body.bytes.len() as u64;
-        self.repeat(&self.counters().get, get, bytes)
+        self.repeat(|| self.ask_for_body(key, &span))
             .instrument(span::call("store GET", key.as_str()))
             .await
             .map_err(|failed| failed.read(key))
@@ -243,14 +233,13 @@ impl Store {
     /// Repeats `attempt` until it succeeds, or more of it would not help.
     async fn repeat<T, Attempt: Future<Output = Result<T, Failure>>>(
         &self,
-        counter: &Counter,
         attempt: impl Fn() -> Attempt,
-        bytes: impl Fn(&T) -> u64,
     ) -> Result<T, Failed> {
         let mut attempts = self.retry().begin();
         loop {
             tracing::Span::current().record("attempts", i64::from(attempts.made() + 1));
-            let failure = match counter.counted(&bytes, attempts.run(attempt())).await {
+            attempts.begin_one();
+            let failure = match attempt().await {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
             };
@@ -283,22 +272,5 @@ impl Failed {
 
     fn list(self, directory: &Directory) -> ListError {
         ListError { directory: directory.clone(), attempts: self.attempts, source: self.failure.cause }
-    }
-}
-
-/// Compares the bytes that came with those that the object must have in `span`.
-fn check_length(body: &Body, span: &Span) -> Result<(), Failure> {
-    let size = body.object_size_bytes;
-    let expected = match span {
-        Span::All => size,
-        Span::Range(range) => range.end.min(size).saturating_sub(range.start),
-        Span::Last(length) => size.min(*length),
-    };
-    match body.bytes.len() as u64 == expected {
-        true => Ok(()),
-        false => Err(Failure::new(
-            FailureKind::Doubt,
-            format!("{} bytes came of {expected} (object of {size} bytes)", body.bytes.len()),
-        )),
     }
 }

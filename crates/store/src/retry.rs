@@ -44,6 +44,13 @@ impl Default for RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// The mean wait after so many doublings.
+    pub(crate) fn mean_wait(&self, doublings: u32) -> Duration {
+        self.wait_min.saturating_mul(1 << doublings.min(16)).min(self.wait_max)
+    }
+}
+
 /// A call that gets no good answer for so long is worth a line in the log.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two such lines of one store.
@@ -64,6 +71,8 @@ pub(crate) struct Attempts<'a> {
     begun: Instant,
     deadline: Instant,
     made: u32,
+    /// Requests beyond one an attempt.
+    hedges: u32,
 }
 
 impl Retry {
@@ -73,14 +82,36 @@ impl Retry {
 
     pub(crate) fn begin(&self) -> Attempts<'_> {
         let begun = Instant::now();
-        Attempts { retry: self, begun, deadline: begun + self.policy.time_max, made: 0 }
+        Attempts { retry: self, begun, deadline: begun + self.policy.time_max, made: 0, hedges: 0 }
+    }
+
+    /// Waits for what was sent, for no longer than one attempt may take.
+    ///
+    /// # Errors
+    /// The request's own failure, or [`FailureKind::Doubt`] by [`TimedOut`] when it took too long.
+    pub(crate) async fn time_limited<T>(&self, sent: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let time_max = self.policy.attempt_time_max;
+        match timeout(time_max, sent).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::new(FailureKind::Doubt, TimedOut { time_max })),
+        }
     }
 }
 
 impl Attempts<'_> {
-    /// How many attempts were made.
+    /// How many requests were sent.
     pub(crate) fn made(&self) -> u32 {
-        self.made
+        self.made + self.hedges
+    }
+
+    /// One more attempt is made.
+    pub(crate) fn begin_one(&mut self) {
+        self.made += 1;
+    }
+
+    /// The attempt was made by two requests.
+    pub(crate) fn count_hedge(&mut self) {
+        self.hedges += 1;
     }
 
     /// Whether it is time to tell that this call gets no good answer.
@@ -92,24 +123,6 @@ impl Attempts<'_> {
             *told = Some(now);
         }
         due
-    }
-
-    /// Makes one attempt, for no longer than one may take.
-    ///
-    /// # Errors
-    /// The attempt's own failure, or [`FailureKind::Doubt`] by [`TimedOut`] when it took too long.
-    pub(crate) async fn run<T>(&mut self, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        self.made += 1;
-        self.time_limited(attempt).await
-    }
-
-    /// Runs something that is part of an attempt, for no longer than one may take.
-    pub(crate) async fn time_limited<T>(&self, part: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let time_max = self.retry.policy.attempt_time_max;
-        match timeout(time_max, part).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Failure::new(FailureKind::Doubt, TimedOut { time_max })),
-        }
     }
 
     /// Waits before the next attempt; `false` if there may be none.
@@ -124,9 +137,7 @@ impl Attempts<'_> {
 
     /// Between half and one and a half of the mean, so that those who failed together do not come back together.
     fn next_wait(&self) -> Duration {
-        let policy = &self.retry.policy;
-        let doublings = self.made.saturating_sub(1).min(16);
-        let mean = policy.wait_min.saturating_mul(1 << doublings).min(policy.wait_max);
+        let mean = self.retry.policy.mean_wait(self.made.saturating_sub(1));
         let mut random = self.retry.random.lock().expect("no code panics while it draws");
         mean.mul_f64(random.random_range(0.5..1.5))
     }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use crate::backend::{Backend, Failure, StoreDate};
 use crate::buffers::BufferPool;
 use crate::counts::{Counters, Counts, Latencies};
+use crate::gate::{Gate, Paced};
 use crate::health::Trouble;
+use crate::hedge::Hedging;
+use crate::pace::{Pacing, Priority};
 use crate::price::Prices;
 use crate::read_only::ReadOnly;
 use crate::remedy::Origins;
@@ -16,6 +19,8 @@ use tokio::time::Instant;
 
 /// Size of a part: above what S3 takes at least (5 MiB), and whole blocks of any disk.
 const PART_BYTES: usize = 8 << 20;
+/// How the URLs of cloud stores begin.
+const CLOUD_SCHEMES: [&str; 3] = ["s3://", "gs://", "az://"];
 
 /// Settings of a [`Store`].
 #[derive(Clone, Debug, Default)]
@@ -28,6 +33,11 @@ pub struct StoreOptions {
     pub free_buffers_bytes: usize,
     /// Size of the parts of [objects in parts](Store::create_in_parts). `None`: 8 MiB. S3 takes no less than 5 MiB, and 10,000 parts an object.
     pub part_bytes: Option<usize>,
+    /// When slow requests are sent a second time. `None`: as by default to a cloud store; elsewhere never, since a second request would wait for
+    /// the same disk.
+    pub hedging: Option<Hedging>,
+    /// How many requests are under way at once. `None`: as by default to a cloud store; elsewhere as many as come.
+    pub pacing: Option<Pacing>,
     /// Where a cloud store's settings come from (`AWS_ACCESS_KEY_ID` and so on). `None`: the process's environment.
     pub variables: Option<Variables>,
 }
@@ -42,16 +52,19 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// The bucket, or what stands for it. Cloning is cheap; all clones share one connection pool, or one lock.
+/// The bucket, or what stands for it. Cloning is cheap; all clones share one connection pool, or one lock, and one [pace](crate::pace).
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    priority: Priority,
 }
 
 struct Inner {
     url: String,
     backend: Arc<dyn Backend>,
     retry: Retry,
+    /// `None`: requests go as they come.
+    gate: Option<Arc<Gate>>,
     counters: Counters,
     buffers: BufferPool,
     part_bytes: usize,
@@ -63,19 +76,41 @@ impl Store {
     /// A store over a backend of the caller's, such as [`FaultBackend`](crate::faults::FaultBackend). `url` is what it
     /// is called in messages.
     pub fn new(url: impl Into<String>, backend: Arc<dyn Backend>, options: &StoreOptions) -> Self {
+        let url = url.into();
+        let is_cloud = CLOUD_SCHEMES.iter().any(|scheme| url.starts_with(scheme));
+        let hedging = options.hedging.or_else(|| is_cloud.then(Hedging::default));
+        let pacing = options.pacing.or_else(|| is_cloud.then(Pacing::default));
+        let gate = pacing.map(|pacing| Arc::new(Gate::new(&pacing, options.retry.clone(), options.seed)));
         let retry = Retry::new(options.retry.clone(), options.seed);
         let buffers = BufferPool::new(options.free_buffers_bytes);
         Self {
             inner: Arc::new(Inner {
-                url: url.into(),
+                url,
                 backend,
                 retry,
-                counters: Counters::new(),
+                gate,
+                counters: Counters::new(hedging),
                 buffers,
                 part_bytes: options.part_bytes.unwrap_or(PART_BYTES).max(1),
                 origins: None,
             }),
+            priority: Priority::default(),
         }
+    }
+
+    /// The same store for requests of another priority.
+    pub fn with_priority(&self, priority: Priority) -> Self {
+        Self { inner: Arc::clone(&self.inner), priority }
+    }
+
+    /// What its requests are for.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// How it is asked now; `None` if requests go as they come.
+    pub fn paced(&self) -> Option<Paced> {
+        self.inner.gate.as_ref().map(|gate| gate.paced())
     }
 
     /// The root as a URL, without secrets.
@@ -143,6 +178,10 @@ impl Store {
 
     pub(crate) fn retry(&self) -> &Retry {
         &self.inner.retry
+    }
+
+    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.inner.gate.as_ref()
     }
 
     /// Tells now and then that calls get no good answer, while they go on asking.

@@ -71,8 +71,9 @@ impl Store {
     async fn begin_until_done(&self, key: &Key) -> Result<UploadId, CreateError> {
         let mut attempts = self.retry().begin();
         loop {
-            let begun = attempts.run(self.backend().begin(key));
-            let failure = match self.counters().put.counted(|_| 0, begun).await {
+            attempts.begin_one();
+            let begun = self.ask(&self.counters().put, |_| 0, self.backend().begin(key)).await;
+            let failure = match begun {
                 Ok(upload) => return Ok(upload),
                 Err(failure) => failure,
             };
@@ -86,8 +87,9 @@ impl Store {
     async fn put_until_done(self, key: Key, upload: UploadId, part: Part) -> Result<PartId, CreateError> {
         let mut attempts = self.retry().begin();
         loop {
-            let put = attempts.run(self.backend().put_part(&key, &upload, &part));
-            let failure = match self.counters().put.counted(|_| part.payload.size_bytes(), put).await {
+            attempts.begin_one();
+            let put = self.backend().put_part(&key, &upload, &part);
+            let failure = match self.ask(&self.counters().put, |_| part.payload.size_bytes(), put).await {
                 Ok(part) => return Ok(part),
                 Err(failure) => failure,
             };
@@ -101,8 +103,9 @@ impl Store {
     async fn abort_until_done(&self, key: &Key, upload: &UploadId) {
         let mut attempts = self.retry().begin();
         loop {
-            let aborted = attempts.run(self.backend().abort(key, upload));
-            match self.counters().delete.counted(|()| 0, aborted).await {
+            attempts.begin_one();
+            let aborted = self.backend().abort(key, upload);
+            match self.ask(&self.counters().delete, |()| 0, aborted).await {
                 Ok(()) => return,
                 Err(failure) if is_hopeless(&failure) => return,
                 Err(failure) => {
@@ -259,8 +262,9 @@ impl Upload {
         let mut attempts = store.retry().begin();
         let mut doubt = false;
         loop {
-            let completed = attempts.run(store.backend().complete(key, upload, parts, size_bytes));
-            let completed = store.counters().put.counted(|()| 0, completed).await;
+            attempts.begin_one();
+            let completed = store.backend().complete(key, upload, parts, size_bytes);
+            let completed = store.ask(&store.counters().put, |()| 0, completed).await;
             tracing::Span::current().record("attempts", i64::from(attempts.made()));
             let Err(failure) = completed else { return Ok(Created::New) };
             tracing::debug!(%key, kind = ?failure.kind, cause = %failure.cause, "a completion did not succeed");
@@ -280,7 +284,7 @@ impl Upload {
             let more = conflict || is_gone || attempts.wait().await;
             let mut unseen = false;
             if conflict || is_gone || doubt {
-                match store.read_back(key, &expected, &mut attempts).await {
+                match store.read_back(key, &expected).await {
                     Ok(Standing::Mine) => return Ok(Created::Mine),
                     Ok(Standing::Other) => return Ok(Created::Other),
                     Ok(Standing::Absent) => {}

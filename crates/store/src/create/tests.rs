@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::backend::Backend;
+use crate::backend::{Backend, Body};
 use crate::faults::{Fault, FaultBackend, Operation, Outcome, Symptom};
 use crate::{MemoryBackend, RetryPolicy, StoreOptions};
 use Outcome::{Answered, AppliedWith, LateWith, LostWith};
