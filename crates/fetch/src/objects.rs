@@ -1,7 +1,7 @@
 //! Bytes of objects: footers and chunks, cached, with one request for all who want the same.
 //!
 //! 1. Only a miss makes a request, and at most so many requests are under way at once: a backfill can't starve the store's other
-//!    users, and the tail needs none.
+//!    users, and the tail needs none. Those for table files give way to those for what is newer.
 //! 2. A small object is read whole, in one request; of others the footer is read, then chunks that begin at multiples of the chunk
 //!    size, so that partitions and columns that lie next to each other share them.
 
@@ -17,7 +17,7 @@ use lakebed_segment::footer::{Footer, Kind, Parsed};
 use lakebed_segment::row_set::RowSet;
 use lakebed_segment::table::{ParsedTable, Stretch, TableFooter, TableRows};
 use lakebed_segment::{FormatError, layout};
-use lakebed_store::{Key, ReadError, Store};
+use lakebed_store::{Key, Priority, ReadError, Store};
 use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
@@ -61,7 +61,10 @@ enum Content {
 
 /// See the module.
 pub(crate) struct Objects {
-    store: Store,
+    /// For commits and segments, which hold what is newest.
+    tail: Store,
+    /// For table files, which hold the rest.
+    backfill: Store,
     identity: Identity,
     chunk_bytes: u64,
     opened: Cache<ObjectId, Arc<Opened>>,
@@ -74,7 +77,8 @@ impl Objects {
     pub(crate) fn new(log: &Log, store: Store, options: &Options, cache_bytes: usize) -> Self {
         let footer_bytes = cache_bytes / 3;
         Self {
-            store,
+            tail: store.with_priority(Priority::Tail),
+            backfill: store.with_priority(Priority::Backfill),
             identity: log.identity(),
             chunk_bytes: options.chunk_bytes as u64,
             opened: Cache::new(footer_bytes, |opened: &Arc<Opened>| {
@@ -138,7 +142,7 @@ impl Objects {
         loop {
             let suffix = {
                 let _request = self.request().await;
-                self.store.get_suffix(key, length).await.map_err(store_error)?
+                self.store(id).get_suffix(key, length).await.map_err(store_error)?
             };
             let size_bytes = suffix.object_size_bytes;
             match Content::parse(id, &suffix.bytes, size_bytes).map_err(|error| damaged(key, &error))? {
@@ -198,9 +202,16 @@ impl Objects {
             let start = chunk * self.chunk_bytes;
             let end = (start + self.chunk_bytes).min(opened.size_bytes);
             let _request = self.request().await;
-            self.store.get_range(&opened.key, start..end).await.map_err(store_error)
+            self.store(opened.id).get_range(&opened.key, start..end).await.map_err(store_error)
         };
         self.chunks.get(&(opened.id, chunk), make).await
+    }
+
+    fn store(&self, id: ObjectId) -> &Store {
+        match id {
+            ObjectId::Commit(_) | ObjectId::Segment(_) => &self.tail,
+            ObjectId::Table(_) => &self.backfill,
+        }
     }
 
     async fn request(&self) -> tokio::sync::SemaphorePermit<'_> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lakebed_log::{BarrierError, Closed, Following, Joined, Known, Log, OpenError, Peers, ReplayError, nonce_of};
 use lakebed_model::{Change, Member, Nonce};
-use lakebed_store::Store;
+use lakebed_store::{Priority, Store};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -91,7 +91,7 @@ impl Ground {
     pub(super) async fn open(&mut self, mut known: Option<Known>) -> Result<Log, OpenError> {
         let options = self.options();
         let Some(peers) = self.peers.clone() else {
-            return Log::open(self.store.clone(), options, seams()).await;
+            return Log::open(self.store.with_priority(Priority::Produce), options, seams()).await;
         };
         loop {
             let following = Following {
@@ -99,7 +99,7 @@ impl Ground {
                 takeover_after: self.config.takeover_after,
                 takeovers: self.takeovers_lately(),
             };
-            let joined = Log::join(self.store.clone(), options.clone(), seams(), following, known.take()).await?;
+            let joined = Log::join(self.store.with_priority(Priority::Produce), options.clone(), seams(), following, known.take()).await?;
             let has_joined = std::mem::replace(&mut self.has_joined, true);
             let alone = match joined {
                 Joined::Follows(log) => {
@@ -133,7 +133,7 @@ impl Ground {
     async fn succeed(&mut self, known: Known) -> Result<Result<Log, Known>, OpenError> {
         let seams = seams();
         self.nonces.push(nonce_of(&seams));
-        let succeeded = Log::succeed(self.store.clone(), self.options(), seams, known).await?;
+        let succeeded = Log::succeed(self.store.with_priority(Priority::Produce), self.options(), seams, known).await?;
         if succeeded.is_ok() {
             self.takeovers.push(Instant::now());
         }

@@ -13,7 +13,7 @@ use lakebed_ingest::{Committed, Ingest};
 use lakebed_lake::{Catalog, CatalogOptions};
 use lakebed_log::{Log, Seams};
 use lakebed_model::{CommitNumber, State};
-use lakebed_store::Store;
+use lakebed_store::{Priority, Store};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tonic_health::server::HealthReporter;
@@ -194,25 +194,27 @@ fn connect(ground: &Ground, log: Log) -> (Rooms, AbortOnDropHandle<()>, AbortOnD
     };
     // Before readers see what is durable now: what comes after it is told to them.
     let (commits, seen) = (log.watch(), log.state());
-    let fetch = Fetch::new(log.clone(), store.clone(), fetch_options);
+    let fetch = Fetch::new(log.clone(), store.with_priority(Priority::Tail), fetch_options);
     let metrics = Arc::clone(&ground.metrics);
     let publishing = match leads(&log) {
         true => spawn(publish(committed, fetch.clone(), Arc::clone(&metrics), seams.clone())),
         false => spawn(see(log.clone(), commits, seen, fetch.clone())),
     };
-    let (merger, compactor, cleaner) = rewriters(&config, &log, &store);
+    let background = store.with_priority(Priority::Compaction);
+    let (merger, compactor, cleaner) = rewriters(&config, &log, &background);
     let cleaning = cleaner.counts();
     let merges = merger.counts();
     let merging = part_of(leads(&log), merging::merge(merger, compactor.clone(), cleaner, ingest.clone()));
     let producer_ids = ProducerIds::new(log.clone());
     let topics = Topics::new(log.clone(), config.default_partitions, config.partitions_max, seams.seed);
     let groups = Groups::new(log.clone(), groups_options(&config, flush_interval));
-    let tables = Tables::new(log.clone(), store.clone(), compactor.clone(), TableOptions::default());
-    let retainer = Retainer::new(log.clone(), store.clone(), compactor.clone(), config.retention_check_interval);
+    let tables =
+        Tables::new(log.clone(), store.with_priority(Priority::Tail), compactor.clone(), TableOptions::default());
+    let retainer = Retainer::new(log.clone(), background, compactor.clone(), config.retention_check_interval);
     let catalog = Catalog::new(Arc::new(Fresh::new(tables.clone())), catalog_options(&config));
     let rooms = Rooms {
         config,
-        store,
+        store: store.with_priority(Priority::Backfill),
         log,
         cluster: ground.cluster.clone(),
         ingest,

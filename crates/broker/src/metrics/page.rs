@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use lakebed_fetch::CacheUse;
-use lakebed_store::OperationCounts;
+use lakebed_store::{OperationCounts, Priority};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -229,7 +229,8 @@ fn store(samples: &mut Samples, rooms: &Rooms) {
     let dollars = rooms.store.prices().dollars(&counts);
     let all = OPERATIONS.into_iter().zip(by_operation).zip(latencies).zip(dollars);
     for (((op, counts), latency), dollars) in all {
-        let OperationCounts { succeeded, declined, throttled, timed_out, refused, failed, cancelled, bytes } = counts;
+        let OperationCounts { succeeded, declined, throttled, timed_out, refused, failed, cancelled, .. } = counts;
+        let OperationCounts { bytes, hedges, hedges_won, .. } = counts;
         let outcomes = [
             ("succeeded", succeeded),
             ("declined", declined),
@@ -245,8 +246,17 @@ fn store(samples: &mut Samples, rooms: &Rooms) {
         samples.histogram("store_request_latency", &[("op", op)], latency);
         if matches!(op, "put" | "get") {
             samples.count("store_body", &[("op", op)], bytes);
+            samples.count("store_hedges", &[("op", op), ("outcome", "won")], hedges_won);
+            samples.count("store_hedges", &[("op", op), ("outcome", "lost")], hedges.saturating_sub(hedges_won));
         }
         samples.sum("store_cost", &[("op", op)], dollars);
+    }
+    let paced = rooms.store.paced();
+    samples.level("store_requests_limit", &[], paced.map_or(0.0, |paced| f64::from(paced.limit)));
+    samples.level("store_requests_in_flight", &[], paced.map_or(0.0, |paced| f64::from(paced.under_way)));
+    for (index, priority) in Priority::NAMES.into_iter().enumerate() {
+        let waiting = paced.map_or(0, |paced| paced.waiting[index]);
+        samples.level("store_requests_waiting", &[("priority", priority)], waiting as f64);
     }
     samples.level("store_in_trouble", &[], f64::from(u8::from(rooms.store.trouble().is_some())));
 }
