@@ -258,14 +258,16 @@ impl Compactor {
             self.rewrite_now(&state, &job).await?;
         }
         self.emptied().insert(topic, begun);
-        // SUBTLE: what goes while this runs is left to the next refresh, or this one might never end.
-        let partial = until.partial_files(topic);
+        // SUBTLE: what goes while this runs is left to the next refresh, or this one might never end. But the files count that were being written when
+        // it began, of rows that had gone by then: they stand there once both turns have been had.
+        let mut partial = None;
         loop {
             let _turn = files_turn.take_soon().await;
             if busy.is_cleaned(topic) {
                 return Ok(());
             }
             let state = log.state();
+            let partial = partial.get_or_insert_with(|| state.partial_files(topic));
             let later = state.partial_files(topic).into_iter().filter(|file| !partial.contains(file));
             let without = later.map(ObjectId::Table).collect();
             let Some(job) = trim_job(&state, topic, options, &without) else { return Ok(()) };

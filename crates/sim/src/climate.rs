@@ -86,6 +86,10 @@ pub struct Climate {
     pub analyst_ms: Range,
     /// Chance that a sequencer uploads its flushes instead of committing them inline.
     pub uploads: u32,
+    /// Whether stores send slow requests a second time.
+    pub hedges: bool,
+    /// Whether stores have few requests under way at once, and leave alone what throttles.
+    pub paces: bool,
 }
 
 impl Climate {
@@ -133,8 +137,16 @@ impl Climate {
             uploads: rng.random_range(0..=500),
             tables: rng.random_range(0..3) == 0,
             analyst_ms: (50, 1_500),
+            hedges: false,
+            paces: false,
         }
         .with_cells(rng)
+        .with_ways_to_ask(rng)
+    }
+
+    /// Half of the worlds ask their stores as brokers ask a bucket, half as they ask a directory.
+    fn with_ways_to_ask(self, rng: &mut StdRng) -> Self {
+        Self { hedges: rng.random_range(0..2) == 0, paces: rng.random_range(0..2) == 0, ..self }
     }
 
     /// Now and then there are several cells.

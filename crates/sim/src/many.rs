@@ -10,7 +10,9 @@ use crate::climate::Climate;
 use crate::world::{Report, World};
 
 /// What must have been exercised by any run of many worlds: a run that was too tame proves nothing.
-pub const EXERCISED: [&str; 52] = [
+pub const EXERCISED: [&str; 55] = [
+    "GETs hedged",
+    "PUTs hedged",
     "answers lost",
     "barriers",
     "batches acknowledged",
@@ -34,6 +36,7 @@ pub const EXERCISED: [&str; 52] = [
     "flushes sent again",
     "generations begun",
     "groups deleted",
+    "hedges that were first",
     "hints audited",
     "late PUTs",
     "late PUTs declined",

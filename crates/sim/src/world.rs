@@ -11,7 +11,7 @@ use lakebed_log::{Log, Offload, Options, Seams};
 use lakebed_model::{Cell, PartitionIndex, PartitionKey, TopicId};
 use lakebed_segment::commit::Identity;
 use lakebed_store::faults::FaultBackend;
-use lakebed_store::{RetryPolicy, Store, StoreOptions};
+use lakebed_store::{Hedging, Pacing, RetryPolicy, Store, StoreOptions};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
@@ -67,6 +67,8 @@ pub struct World {
     /// Processes that the nemesis may harm.
     gates: Mutex<Vec<Arc<Gate>>>,
     backends: Mutex<Vec<Arc<FaultBackend>>>,
+    /// Every store that was opened, for what it counted.
+    stores: Mutex<Vec<Store>>,
     topics: Mutex<BTreeMap<TopicId, u32>>,
 }
 
@@ -134,6 +136,7 @@ impl World {
             uploaders: Mutex::default(),
             gates: Mutex::default(),
             backends: Mutex::default(),
+            stores: Mutex::default(),
             topics: Mutex::default(),
         }
     }
@@ -183,6 +186,12 @@ impl World {
             self.trace.add("late PUTs declined", counts.late_creates_declined);
             self.trace.add("writes applied with an error", counts.applied_with_error);
             self.trace.add("bodies cut", counts.bodies_cut);
+        }
+        for store in lock(&self.stores).iter() {
+            let counts = store.counts();
+            self.trace.add("PUTs hedged", counts.put.hedges);
+            self.trace.add("GETs hedged", counts.get.hedges);
+            self.trace.add("hedges that were first", counts.put.hedges_won + counts.get.hedges_won);
         }
     }
 
@@ -235,8 +244,19 @@ impl World {
         };
         // Table files are larger than that, most other objects are not.
         let part_bytes = Some(1_500 + (self.climate.duration_ms % 4_000) as usize);
-        let options = StoreOptions { retry, seed: rng.random(), part_bytes, ..StoreOptions::default() };
+        // A process lives for some dozens of requests: it learns from few, and hedges often.
+        let hedging = Hedging { percent_max: 40, delay_min: Duration::from_millis(1), learned_min: 4 };
+        let pacing = Pacing { requests_first: 6, requests_max: 12 };
+        let options = StoreOptions {
+            retry,
+            seed: rng.random(),
+            part_bytes,
+            hedging: self.climate.hedges.then_some(hedging),
+            pacing: self.climate.paces.then_some(pacing),
+            ..StoreOptions::default()
+        };
         let store = Store::new("sim://", Arc::new(GatedBackend::new(Arc::clone(&gate), backend)), &options);
+        lock(&self.stores).push(store.clone());
         let skew_ms: i64 = if chance(&mut rng, 300) { rng.random_range(-600_000..600_000) } else { 0 };
         let trace = self.trace.clone();
         let wall = Arc::new(move || EPOCH_MS + skew_ms + i64::try_from(trace.now_ms()).expect("a world is short"));

@@ -161,7 +161,7 @@ impl Store {
     /// [`CheckError`] if the store gives no answers to judge.
     pub async fn check(&self, options: &CheckOptions) -> Result<Report, CheckError> {
         let before = self.counts().requests();
-        let bench = Bench::new(self.clone(), options.clone());
+        let bench = Bench::new(self.without_hedges(), options.clone());
         let judged = judge(&bench).await;
         let cleaned = bench.clean_up().await;
         let (findings, latencies) = judged?;
@@ -175,7 +175,7 @@ impl Store {
     /// # Errors
     /// [`CheckError`] if the store gives no answer to judge.
     pub async fn overwrites(&self, nonce: u64) -> Result<Option<String>, CheckError> {
-        let bench = Bench::new(self.clone(), CheckOptions { nonce, ..CheckOptions::default() });
+        let bench = Bench::new(self.without_hedges(), CheckOptions { nonce, ..CheckOptions::default() });
         let judged = bench.creates_over_another().await;
         let cleaned = bench.clean_up().await;
         let told = judged?;

@@ -7,6 +7,10 @@
 //! 3. Hedges are a few percent of the requests of a kind at most: each earns a part of one, and the parts that are saved are few.
 //! 4. A hedge never waits for a place, and takes none that somebody waits for: a store that is busy or throttles gets none.
 //!
+//! SUBTLE: what is not waited for any more may be applied later, as after a timeout: a create even behind the deletion of what its hedge has created.
+//! Keys are not used twice, and what the log deletes is looked for again, so that leaves an orphan at worst; whoever can't bear it asks
+//! [without hedges](Store::without_hedges).
+//!
 //! SUBTLE: it goes over another connection than the first one, which is still in use there, since the client speaks HTTP/1. Over HTTP/2 it would
 //! follow the first onto the connection that may be what is slow.
 
@@ -19,7 +23,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::backend::{Failure, Span};
 use crate::counts::Counter;
-use crate::pace::Priority;
 use crate::request::Pass;
 use crate::store::Store;
 
@@ -176,8 +179,7 @@ impl Store {
         let Some(hedges) = &counter.hedges else { return Hedged { outcome: first.await, other: Other::None } };
         hedges.earn();
         let (begun, mut first) = (Instant::now(), pin!(first));
-        let is_waited_for = self.priority() < Priority::Compaction;
-        let delay = class.filter(|_| is_waited_for).and_then(|class| hedges.delay(class));
+        let delay = class.filter(|_| self.may_hedge()).and_then(|class| hedges.delay(class));
         let early = match delay {
             Some(delay) => timeout(delay, &mut first).await.ok(),
             None => Some(first.as_mut().await),

@@ -22,7 +22,7 @@ pub struct RetryPolicy {
     /// Most attempts of one call. Default 64. More: longer patience with a store that fails at once.
     pub attempts_max: u32,
     /// Longest time of one attempt. Default 20 s. Less: a hung connection is noticed sooner, but a large object on a
-    /// slow line may never get through.
+    /// slow line may never get through. A request waits for its [turn](crate::pace) as long at most, before that.
     pub attempt_time_max: Duration,
     /// Time after which no further attempt begins. Default 60 s.
     pub time_max: Duration,

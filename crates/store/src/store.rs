@@ -57,6 +57,7 @@ impl fmt::Debug for Variables {
 pub struct Store {
     inner: Arc<Inner>,
     priority: Priority,
+    may_hedge: bool,
 }
 
 struct Inner {
@@ -95,12 +96,24 @@ impl Store {
                 origins: None,
             }),
             priority: Priority::default(),
+            may_hedge: true,
         }
     }
 
     /// The same store for requests of another priority.
     pub fn with_priority(&self, priority: Priority) -> Self {
-        Self { inner: Arc::clone(&self.inner), priority }
+        Self { priority, ..self.clone() }
+    }
+
+    /// The same store for requests that are not hedged. A PUT that lost against its hedge may reach the store a moment later: who deletes right
+    /// behind creating, and must not see the object again, asks through this.
+    pub fn without_hedges(&self) -> Self {
+        Self { may_hedge: false, ..self.clone() }
+    }
+
+    /// Whether somebody waits for what is asked, so that it may be hedged.
+    pub(crate) fn may_hedge(&self) -> bool {
+        self.may_hedge && self.priority < Priority::Compaction
     }
 
     /// What its requests are for.

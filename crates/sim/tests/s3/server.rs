@@ -20,7 +20,8 @@ fn key(path: &str) -> Key {
 async fn it_conforms() {
     let server = S3Server::start(Options::default()).await.unwrap();
     let options = StoreOptions { variables: Some(variables(&server, &[])), ..StoreOptions::default() };
-    let store = Store::open("s3://test/below/root/", &options).unwrap();
+    // What the server has counted is compared, and what was deleted is to stay so: a hedge that is given up may come later than both.
+    let store = Store::open("s3://test/below/root/", &options).unwrap().without_hedges();
     suite::run(&store, 64).await;
     suite::requests_are_counted(&store).await;
     let (ours, its) = (store.counts(), server.counts().operations);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lakebed_store::faults::{Fault, FaultBackend, FaultCounts, Operation, Outcome, Symptom};
-use lakebed_store::{MemoryBackend, RetryPolicy, Store, StoreOptions};
+use lakebed_store::{Hedging, MemoryBackend, Pacing, RetryPolicy, Store, StoreOptions};
 
 use crate::suite;
 
@@ -20,9 +20,18 @@ async fn run(outcome: Outcome, applies: fn(&Operation<'_>) -> bool) -> FaultCoun
         let before = Duration::from_millis(1 + requests * 7 % 11);
         Fault { before, after: Duration::from_millis(2), outcome }
     };
+    let counts = run_on(plan.clone(), StoreOptions::default()).await;
+    // As a bucket is asked: with hedges, and few requests at once.
+    let hedging = Some(Hedging { percent_max: 50, delay_min: Duration::ZERO, learned_min: 4 });
+    let pacing = Some(Pacing { requests_first: 4, requests_max: 8 });
+    run_on(plan, StoreOptions { hedging, pacing, ..StoreOptions::default() }).await;
+    counts
+}
+
+async fn run_on(plan: impl FnMut(&Operation<'_>) -> Fault + Send + 'static, options: StoreOptions) -> FaultCounts {
     let backend = Arc::new(FaultBackend::new(Arc::new(MemoryBackend::default()), plan));
     let retry = RetryPolicy { attempt_time_max: Duration::from_secs(2), ..RetryPolicy::default() };
-    let options = StoreOptions { retry, seed: 7, part_bytes: Some(3000), ..StoreOptions::default() };
+    let options = StoreOptions { retry, seed: 7, part_bytes: Some(3000), ..options };
     suite::run(&Store::new("faulty", backend.clone(), &options), 11).await;
     backend.counts()
 }
