@@ -5,6 +5,7 @@ resident size of every broker is checked against its `--memory` when it is stopp
 """
 
 import gzip
+import itertools
 import json
 import os
 import select
@@ -301,10 +302,11 @@ def tmp_bucket(tmp_path):
 def start_broker(tmp_path):
     """Starts brokers: `start_broker(bucket, memory_mib=…, arguments=[…])`; each is stopped and checked at the end."""
     assert BINARY.exists(), f"{BINARY} is missing: cargo build --release"
-    brokers = []
+    brokers, numbers = [], itertools.count()
 
     def start(bucket, kind=Broker, **options):
-        log = tmp_path / f"broker-{len(brokers)}.log"
+        # Some tests start several at the same moment.
+        log = tmp_path / f"broker-{next(numbers)}.log"
         brokers.append(kind(bucket.url, bucket.environment, log, **options))
         return brokers[-1]
 

@@ -30,12 +30,16 @@ class Wire:
         return request, number
 
     def receive(self, sent):
+        return self.answer(sent).to_dict()
+
+    def answer(self, sent):
+        """The answer itself, in which bytes are bytes: as a dict they are text."""
         request, number = sent
         (length,) = struct.unpack(">i", self.exactly(4))
         frame = self.exactly(length)
         answer = request.header.get_response_class().decode(frame, version=request.API_VERSION, header=True)
         assert answer.header.correlation_id == number, (answer.header, number)
-        return answer.to_dict()
+        return answer
 
     def call(self, kind, version, **fields):
         """The answer to a request of this kind, as a dict; fields are those of its schema, structures among them are dicts."""
