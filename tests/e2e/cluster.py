@@ -15,7 +15,7 @@ from kafka.protocol.consumer import FetchRequest, ListOffsetsRequest
 from kafka.protocol.metadata import MetadataRequest
 from kafka.record import MemoryRecords
 from reflected import Refused, Server
-from wire_kafka import Wire, built
+from wire_kafka import Closed, Wire, built
 
 SECONDS_MAX = 60
 LATEST = -1
@@ -62,7 +62,11 @@ class Cluster:
         brokers = brokers or self.running()
 
         def look():
-            told = [metadata(broker) for broker in brokers]
+            try:
+                told = [metadata(broker) for broker in brokers]
+            except Closed:
+                # The part of a broker changes, and its connections end with it.
+                return None
             leads = told[0]["brokers"].get(told[0]["controller"])
             same = all(one == told[0] for one in told) and set(told[0]["brokers"].values()) == {broker.kafka for broker in brokers}
             return same and next((broker for broker in brokers if broker.kafka == leads), None)
@@ -131,7 +135,10 @@ def node_id(broker):
 
 
 def leads(broker):
-    told = metadata(broker)
+    try:
+        told = metadata(broker)
+    except Closed:
+        return False
     return told["brokers"].get(told["controller"]) == broker.kafka
 
 

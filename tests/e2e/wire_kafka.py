@@ -12,6 +12,10 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 SECONDS_MAX = 60
 
 
+class Closed(ConnectionError):
+    """The broker has closed the connection in place of an answer."""
+
+
 class Wire:
     """One connection."""
 
@@ -49,7 +53,8 @@ class Wire:
         data = b""
         while len(data) < count:
             more = self.socket.recv(count - len(data))
-            assert more, f"the broker closed the connection after {len(data)} of {count} bytes"
+            if not more:
+                raise Closed(f"the broker closed the connection after {len(data)} of {count} bytes")
             data += more
         return data
 
