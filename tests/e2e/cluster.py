@@ -186,6 +186,13 @@ def records(data):
             yield record.offset, record.value
 
 
+def gap(times, since):
+    """The longest time between two of these times, and up to now, that was under way at `since` or came later."""
+    begin = max((told for told in times if told <= since), default=since)
+    later = [begin, *(told for told in times if told > since), time.monotonic()]
+    return max(b - a for a, b in zip(later, later[1:]))
+
+
 class Writer(threading.Thread):
     """Writes 0, 1, 2 … to a partition until it is told to end. `acknowledged` holds (time, offset, number)."""
 
@@ -218,10 +225,7 @@ class Writer(threading.Thread):
 
     def gap_after(self, since):
         """The longest time without an acknowledgement that was under way at `since` or came later."""
-        times = [told for told, _, _ in list(self.acknowledged)]
-        begin = max((told for told in times if told <= since), default=since)
-        later = [begin, *(told for told in times if told > since)]
-        return max((b - a for a, b in zip(later, later[1:])), default=0)
+        return gap([told for told, _, _ in list(self.acknowledged)], since)
 
 
 class Idempotent(Writer):
@@ -340,6 +344,10 @@ class Group(threading.Thread):
             self.committed |= ends
         except KafkaException as error:
             self.refused.append(error.args[0])
+
+    def gap_after(self, since):
+        """As that of a writer: the longest time without a record."""
+        return gap(list(self.times), since)
 
     def finish(self):
         self.stopping.set()

@@ -28,7 +28,7 @@ from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 from kafka_clients import SECONDS_MAX, admin, create_topic, kcat, read
-from wire_kafka import Wire, batch, built
+from wire_kafka import Closed, Wire, batch, built
 
 TOPIC = "shared"
 # Wide: builds without optimization on machines that do other things, too.
@@ -247,16 +247,17 @@ class Load:
     """Writers of several kinds and a group that reads all they write, for the time of a `with`."""
 
     def __init__(self, cluster, away):
-        create_topic(cluster.brokers[0], TOPIC, partitions=3)
-        near = next(broker for broker in cluster.brokers if broker is not away)
-        self.cluster, self.near = cluster, near
+        self.near = [broker for broker in cluster.brokers if broker is not away]
+        create_topic(self.near[0], TOPIC, partitions=2 + len(self.near))
+        self.cluster = cluster
         self.idempotent = Idempotent(TOPIC, 0, cluster.bootstrap)
         self.by_grpc = ByGrpc(TOPIC, 1, cluster.brokers)
         self.group = Group(TOPIC, cluster.bootstrap)
-        self.cli = Cli(TOPIC, 2, near)
+        # Each at a broker that stays.
+        self.by_cli = [Cli(TOPIC, 2 + number, broker) for number, broker in enumerate(self.near)]
 
     def __enter__(self):
-        for one in (self.idempotent, self.by_grpc, self.group, self.cli):
+        for one in (self.idempotent, self.by_grpc, self.group, *self.by_cli):
             one.start()
         self.go_on()
         wait_until(lambda: self.group.committed or self.group.error, "the group commits")
@@ -265,35 +266,38 @@ class Load:
     def __exit__(self, kind, *_):
         if kind:
             # Whatever fails in them now is no news.
-            for one in (self.idempotent, self.by_grpc, self.cli):
+            for one in (self.idempotent, self.by_grpc, *self.by_cli):
                 one.ending.set()
             self.group.stopping.set()
+            for one in self.by_cli:
+                one.process.kill()
 
     def go_on(self):
         """Waits until every writer has been answered some more."""
         self.idempotent.more(50)
         self.by_grpc.more(5)
+        for one in self.by_cli:
+            one.more(5)
 
     def tell(self, what, since):
-        reading = [since, *(at for at in self.group.times if at > since)]
-        reads = max((b - a for a, b in zip(reading, reading[1:])), default=0)
-        gaps = [writer.gap_after(since) for writer in (self.idempotent, self.by_grpc)]
-        print(f"{what}: {gaps[0]:.2f} s without an acknowledgement by Kafka, {gaps[1]:.2f} s by gRPC, {reads:.2f} s without a record for the group; "
-              f"refused: gRPC {self.by_grpc.refused}, group {self.group.refused}")
-        assert max(gaps) < GAP_MAX, gaps
+        """Prints how long each was without an answer after `since`."""
+        gaps = {"Kafka": self.idempotent.gap_after(since), "gRPC": self.by_grpc.gap_after(since), "group": self.group.gap_after(since)}
+        print(f"{what}: longest without an answer: " + ", ".join(f"{name} {gap:.2f} s" for name, gap in gaps.items()),
+              f"; refused: gRPC {[why for _, why in self.by_grpc.refused]}, group {self.group.refused}")
+        assert max(gaps["Kafka"], gaps["gRPC"]) < GAP_MAX, gaps
 
     def check(self):
         """Ends the writers, and looks at what is there, at each broker."""
         for writer in (self.idempotent, self.by_grpc):
             writer.finish()
-        lines = self.cli.finish()
-        first = self.cluster.running()[0]
-        values = [[int(value) for value in fetched(first, TOPIC, partition)] for partition in range(3)]
+        lines = [one.finish() for one in self.by_cli]
+        first, partitions = self.cluster.running()[0], range(2 + len(lines))
+        values = [[int(value) for value in fetched(first, TOPIC, partition)] for partition in partitions]
         self.idempotent.check(values[0])
         self.by_grpc.check(values[1])
-        assert sorted(set(values[2])) == list(range(lines)), "what `lakebed produce` has acknowledged is there"
+        assert [sorted(set(of)) for of in values[2:]] == [list(range(count)) for count in lines], "what `lakebed produce` has acknowledged is there"
         for broker in self.cluster.running()[1:]:
-            assert [[int(value) for value in fetched(broker, TOPIC, partition)] for partition in range(3)] == values
+            assert [[int(value) for value in fetched(broker, TOPIC, partition)] for partition in partitions] == values
         total = sum(len(of) for of in values)
         wait_until(lambda: sum(len(seen) for seen in list(self.group.seen.values())) == total or self.group.error, "the group has read everything")
         self.group.finish()
@@ -306,7 +310,7 @@ class Cli(threading.Thread):
 
     def __init__(self, topic, partition, broker):
         super().__init__(daemon=True)
-        self.ending, self.lines = threading.Event(), 0
+        self.topic, self.partition, self.broker, self.ending, self.lines = topic, partition, broker, threading.Event(), 0
         self.process = subprocess.Popen([BINARY, "produce", topic, "--partition", str(partition), "--at-least-once", "--server", broker.http],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -319,6 +323,18 @@ class Cli(threading.Thread):
         except BrokenPipeError:
             # It has ended; `finish` tells why.
             pass
+
+    def more(self, count):
+        """Waits until so many more of its lines are there."""
+        begin = self.end()
+        wait_until(lambda: self.end() >= begin + count, f"{count} more lines of `lakebed produce` at {self.broker.http}")
+
+    def end(self):
+        try:
+            error, offset = latest(self.broker, self.topic, self.partition)
+        except Closed:
+            return 0
+        return 0 if error else offset
 
     def finish(self):
         """How many lines it was fed; all of them are acknowledged."""
