@@ -6,7 +6,7 @@ one broker leads. How long writers waited is printed, and bounded widely.
 
 import asyncio
 import json
-import os
+import random
 import shutil
 import signal
 import subprocess
@@ -31,6 +31,8 @@ from kafka_clients import SECONDS_MAX, admin, create_topic, kcat, read
 from wire_kafka import Closed, Wire, batch, built
 
 TOPIC = "shared"
+SEED = 20261124
+ROUNDS = 8
 # Wide: builds without optimization on machines that do other things, too.
 GAP_MAX = 20
 
@@ -183,10 +185,14 @@ def test_every_broker_administers(cluster):
 
 def test_every_broker_gives_producers_ids_of_their_own(cluster):
     cluster.agreed()
-    told = [asked(broker, InitProducerIdRequest, 4, transactional_id=None, transaction_timeout_ms=0, producer_id=-1, producer_epoch=-1)
-            for _ in range(5) for broker in cluster.brokers]
-    assert all(one["error_code"] == 0 for one in told)
-    assert len({one["producer_id"] for one in told}) == len(told)
+    told = [gives_an_id(broker) for _ in range(5) for broker in cluster.brokers]
+    assert len(set(told)) == len(told) and None not in told
+
+
+def gives_an_id(broker):
+    """An id for an idempotent producer; `None` if the broker has none to give just now."""
+    told = asked(broker, InitProducerIdRequest, 4, transactional_id=None, transaction_timeout_ms=0, producer_id=-1, producer_epoch=-1)
+    return told["producer_id"] if told["error_code"] == 0 else None
 
 
 def test_a_follower_has_topics_made_on_first_use(make_cluster):
@@ -272,11 +278,11 @@ class Load:
             for one in self.by_cli:
                 one.process.kill()
 
-    def go_on(self):
-        """Waits until every writer has been answered some more."""
+    def go_on(self, nearby=True):
+        """Waits until every writer has been answered some more; those that know one broker only if they are `nearby` one that runs."""
         self.idempotent.more(50)
         self.by_grpc.more(5)
-        for one in self.by_cli:
+        for one in self.by_cli if nearby else ():
             one.more(5)
 
     def tell(self, what, since):
@@ -387,7 +393,8 @@ def test_a_sequencer_that_hangs_is_succeeded_and_follows_when_it_goes_on(cluster
             load.go_on()
             others = [broker for broker in cluster.brokers if broker is not leader]
             successor = cluster.led(but=leader)
-            load.tell("SIGSTOP of the sequencer", since)
+            for broker in others:
+                wait_until(lambda broker=broker: gives_an_id(broker), "what only the sequencer can answer is answered by its successor")
             # What it reads when it goes on was asked when another one had taken over.
             acknowledged = len(load.idempotent.acknowledged)
             part = {"index": 0, "records": batch([b"late"])}
@@ -395,6 +402,7 @@ def test_a_sequencer_that_hangs_is_succeeded_and_follows_when_it_goes_on(cluster
                                           "topic_data": [{"name": TOPIC, "partition_data": [part]}]})
             sent = [early[0].send(late, 8), early[1].send(built(ListOffsetsRequest, latest_fields(TOPIC)), 5),
                     early[2].send(built(MetadataRequest, {"topics": [{"name": TOPIC}], "allow_auto_topic_creation": False}), 8)]
+            load.tell("SIGSTOP of the sequencer", since)
         finally:
             leader.process.send_signal(signal.SIGCONT)
         answers = [answer(wire, request) for wire, request in zip(early, sent)]
@@ -403,10 +411,38 @@ def test_a_sequencer_that_hangs_is_succeeded_and_follows_when_it_goes_on(cluster
         if answers[1] is not None:
             (told,) = answers[1]["topics"][0]["partitions"]
             assert told["error_code"] != 0 or told["offset"] >= acknowledged, "the end of a partition does not go back"
-        assert cluster.agreed() is successor, f"{others} go on"
+        assert cluster.agreed() is successor
         assert latest(leader, TOPIC)[1] >= acknowledged
         assert len(fetched(leader, TOPIC, until=acknowledged)) >= acknowledged, "it serves reads again"
         load.go_on()
+        load.check()
+
+
+def test_brokers_are_restarted_one_after_another_and_lost_in_any_order(cluster):
+    choose = random.Random(SEED)
+    cluster.agreed()
+    with Load(cluster, away=None) as load:
+        for broker in cluster.brokers:
+            broker.stop()
+            load.go_on(nearby=False)
+            broker.start(same_ports=True)
+            cluster.agreed()
+        load.go_on()
+        for _ in range(ROUNDS):
+            broker, how = choose.choice(cluster.brokers), choose.choice(["kill", "hang", "stop"])
+            since = time.monotonic()
+            led = leads(broker)
+            if how == "hang":
+                broker.process.send_signal(signal.SIGSTOP)
+                cluster.led(but=broker)
+                broker.process.send_signal(signal.SIGCONT)
+            else:
+                broker.kill() if how == "kill" else broker.stop()
+                cluster.led()
+                broker.start(same_ports=True)
+            load.go_on()
+            load.tell(f"{how} of {'the sequencer' if led else 'a follower'}", since)
+        cluster.agreed()
         load.check()
 
 
@@ -500,3 +536,16 @@ def test_while_the_bucket_is_away_nothing_is_lost_and_writers_go_on_afterwards(c
         load.tell(f"{seconds} s without the bucket ({outage})", since)
         cluster.agreed()
         load.check()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_brokers_stop_while_the_bucket_is_away(make_cluster, s3_server, count):
+    cluster = make_cluster(count)
+    leader = cluster.agreed()
+    create_topic(leader, TOPIC)
+    s3_server.conduct(outage="refused")
+    # Nothing that was accepted waits for the bucket. Asserts that the exit code is 0.
+    leader.stop()
+    s3_server.conduct()
+    leader.start()
+    assert latest(leader, TOPIC) == (0, 0)
