@@ -153,11 +153,15 @@ def latest_fields(topic, partition=0):
     return {"replica_id": -1, "isolation_level": 0, "topics": [{"name": topic, "partitions": [part]}]}
 
 
-def fetched(broker, topic, partition=0, until=None):
-    """The values of a partition from its beginning, as this broker itself serves them; up to its high watermark, or offset `until`."""
-    wire, values = Wire(broker.kafka), []
+def fetched(broker, topic, partition=0):
+    """The values of a partition from its beginning to where it ends now, as this broker itself serves them."""
+    error, end = latest(broker, topic, partition)
+    assert error == 0, error
+    deadline, values = time.monotonic() + SECONDS_MAX, []
+    wire = Wire(broker.kafka)
     try:
-        while until is None or len(values) < until:
+        while len(values) < end:
+            assert time.monotonic() < deadline, f"{len(values)} of {end} within {SECONDS_MAX} s"
             sent = wire.send(fetch_request(topic, partition, len(values), wait_ms=500), 11)
             (got,) = wire.answer(sent).responses[0].partitions
             assert got.error_code == 0, got
@@ -165,8 +169,6 @@ def fetched(broker, topic, partition=0, until=None):
                 if offset >= len(values):
                     assert offset == len(values), f"offset {offset} follows {len(values)}"
                     values.append(value)
-            if until is None and len(values) >= got.high_watermark:
-                break
         return values
     finally:
         wire.close()
