@@ -284,7 +284,8 @@ class ByGrpc(Writer):
                     break
                 except grpc.RpcError as error:
                     refused = Refused(error)
-                    assert refused.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED), refused
+                    again = refused.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+                    assert again or refused.reason == "OUTCOME_UNKNOWN", refused
                     self.refused.append((time.monotonic(), str(refused)))
                     at += 1
                     time.sleep(0.02)
