@@ -13,9 +13,10 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from conftest import Broker, Bucket
 from kafka.protocol.consumer import FetchRequest, ListOffsetsRequest
 from kafka.protocol.metadata import MetadataRequest
+from kafka.protocol.producer import ProduceRequest
 from kafka.record import MemoryRecords
 from reflected import Refused, Server
-from wire_kafka import Closed, Wire, built
+from wire_kafka import Closed, Wire, batch, built
 
 SECONDS_MAX = 60
 LATEST = -1
@@ -118,6 +119,21 @@ def asked(broker, kind, version, **fields):
         return wire.call(kind, version, **fields)
     finally:
         wire.close()
+
+
+def answer(wire, sent):
+    """The answer, or `None` if the connection was closed in its place."""
+    try:
+        return wire.receive(sent)
+    except ConnectionError:
+        return None
+    finally:
+        wire.close()
+
+
+def produce_request(topic, values, partition=0):
+    part = {"index": partition, "records": batch(values)}
+    return built(ProduceRequest, {"transactional_id": None, "acks": -1, "timeout_ms": 30_000, "topic_data": [{"name": topic, "partition_data": [part]}]})
 
 
 def metadata(broker, topics=None):

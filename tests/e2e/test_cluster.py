@@ -18,7 +18,7 @@ import urllib.request
 import pytest
 from aiokafka import AIOKafkaProducer
 from cluster import (
-    Cluster, Group, Idempotent, ByGrpc, asked, fetch_request, fetched, latest, latest_fields, leads, metadata, node_id, odd, on_server, together, wait_until,
+    Cluster, Group, Idempotent, ByGrpc, answer, asked, fetch_request, fetched, latest, latest_fields, leads, metadata, node_id, odd, on_server, produce_request, together, wait_until,
 )
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, OffsetSpec, ResourceType
@@ -26,9 +26,9 @@ from conftest import BINARY
 from kafka import KafkaProducer
 from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
-from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
+from kafka.protocol.producer import InitProducerIdRequest
 from kafka_clients import SECONDS_MAX, admin, create_topic, kcat, read
-from wire_kafka import Closed, Wire, batch, built
+from wire_kafka import Closed, Wire, built
 
 TOPIC = "shared"
 SEED = 20261124
@@ -397,10 +397,7 @@ def test_a_sequencer_that_hangs_is_succeeded_and_follows_when_it_goes_on(cluster
                 wait_until(lambda broker=broker: gives_an_id(broker), "what only the sequencer can answer is answered by its successor")
             # What it reads when it goes on was asked when another one had taken over.
             acknowledged = len(load.idempotent.acknowledged)
-            part = {"index": 0, "records": batch([b"late"])}
-            late = built(ProduceRequest, {"transactional_id": None, "acks": -1, "timeout_ms": 30_000,
-                                          "topic_data": [{"name": TOPIC, "partition_data": [part]}]})
-            sent = [early[0].send(late, 8), early[1].send(built(ListOffsetsRequest, latest_fields(TOPIC)), 5),
+            sent = [early[0].send(produce_request(TOPIC, [b"late"]), 8), early[1].send(built(ListOffsetsRequest, latest_fields(TOPIC)), 5),
                     early[2].send(built(MetadataRequest, {"topics": [{"name": TOPIC}], "allow_auto_topic_creation": False}), 8)]
             load.tell("SIGSTOP of the sequencer", since)
         finally:
@@ -443,16 +440,6 @@ def test_brokers_are_restarted_one_after_another_and_lost_in_any_order(cluster):
             load.tell(f"{how} of {'the sequencer' if led else 'a follower'}", since)
         cluster.agreed()
         load.check()
-
-
-def answer(wire, sent):
-    """The answer, or `None` if the connection was closed in its place."""
-    try:
-        return wire.receive(sent)
-    except ConnectionError:
-        return None
-    finally:
-        wire.close()
 
 
 # Others are lost, or all, or the bucket.
