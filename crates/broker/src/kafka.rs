@@ -217,10 +217,13 @@ impl Service {
         let log = &self.rooms.log;
         let mut commits = log.watch();
         let known = async {
-            while cluster::leader(&log.state()).is_none()
-                && log.is_closed().is_none()
-                && commits.changed().await.is_ok()
-            {}
+            while cluster::leader(&log.state()).is_none() {
+                tokio::select! {
+                    biased;
+                    _ = log.closed() => return,
+                    changed = commits.changed() => if changed.is_err() { return },
+                }
+            }
         };
         drop(tokio::time::timeout(LEADER_KNOWN_MAX, known).await);
         let state = log.state();
