@@ -105,27 +105,26 @@ def test_a_producer_outlives_kills_of_its_broker(start_broker, tmp_bucket, proxy
     assert [(m.offset(), m.value()) for m in read(broker, TOPIC)] == list(enumerate(values))
 
 
-def test_a_producer_goes_on_at_the_broker_that_takes_over(start_broker, s3, proxy):
-    bucket = Bucket.on_s3(s3)
-    arguments = ["--advertise", proxy.address, "--flush-interval", "10ms"]
-    proxy.cuts_max = 0
-    first = start_broker(bucket, arguments=arguments)
-    proxy.target = first.kafka
-    create_topic(first, TOPIC)
+def test_a_producer_goes_on_at_the_broker_that_takes_over_and_loses_answers_there_too(start_broker, s3):
+    bucket, proxies, brokers = Bucket.on_s3(s3), [CuttingProxy(SEED + number, cuts_max=CUTS, chance=0.3) for number in range(2)], []
+    for proxy in proxies:
+        brokers.append(start_broker(bucket, arguments=["--advertise", proxy.address, "--flush-interval", "10ms"]))
+        proxy.target = brokers[-1].kafka
+    first, second = brokers
+    create_topic(second, TOPIC)
     values = [b"%d" % number for number in range(RECORDS)]
-    taken_over = []
 
     def progress(answered):
-        if answered >= 50 and not taken_over:
-            taken_over.append(start_broker(bucket, arguments=arguments))
-            # Who is connected to the first goes on there, until that finds out.
-            proxy.target = taken_over[0].kafka
+        if answered >= RECORDS // 2 and first.process:
+            first.kill()
 
-    assert confluent(proxy.address, values, progress) == list(range(RECORDS))
-    (second,) = taken_over
-    code, _ = first.wait_for_end()
-    assert code != 0
-    assert [(m.offset(), m.value()) for m in read(second, TOPIC)] == list(enumerate(values))
+    try:
+        assert confluent(",".join(proxy.address for proxy in proxies), values, progress) == list(range(RECORDS))
+        assert [proxy.cuts for proxy in proxies] == [CUTS, CUTS], "too few answers were lost to show anything"
+        assert [(m.offset(), m.value()) for m in read(second, TOPIC)] == list(enumerate(values))
+    finally:
+        for proxy in proxies:
+            proxy.close()
 
 
 def test_producers_at_the_same_time_get_ids_of_their_own(start_broker, tmp_bucket):
