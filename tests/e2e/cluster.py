@@ -10,7 +10,7 @@ import time
 
 import grpc
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from conftest import Broker, Bucket
+from conftest import Bucket
 from kafka.protocol.consumer import FetchRequest, ListOffsetsRequest
 from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import ProduceRequest
@@ -20,8 +20,9 @@ from wire_kafka import Closed, Wire, batch, built
 
 SECONDS_MAX = 60
 LATEST = -1
-# Of broker, zone by zone; and flushes often, so that what happens to brokers happens between commits.
+# Flushes often, so that what happens to brokers happens between commits; and a group begins at once.
 ARGUMENTS = ["--flush-interval", "10ms", "--group-initial-rebalance-delay", "0s"]
+# Records of one writer that are under way at once.
 WINDOW = 200
 
 
@@ -34,22 +35,20 @@ def wait_until(condition, what, seconds=SECONDS_MAX):
     return found
 
 
-def on_server(s3_server, root="root"):
-    """A root on an S3 server of our own."""
+def on_server(s3_server, root="root", access_key="test"):
+    """A root on an S3 server of our own, for who has that access key."""
     environment = os.environ | {"AWS_ENDPOINT_URL_S3": s3_server.ready["endpoint"], "AWS_REGION": "us-east-1",
-                                "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+                                "AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": "test"}
     environment.pop("AWS_PROFILE", None)
     return Bucket(f"s3://test/{root}", environment, s3_server.endpoint)
 
 
 class Cluster:
-    """Brokers on one root. `start_broker` is the fixture, which stops them in the end."""
+    """Brokers on one root, which each reaches in its own way. `start_broker` is the fixture, which stops them in the end."""
 
-    def __init__(self, start_broker, bucket, count=3, arguments=()):
-        def start(number):
-            return start_broker(bucket, arguments=[*ARGUMENTS, "--zone", f"zone-{number}", *arguments])
-
-        self.brokers = [start(number) for number in range(count)]
+    def __init__(self, start_broker, buckets, arguments=()):
+        self.brokers = [start_broker(bucket, arguments=[*ARGUMENTS, "--zone", f"zone-{number}", *arguments])
+                        for number, bucket in enumerate(buckets)]
 
     @property
     def bootstrap(self):
@@ -133,7 +132,8 @@ def answer(wire, sent):
 
 def produce_request(topic, values, partition=0):
     part = {"index": partition, "records": batch(values)}
-    return built(ProduceRequest, {"transactional_id": None, "acks": -1, "timeout_ms": 30_000, "topic_data": [{"name": topic, "partition_data": [part]}]})
+    return built(ProduceRequest, {"transactional_id": None, "acks": -1, "timeout_ms": 30_000,
+                                  "topic_data": [{"name": topic, "partition_data": [part]}]})
 
 
 def metadata(broker, topics=None):

@@ -18,7 +18,8 @@ import urllib.request
 import pytest
 from aiokafka import AIOKafkaProducer
 from cluster import (
-    Cluster, Group, Idempotent, ByGrpc, answer, asked, fetch_request, fetched, latest, latest_fields, leads, metadata, node_id, odd, on_server, produce_request, together, wait_until,
+    ByGrpc, Cluster, Group, Idempotent, answer, asked, fetch_request, fetched, latest, latest_fields, leads, metadata, node_id, odd, on_server,
+    produce_request, together, wait_until,
 )
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, OffsetSpec, ResourceType
@@ -40,7 +41,7 @@ GAP_MAX = 20
 @pytest.fixture
 def make_cluster(s3_server, start_broker, tmp_path):
     """Makes clusters on an S3 server of the test's own; what their brokers log is shown where a test fails."""
-    yield lambda count=3, arguments=(), root="root": Cluster(start_broker, on_server(s3_server, root), count, arguments)
+    yield lambda count=3, arguments=(): Cluster(start_broker, [on_server(s3_server)] * count, arguments)
     for log in sorted(tmp_path.glob("broker-*.log")):
         print(f"--- {log.name}\n{log.read_text(errors='replace')}")
 
@@ -66,8 +67,8 @@ def test_every_broker_names_all_and_one_leads_everything(cluster):
     for broker in cluster.brokers:
         # The client must outlive its answers.
         client = admin(broker)
-        told_client = client.describe_cluster(request_timeout=SECONDS_MAX).result(SECONDS_MAX)
-        assert (told_client.cluster_id, told_client.controller.id, sorted(node.id for node in told_client.nodes)) == (told[0]["cluster"], node_id(leader), [1, 2, 3])
+        seen = client.describe_cluster(request_timeout=SECONDS_MAX).result(SECONDS_MAX)
+        assert (seen.cluster_id, seen.controller.id, sorted(node.id for node in seen.nodes)) == (told[0]["cluster"], node_id(leader), [1, 2, 3])
         (found,) = asked(broker, FindCoordinatorRequest, 4, key_type=0, coordinator_keys=["g"])["coordinators"]
         assert (found["error_code"], found["node_id"]) == (0, node_id(leader)), "the sequencer coordinates every group"
 
@@ -471,8 +472,7 @@ def test_a_follower_that_is_killed_is_missed_and_comes_back(cluster):
 
 def test_of_brokers_that_start_at_the_same_moment_on_an_empty_bucket_one_leads(make_cluster, start_broker, s3_server):
     for number in range(3):
-        cluster = make_cluster(count=0)
-        bucket = on_server(s3_server, f"root-{number}")
+        cluster, bucket = make_cluster(count=0), on_server(s3_server, f"root-{number}")
         cluster.brokers = together(*[lambda: start_broker(bucket) for _ in range(2 + number % 2)])
         leader = cluster.agreed()
         create_topic(leader, TOPIC)
