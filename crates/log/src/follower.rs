@@ -169,7 +169,9 @@ impl Follower {
             Link::Linked(_) => self.dialed + DIAL_MAX,
             Link::Resting(until) => *until,
         };
-        let decision = self.loss.as_ref().filter(|loss| !loss.deciding).map(|loss| loss.decide);
+        // SUBTLE: what a reading decides that is wanted or under way waits for that reading; a time that has passed would be no rest at all.
+        let is_read = self.behind || self.catching_up.is_some();
+        let decision = self.loss.as_ref().filter(|_| !is_read).map(|loss| loss.decide);
         let reading =
             ((self.behind || !self.waiters.is_empty()) && self.catching_up.is_none()).then_some(self.not_before);
         [decision, reading].into_iter().flatten().fold(link, Instant::min)

@@ -341,3 +341,32 @@ async fn nobody_takes_over_while_the_log_can_t_be_read() {
     out.store(false, Ordering::Relaxed);
     assert!(successor_after(&follower).await.is_some());
 }
+
+/// Without its rest it would ask the clock again and again, and the clock of this test would stand.
+#[tokio::test(start_paused = true)]
+async fn who_is_to_decide_rests_until_the_log_is_read() {
+    const SLOW: Duration = Duration::from_secs(2);
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let slow = Arc::clone(&is_slow);
+    let faults = move |_: &Operation<'_>| match slow.load(Ordering::Relaxed) {
+        true => Fault { before: SLOW, after: Duration::ZERO, outcome: Fate::Answered },
+        false => Fault::NONE,
+    };
+    let backend = FaultBackend::new(Arc::new(MemoryBackend::default()), faults);
+    let store = Store::new("memory://", Arc::new(backend), &StoreOptions::default());
+    let network = Arc::new(Network::default());
+    let leader = lead(&store, &network).await;
+    let follower = follow(&store, &network, "b", 2).await;
+    reaches(&follower, leader.state().number()).await;
+    network.put("a", At::Silent);
+    leader.abort();
+    is_slow.store(true, Ordering::Relaxed);
+    // It begins to read before it has anything to decide.
+    let reading = tokio::spawn({
+        let follower = follower.clone();
+        async move { follower.barrier().await.is_ok() }
+    });
+    let after = successor_after(&follower).await.expect("nothing is heard, and the log stands still");
+    assert!(after >= 2 * SLOW, "after {after:?}: what it decides by is read once it waits");
+    drop(reading.await);
+}
