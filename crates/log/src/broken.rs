@@ -58,6 +58,18 @@ pub enum Broken {
     /// Offsets are committed under whatever generation is in force.
     #[cfg(feature = "broken-rules")]
     CommitUnderOldGenerations,
+    /// A new owner takes the checkpoint that it found for its own: it shares its parts, and deletes and reclaims by it.
+    #[cfg(feature = "broken-rules")]
+    ShareCheckpoints,
+    /// A sequencer tells those who follow it of commits that are in flight.
+    #[cfg(feature = "broken-rules")]
+    PushInFlight,
+    /// A follower answers a barrier with what it knows.
+    #[cfg(feature = "broken-rules")]
+    BarrierFromMemory,
+    /// A follower acknowledges flushes, as a sequencer would.
+    #[cfg(feature = "broken-rules")]
+    AcknowledgeAsFollower,
 }
 
 macro_rules! switches {
@@ -115,4 +127,12 @@ switches! {
     refreshes_without_barrier => RefreshWithoutBarrier;
     /// Whether the generation that a commit of offsets names is passed over.
     commits_under_old_generations => CommitUnderOldGenerations;
+    /// Whether checkpoints of owners before are taken for one's own.
+    shares_checkpoints => ShareCheckpoints;
+    /// Whether what is in flight is pushed.
+    pushes_in_flight => PushInFlight;
+    /// Whether followers read nothing for a barrier.
+    answers_barriers_from_memory => BarrierFromMemory;
+    /// Whether followers acknowledge what nobody commits.
+    acknowledges_as_follower => AcknowledgeAsFollower;
 }

@@ -118,17 +118,13 @@ impl Feed {
     pub async fn next(&mut self) -> Option<Fed> {
         loop {
             let durable = *self.durable.borrow_and_update();
+            if let Some(commit) = self.recent.get(self.next) {
+                self.next = self.next.next();
+                return Some(Fed::Commit(commit));
+            }
             if self.next < durable {
-                return Some(match self.recent.get(self.next) {
-                    Some(commit) => {
-                        self.next = self.next.next();
-                        Fed::Commit(commit)
-                    }
-                    None => {
-                        self.next = durable;
-                        Fed::Number(durable)
-                    }
-                });
+                self.next = durable;
+                return Some(Fed::Number(durable));
             }
             tokio::select! {
                 biased;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use lakebed_model::{Commit, CommitNumber, Nonce, State};
+use lakebed_model::{Commit, CommitNumber, Draft, Nonce, State};
 use lakebed_segment::commit::encode_commit;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -380,7 +380,15 @@ impl Follower {
 
     fn answer(&mut self, request: Request) {
         let not_done = || AppendError::NotDone { why: self.follows() };
+        let broken = self.shared.broken;
         match request {
+            Request::Flush { proposal, answer, .. } if broken.acknowledges_as_follower() => {
+                let outcome = Draft::after(&self.shared.state()).flush(&proposal);
+                drop(answer.send(outcome.map_err(AppendError::Refused)));
+            }
+            Request::Barrier { answer } if broken.answers_barriers_from_memory() => {
+                drop(answer.send(Ok(self.shared.state())));
+            }
             Request::Flush { answer, .. } => drop(answer.send(Err(not_done()))),
             Request::Change { answer, .. } | Request::Alter { answer, .. } => drop(answer.send(Err(not_done()))),
             Request::Barrier { answer } => {

@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) nonce: Nonce,
     pub(crate) broken: Broken,
     pub(crate) counts: Counts,
-    recent: Arc<Recent>,
+    pub(crate) recent: Arc<Recent>,
     /// Whether a follower has heard the sequencer that it follows.
     heard: watch::Sender<bool>,
     durable: RwLock<State>,
@@ -82,7 +82,9 @@ impl Shared {
         durable.apply(commit).map_err(|error| Closed::Damaged { what: error.to_string() })?;
         let number = durable.number();
         drop(durable);
-        self.recent.push(commit);
+        if !self.broken.pushes_in_flight() {
+            self.recent.push(commit);
+        }
         self.number.send_replace(number);
         Ok(())
     }

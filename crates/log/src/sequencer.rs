@@ -236,6 +236,9 @@ impl Sequencer {
         }
         self.forget_old_flushes(&mut draft);
         let (commit, next) = draft.seal(self.shared.nonce, self.shared.now_ms());
+        if self.shared.broken.pushes_in_flight() {
+            self.shared.recent.push(&commit);
+        }
         let object = self.shared.bucket.encode_commit(&commit, body.unwrap_or_else(Body::empty));
         let (bucket, place, number) = (self.shared.bucket.clone(), commit.place, commit.number);
         let put = async move { (number, bucket.put_commit(place, number, object).await) };
