@@ -68,6 +68,7 @@ pub(crate) async fn check(world: &std::sync::Arc<World>) {
         check_flushes(trace, &written);
         if cell == world.climate.cell {
             check_producer_ids(trace, &world.history(), &written, log);
+            check_places(trace, &world.history(), &written);
             groups::check(trace, &world.history().groups, &written.groups, &log.state());
             tables::check(trace, &written, &first, &rows);
             tables::check_end(world, (log, store), &written, &rows).await;
@@ -167,6 +168,9 @@ fn compare_folds(trace: &Trace, written: &Fold, found: &Fold) {
             format!("{} producer ids were allotted, a newcomer finds {}", written.producer_ids, found.producer_ids);
         trace.anomaly("forked-log", what);
     }
+    if written.nodes != found.nodes {
+        trace.anomaly("forked-log", format!("members are {:?}, a newcomer finds {:?}", written.nodes, found.nodes));
+    }
     if written.directories != found.directories {
         trace.anomaly("forked-log", format!("{:?} against {:?}", written.directories, found.directories));
     }
@@ -194,6 +198,14 @@ fn compare_state(trace: &Trace, log: &Log, found: &Fold, standing: &Objects) {
         if bounds.is_none_or(|bounds| (bounds.log_start.get(), bounds.high_watermark.get()) != found) {
             trace.anomaly("state-differs", format!("{partition:?} is {bounds:?}, the reader has {found:?}"));
         }
+    }
+    let nodes = state.nodes().map(|node| {
+        let id = u64::try_from(node.id.get()).expect("members are numbered from 1 on");
+        (id, (format!("{:016x}", node.member.nonce.get()), node.member.kafka, node.member.http))
+    });
+    let nodes: BTreeMap<u64, (String, String, String)> = nodes.collect();
+    if nodes != found.nodes.by_id {
+        trace.anomaly("state-differs", format!("members {nodes:?}, the reader has {:?}", found.nodes));
     }
     if state.partition_count() != found.partitions.len() {
         trace.anomaly("state-differs", format!("{} partitions", state.partition_count()));
@@ -236,6 +248,18 @@ fn compare_rows(trace: &Trace, written: &Fold, rows: &BTreeMap<Partition, Rows>,
             let differs = before.iter().find(|(offset, row)| now.get(offset) != Some(row));
             trace
                 .anomaly("lost-write", format!("{partition:?}: {} rows, now {}; {differs:?}", before.len(), now.len()));
+        }
+    }
+}
+
+/// Every state that a broker had was one of the log as it was written.
+fn check_places(trace: &Trace, history: &History, written: &Fold) {
+    for (number, place) in &history.places {
+        let directory = written.directories.range(..=number).next_back().filter(|_| *number <= written.number);
+        let stands = directory.map(|(first, name)| (name.clone(), number - first));
+        if stands.as_ref() != Some(&(place.directory.to_string(), place.index)) {
+            trace
+                .anomaly("vanished", format!("a broker had {number} commits to {place}, the log has {stands:?} there"));
         }
     }
 }

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use tokio::time::{sleep, timeout};
 
 use crate::batches::{admitted, encode, rows};
-use crate::broker::Sequencer;
+use crate::broker::Broker;
 use crate::climate::within;
 use crate::history::{Fate, Row, SentId};
 use crate::uploader::Uploader;
@@ -56,7 +56,7 @@ type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// A broker that takes batches.
 #[derive(Clone)]
 enum Target {
-    Sequencer(Arc<Sequencer>),
+    Sequencer(Arc<Broker>),
     Uploader(Arc<Uploader>),
 }
 

@@ -90,6 +90,12 @@ pub struct Climate {
     pub hedges: bool,
     /// Whether stores have few requests under way at once, and leave alone what throttles.
     pub paces: bool,
+    /// Brokers of a cluster, which know of one another, in place of those that take over whenever they come; 0 for none.
+    pub members: usize,
+    /// Nothing heard of a sequencer for so many milliseconds: who follows it tries to take over.
+    pub takeover_ms: u64,
+    /// How long brokers can't reach one another, or the store.
+    pub cut_ms: Range,
 }
 
 impl Climate {
@@ -139,14 +145,40 @@ impl Climate {
             analyst_ms: (50, 1_500),
             hedges: false,
             paces: false,
+            members: 0,
+            takeover_ms: 1_000,
+            cut_ms: (0, 0),
         }
         .with_cells(rng)
         .with_ways_to_ask(rng)
+        .with_members(rng)
     }
 
     /// Half of the worlds ask their stores as brokers ask a bucket, half as they ask a directory.
     fn with_ways_to_ask(self, rng: &mut StdRng) -> Self {
         Self { hedges: rng.random_range(0..2) == 0, paces: rng.random_range(0..2) == 0, ..self }
+    }
+
+    /// The same with a cluster for sure.
+    pub(crate) fn crowded(self) -> Self {
+        let least = Self { members: 3, takeover_ms: 300, cut_ms: (100, 2_000), ..self.clone() };
+        if self.members > 0 { self } else { least }
+    }
+
+    /// Every other world has a cluster.
+    fn with_members(self, rng: &mut StdRng) -> Self {
+        if rng.random_range(0..2) == 0 {
+            return self;
+        }
+        let members = if rng.random_range(0..8) == 0 { rng.random_range(6..=7) } else { rng.random_range(2..=5) };
+        Self {
+            members,
+            // Each of them has readers.
+            duration_ms: self.duration_ms * 2 / 3,
+            takeover_ms: rng.random_range(150..=600),
+            cut_ms: (100, rng.random_range(300..=4_000)),
+            ..self
+        }
     }
 
     /// Now and then there are several cells.

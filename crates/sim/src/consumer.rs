@@ -3,28 +3,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lakebed_model::{Offset, PartitionKey, Run, State};
+use lakebed_model::{CommitNumber, Offset, PartitionKey, Run, State};
 use lakebed_segment::rows::RowSource;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use crate::broker::Sequencer;
+use crate::broker::Broker;
 use crate::rows::{RunError, object_key, read_run};
 use crate::world::World;
 
 /// Reads until the broker is gone.
-pub(crate) async fn run(world: Arc<World>, broker: Arc<Sequencer>, seed: u64) {
+pub(crate) async fn run(world: Arc<World>, broker: Arc<Broker>, seed: u64) {
     let gate = Arc::clone(&broker.gate);
     gate.unless_dead(read_on(world, broker, StdRng::seed_from_u64(seed))).await;
 }
 
-async fn read_on(world: Arc<World>, broker: Arc<Sequencer>, mut rng: StdRng) {
+async fn read_on(world: Arc<World>, broker: Arc<Broker>, mut rng: StdRng) {
+    let mut reached = CommitNumber::ZERO;
     while broker.log.is_closed().is_none() {
         sleep(Duration::from_millis(rng.random_range(20..250))).await;
         let state =
             if rng.random_range(0..3) == 0 { behind_barrier(&world, &broker).await } else { Some(broker.log.state()) };
-        let Some(state) = state else { return };
+        let Some(state) = state else { continue };
+        if state.number() < reached {
+            let what = format!("{} of {reached} commits in {:?}", state.number(), broker.gate);
+            world.trace.anomaly("state-went-back", what);
+        }
+        reached = state.number();
+        world.history().observe_state(broker.gate.name(), &state);
         let runs = state.run_count();
         for (topic, known) in state.topics() {
             for partition in 0..known.partitions {
@@ -48,14 +55,14 @@ async fn read_on(world: Arc<World>, broker: Arc<Sequencer>, mut rng: StdRng) {
 }
 
 /// Whatever was acknowledged by anybody before the barrier began is in the state that it gives.
-async fn behind_barrier(world: &World, broker: &Sequencer) -> Option<State> {
+async fn behind_barrier(world: &World, broker: &Broker) -> Option<State> {
     let (acked, starts) = {
         let history = world.history();
         (history.acked_end.clone(), history.acked_start.clone())
     };
     broker.gate.pass().await;
     let state = broker.log.barrier().await.ok()?;
-    world.trace.count("barriers");
+    world.trace.count(if broker.leads() { "barriers" } else { "barriers of followers" });
     for (key, end) in acked {
         let Some(bounds) = state.partition(key) else { continue };
         if bounds.high_watermark.get() < end {
@@ -75,7 +82,7 @@ async fn behind_barrier(world: &World, broker: &Sequencer) -> Option<State> {
     Some(state)
 }
 
-async fn read(world: &World, broker: &Sequencer, state: &State, (key, base, run): (PartitionKey, Offset, Run)) {
+async fn read(world: &World, broker: &Broker, state: &State, (key, base, run): (PartitionKey, Offset, Run)) {
     let Some(object) = object_key(&broker.log, state, key.topic, &run) else {
         return world
             .trace

@@ -9,11 +9,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::climate::{Climate, chance, within};
+use crate::process::Gate;
 
-/// A plan for one process. When `healed` is set, nothing goes wrong any more.
+/// A plan for one process, which may be cut off from the store. When `healed` is set, nothing goes wrong any more.
 pub(crate) fn plan(
     climate: Arc<Climate>,
     seed: u64,
+    gate: Arc<Gate>,
     healed: Arc<AtomicBool>,
 ) -> impl FnMut(&Operation<'_>) -> Fault + Send + 'static {
     let mut rng = StdRng::seed_from_u64(seed);
@@ -27,6 +29,10 @@ pub(crate) fn plan(
             Duration::from_millis(within(&mut rng, if slow { climate.slow.1 } else { climate.latency_ms }))
         };
         let (mut before, after) = (one_way(), one_way());
+        if gate.is_cut_off() {
+            let symptom = if chance(&mut rng, 500) { Symptom::Silence } else { Symptom::NotSent };
+            return Fault { before, after, outcome: Outcome::LostWith(symptom) };
+        }
         if sluggish {
             before += Duration::from_millis(within(&mut rng, climate.sluggish.1));
         }

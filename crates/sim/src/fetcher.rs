@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use crate::broker::Sequencer;
+use crate::broker::Broker;
 use crate::history::Fate;
 use crate::world::World;
 
@@ -28,7 +28,7 @@ pub(crate) fn open(log: &Log, store: &Store, rng: &mut StdRng) -> Fetch {
 }
 
 /// Fetches until the broker is gone.
-pub(crate) async fn run(world: Arc<World>, broker: Arc<Sequencer>, seed: u64) {
+pub(crate) async fn run(world: Arc<World>, broker: Arc<Broker>, seed: u64) {
     let gate = Arc::clone(&broker.gate);
     gate.unless_dead(fetch_on(world, broker, StdRng::seed_from_u64(seed))).await;
 }
@@ -40,7 +40,7 @@ struct Before {
     is_there: bool,
 }
 
-async fn fetch_on(world: Arc<World>, broker: Arc<Sequencer>, mut rng: StdRng) {
+async fn fetch_on(world: Arc<World>, broker: Arc<Broker>, mut rng: StdRng) {
     let Some(fetch) = &broker.fetch else { return };
     while broker.log.is_closed().is_none() {
         sleep(Duration::from_millis(rng.random_range(10..200))).await;
@@ -73,7 +73,7 @@ fn before(world: &World, key: PartitionKey) -> Before {
 
 fn judge(
     world: &World,
-    broker: &Sequencer,
+    broker: &Broker,
     (key, offset): (PartitionKey, u64),
     before: &Before,
     answer: Result<Fetched, FetchError>,
@@ -96,7 +96,7 @@ fn judge(
     }
 }
 
-fn observe(world: &World, broker: &Sequencer, (key, offset): (PartitionKey, u64), fetched: &Fetched) {
+fn observe(world: &World, broker: &Broker, (key, offset): (PartitionKey, u64), fetched: &Fetched) {
     let who = format!("a fetch of {}", broker.gate.name());
     let mut next = None;
     for batch in &fetched.batches {

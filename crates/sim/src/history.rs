@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lakebed_model::{PartitionKey, TopicId};
+use lakebed_model::{PartitionKey, Place, State, TopicId};
 
 use crate::groups::GroupHistory;
 use crate::trace::Trace;
@@ -86,6 +86,8 @@ pub(crate) struct History {
     pub groups: GroupHistory,
     /// How many partitions topics have at least, by what was acknowledged.
     pub partitions: BTreeMap<TopicId, u32>,
+    /// Where the next commit stands, by how many there are before it, as any broker's durable state had it.
+    pub places: BTreeMap<u64, Place>,
 }
 
 impl History {
@@ -104,6 +106,7 @@ impl History {
             retired_producers: BTreeSet::new(),
             groups: GroupHistory::default(),
             partitions: BTreeMap::new(),
+            places: BTreeMap::new(),
         }
     }
 
@@ -157,6 +160,15 @@ impl History {
             None => {
                 self.seen.insert((partition, offset), value.to_owned());
             }
+        }
+    }
+
+    /// A broker has a durable state: all of them are states of one log.
+    pub(crate) fn observe_state(&mut self, who: &str, state: &State) {
+        let (number, place) = (state.number().get(), state.place());
+        let known = *self.places.entry(number).or_insert(place);
+        if known != place {
+            self.trace.anomaly("forked-log", format!("commit {number} stands at {known}, but {who} has it at {place}"));
         }
     }
 

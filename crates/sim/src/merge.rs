@@ -10,17 +10,17 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use crate::broker::Sequencer;
+use crate::broker::Broker;
 use crate::climate::within;
 use crate::world::World;
 
 /// Merges until the broker is gone.
-pub(crate) async fn run(world: Arc<World>, broker: Arc<Sequencer>, seed: u64) {
+pub(crate) async fn run(world: Arc<World>, broker: Arc<Broker>, seed: u64) {
     let gate = Arc::clone(&broker.gate);
     gate.unless_dead(merge_on(world, broker, StdRng::seed_from_u64(seed))).await;
 }
 
-async fn merge_on(world: Arc<World>, broker: Arc<Sequencer>, mut rng: StdRng) {
+async fn merge_on(world: Arc<World>, broker: Arc<Broker>, mut rng: StdRng) {
     while broker.log.is_closed().is_none() {
         sleep(Duration::from_millis(within(&mut rng, world.climate.merge_ms))).await;
         let state = broker.log.state();
@@ -55,7 +55,7 @@ fn choose(state: &State, rng: &mut StdRng) -> Option<Plan> {
 }
 
 /// A merge may fail for many reasons, but never because the rows differ, and only an old plan meets other objects.
-async fn judge(world: &World, broker: &Sequencer, error: &RewriteError) {
+async fn judge(world: &World, broker: &Broker, error: &RewriteError) {
     world.trace.count("merges failed");
     match error {
         RewriteError::Stale(Refusal::MergeDiffers { .. } | Refusal::Malformed { .. })

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::broker::Sequencer;
+use crate::broker::Broker;
 use crate::climate::{chance, within};
 use crate::world::World;
 
@@ -31,7 +31,7 @@ pub(crate) struct Reply {
 pub(crate) async fn submit(
     world: &Arc<World>,
     rng: &mut StdRng,
-    to: &Arc<Sequencer>,
+    to: &Arc<Broker>,
     proposal: &FlushProposal,
     body: Option<&Body>,
 ) -> Option<Reply> {
@@ -76,7 +76,7 @@ fn journey_ms(world: &World, rng: &mut StdRng) -> Duration {
 
 async fn deliver(
     world: Arc<World>,
-    to: Arc<Sequencer>,
+    to: Arc<Broker>,
     journey: Journey,
     (proposal, body): (FlushProposal, Option<Body>),
     answer: mpsc::Sender<Reply>,

@@ -32,6 +32,8 @@ pub(crate) struct Gate {
     doom: AtomicU64,
     /// A process of the end: nothing happens to it.
     sheltered: AtomicBool,
+    /// Whether it can't reach the store.
+    cut_off: AtomicBool,
     trace: Trace,
 }
 
@@ -51,6 +53,7 @@ impl Gate {
             changed: Notify::new(),
             doom: AtomicU64::new(doom.unwrap_or(u64::MAX)),
             sheltered,
+            cut_off: AtomicBool::new(false),
             trace,
         })
     }
@@ -95,6 +98,16 @@ impl Gate {
         if self.condition() == Condition::Paused {
             self.change(Condition::Running);
         }
+    }
+
+    /// Cuts it off from the store, or lets it reach the store again.
+    pub(crate) fn cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
+    }
+
+    /// Whether it can't reach the store.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     /// Whether it is dead.

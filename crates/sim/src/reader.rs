@@ -16,8 +16,10 @@ use serde_json::Value;
 use crate::groups::FoundGroups;
 use crate::history::Row;
 
+mod nodes;
 mod tables;
 
+pub(crate) use nodes::Nodes;
 pub(crate) use tables::{Pick, Snapshot, Tables, Version, snapshot};
 
 /// Objects by their keys.
@@ -75,6 +77,8 @@ pub(crate) struct Fold {
     pub groups: FoundGroups,
     /// Versions of tables, and what they show.
     pub tables: Tables,
+    /// The members.
+    pub nodes: Nodes,
     /// Every topic that was ever created.
     pub created: Vec<String>,
 }
@@ -140,6 +144,7 @@ impl<'a> Reader<'a> {
             fold.tables.restore(topic)?;
         }
         fold.tables.gone = number(&base["table_version_gone"])?;
+        fold.nodes.restore(base)?;
         fold.groups.gone = number(&base["generation_gone"])?;
         for bucket in buckets {
             for partition in array(bucket)? {
@@ -275,6 +280,8 @@ impl Fold {
             "start_generation" | "commit_offsets" | "expire_offsets" | "delete_group" => {
                 self.groups.apply(kind, entry)?
             }
+            "join" => self.nodes.join(entry)?,
+            "leave" => self.nodes.leave(entry)?,
             "move_reclaim_boundary" | "raise_feature_level" | "alter_topic" => {}
             other => return Err(format!("an entry {other}, which this world does not make")),
         }

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use crate::broker::Sequencer;
+use crate::broker::Broker;
 use crate::checker::Rows;
 use crate::climate::within;
 use crate::process::Gate;
@@ -47,7 +47,7 @@ pub(crate) fn open(log: &Log, store: &Store, rng: &mut StdRng) -> (Compactor, Ta
 }
 
 /// Compacts and publishes, and lets analysts in, until the broker is gone.
-pub(crate) async fn run(world: Arc<World>, broker: Arc<Sequencer>, seed: u64) {
+pub(crate) async fn run(world: Arc<World>, broker: Arc<Broker>, seed: u64) {
     if !world.climate.tables {
         return;
     }
@@ -64,7 +64,7 @@ pub(crate) async fn run(world: Arc<World>, broker: Arc<Sequencer>, seed: u64) {
     world.trace.add("table files written", load(&counts.files));
 }
 
-async fn analyse(world: Arc<World>, broker: Arc<Sequencer>, tables: Tables, mut rng: StdRng) {
+async fn analyse(world: Arc<World>, broker: Arc<Broker>, tables: Tables, mut rng: StdRng) {
     while broker.log.is_closed().is_none() {
         sleep(Duration::from_millis(within(&mut rng, world.climate.analyst_ms))).await;
         let Some(key) = world.partition(&mut rng) else { continue };

@@ -18,10 +18,11 @@ use tokio::time::sleep;
 
 use crate::bucket::Bucket;
 use crate::climate::{Climate, chance, within};
+use crate::cluster::{self, Cluster};
 use crate::history::History;
 use crate::process::{Gate, GatedBackend};
 use crate::trace::{Listener, Trace};
-use crate::{admin, broker, checker, client, faults, groups, neighbour, producers, uploader};
+use crate::{admin, broker, checker, client, faults, groups, liveness, member, neighbour, producers, uploader};
 
 /// The wall clock when a world begins.
 const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -53,6 +54,8 @@ pub struct World {
     pub(crate) trace: Trace,
     /// The bucket.
     pub(crate) bucket: Bucket,
+    /// The network between the brokers of a cluster.
+    pub(crate) cluster: Cluster,
     /// Whether faults have ended.
     healed: Arc<AtomicBool>,
     ended: AtomicBool,
@@ -60,8 +63,8 @@ pub struct World {
     /// Until when no broker comes, in simulated milliseconds.
     quiet_until_ms: AtomicU64,
     history: Mutex<History>,
-    /// Those that believe to be the sequencer, oldest first.
-    sequencers: Mutex<Vec<Arc<broker::Sequencer>>>,
+    /// Those that serve a log, oldest first. Where there is no cluster, each believes to be the sequencer.
+    brokers: Mutex<Vec<Arc<broker::Broker>>>,
     /// The other brokers, by slot.
     uploaders: Mutex<BTreeMap<usize, Arc<uploader::Uploader>>>,
     /// Processes that the nemesis may harm.
@@ -128,11 +131,12 @@ impl World {
             climate: Arc::new(climate),
             history: Mutex::new(History::new(trace.clone())),
             trace,
+            cluster: Cluster::default(),
             healed: Arc::default(),
             ended: AtomicBool::new(false),
             processes: AtomicU64::new(0),
             quiet_until_ms: AtomicU64::new(0),
-            sequencers: Mutex::default(),
+            brokers: Mutex::default(),
             uploaders: Mutex::default(),
             gates: Mutex::default(),
             backends: Mutex::default(),
@@ -142,8 +146,16 @@ impl World {
     }
 
     async fn live(self: &Arc<Self>) {
-        for slot in 0..self.climate.brokers {
-            tokio::spawn(broker::run(Arc::clone(self), slot));
+        if self.climate.members > 0 {
+            self.trace.count("clusters");
+            for slot in 0..self.climate.members {
+                tokio::spawn(member::run(Arc::clone(self), slot));
+            }
+            tokio::spawn(cluster::storm(Arc::clone(self)));
+        } else {
+            for slot in 0..self.climate.brokers {
+                tokio::spawn(broker::run(Arc::clone(self), slot));
+            }
         }
         for slot in 0..self.climate.uploaders {
             tokio::spawn(uploader::run(Arc::clone(self), slot));
@@ -173,6 +185,10 @@ impl World {
             sleep(Duration::from_millis(step)).await;
             left -= step;
         }
+        if self.climate.members > 0 && !self.trace.has_anomaly() {
+            self.calm();
+            liveness::check(self).await;
+        }
         self.ended.store(true, Ordering::Relaxed);
         self.trace.note(format_args!("the end begins"));
         for gate in std::mem::take(&mut *lock(&self.gates)) {
@@ -192,6 +208,19 @@ impl World {
             self.trace.add("PUTs hedged", counts.put.hedges);
             self.trace.add("GETs hedged", counts.get.hedges);
             self.trace.add("hedges that were first", counts.put.hedges_won + counts.get.hedges_won);
+        }
+    }
+
+    /// Ends all harm; everybody goes on.
+    fn calm(&self) {
+        self.trace.note(format_args!("peace begins"));
+        self.healed.store(true, Ordering::Relaxed);
+        self.quiet_until_ms.store(0, Ordering::Relaxed);
+        self.cluster.heal();
+        for gate in lock(&self.gates).iter() {
+            gate.shelter();
+            gate.cut_off(false);
+            gate.resume();
         }
     }
 
@@ -219,6 +248,11 @@ impl World {
         self.ended.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing is harmed any more.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.has_ended() || self.healed.load(Ordering::Relaxed)
+    }
+
     /// What clients know.
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         lock(&self.history)
@@ -232,7 +266,7 @@ impl World {
         let doom = (!sheltered && chance(&mut rng, self.climate.doomed)).then(|| rng.random_range(4..200));
         let gate = Gate::new(format!("{name} #{number}"), doom, self.trace.clone());
         self.trace.note(format_args!("{} starts", gate.name()));
-        let plan = faults::plan(Arc::clone(&self.climate), rng.random(), Arc::clone(&self.healed));
+        let plan = faults::plan(Arc::clone(&self.climate), rng.random(), Arc::clone(&gate), Arc::clone(&self.healed));
         let backend = Arc::new(FaultBackend::new(Arc::new(self.bucket.clone()), plan));
         lock(&self.backends).push(Arc::clone(&backend));
         let retry = RetryPolicy {
@@ -263,11 +297,10 @@ impl World {
         let seams = Seams { wall, seed: rng.random(), offload: Offload::Inline };
         if sheltered {
             gate.shelter();
-        } else {
-            let mut gates = lock(&self.gates);
-            gates.retain(|gate| !gate.is_dead());
-            gates.push(Arc::clone(&gate));
         }
+        let mut gates = lock(&self.gates);
+        gates.retain(|gate| !gate.is_dead());
+        gates.push(Arc::clone(&gate));
         Process { gate, store, seams }
     }
 
@@ -296,27 +329,45 @@ impl World {
         }
     }
 
-    /// A broker says that it is the sequencer.
-    pub(crate) fn announce(&self, sequencer: Arc<broker::Sequencer>) {
-        lock(&self.sequencers).push(sequencer);
+    /// A broker begins to serve its log.
+    pub(crate) fn announce(&self, broker: Arc<broker::Broker>) {
+        if broker.leads() && self.leaders().iter().filter(|other| other.leads()).count() > 1 {
+            self.trace.count("zombies at once");
+        }
+        lock(&self.brokers).push(broker);
     }
 
-    /// A broker is none any more.
-    pub(crate) fn retire(&self, gate: &Arc<Gate>) {
-        lock(&self.sequencers).retain(|sequencer| !Arc::ptr_eq(&sequencer.gate, gate));
+    /// A broker serves it no more.
+    pub(crate) fn retire(&self, broker: &Arc<broker::Broker>) {
+        lock(&self.brokers).retain(|other| !Arc::ptr_eq(other, broker));
     }
 
-    /// Whom a client takes for the sequencer: mostly the newest, sometimes one that it knew before.
-    pub(crate) fn sequencer(&self, rng: &mut StdRng) -> Option<Arc<broker::Sequencer>> {
-        let sequencers = lock(&self.sequencers);
-        let newest = sequencers.len().checked_sub(1)?;
-        let index = if chance(rng, 150) { rng.random_range(0..=newest) } else { newest };
-        Some(Arc::clone(&sequencers[index]))
+    /// Those that believe to be the sequencer just now.
+    pub(crate) fn leaders(&self) -> Vec<Arc<broker::Broker>> {
+        let leads = |one: &&Arc<broker::Broker>| one.leads() && one.log.is_closed().is_none() && !one.gate.is_dead();
+        lock(&self.brokers).iter().filter(leads).map(Arc::clone).collect()
+    }
+
+    /// Whom a client takes for the sequencer: mostly the newest, sometimes one that it knew before. In a cluster it asks any broker, and
+    /// sometimes takes that one.
+    pub(crate) fn sequencer(&self, rng: &mut StdRng) -> Option<Arc<broker::Broker>> {
+        let brokers = lock(&self.brokers);
+        let newest = brokers.len().checked_sub(1)?;
+        if self.climate.members == 0 {
+            let index = if chance(rng, 150) { rng.random_range(0..=newest) } else { newest };
+            return Some(Arc::clone(&brokers[index]));
+        }
+        let asked = &brokers[rng.random_range(0..=newest)];
+        if asked.leads() || chance(rng, 50) {
+            return Some(Arc::clone(asked));
+        }
+        let state = asked.log.state();
+        brokers.iter().rev().find(|broker| broker.address == state.owner_address()).map(Arc::clone)
     }
 
     /// The identity of the log, once anybody has opened it.
     pub(crate) fn identity(&self) -> Option<Identity> {
-        lock(&self.sequencers).last().map(|sequencer| sequencer.log.identity())
+        lock(&self.brokers).last().map(|broker| broker.log.identity())
     }
 
     /// Another broker can be reached.
@@ -371,13 +422,13 @@ async fn hunter(world: Arc<World>) {
     let mut rng = world.rng("hunter", 0);
     loop {
         world.bucket.hole_filled().await;
-        if world.has_ended() {
+        if world.is_calm() {
             return;
         }
         world.trace.note(format_args!("the nemesis strikes"));
         let time_ms = rng.random_range(1_000..8_000);
         world.quiet_until_ms.store(world.trace.now_ms() + time_ms, Ordering::Relaxed);
-        for sequencer in lock(&world.sequencers).iter() {
+        for sequencer in world.leaders() {
             sequencer.gate.kill();
         }
         world.bucket.damage_newest_checkpoint().await;
@@ -389,18 +440,18 @@ async fn stunner(world: Arc<World>) {
     let mut rng = world.rng("stunner", 0);
     loop {
         world.bucket.takeover_declined().await;
-        if world.has_ended() {
+        if world.is_calm() {
             return;
         }
         let time = Duration::from_millis(within(&mut rng, world.climate.pause_ms));
-        let victims: Vec<Arc<Gate>> = lock(&world.sequencers).iter().map(|one| Arc::clone(&one.gate)).collect();
+        let victims: Vec<Arc<Gate>> = world.leaders().iter().map(|one| Arc::clone(&one.gate)).collect();
         for victim in victims {
             pause(&world, victim, time);
         }
     }
 }
 
-fn pause(world: &World, victim: Arc<Gate>, time: Duration) {
+pub(crate) fn pause(world: &World, victim: Arc<Gate>, time: Duration) {
     victim.pause();
     world.trace.count("pauses");
     tokio::spawn(async move {
@@ -412,8 +463,11 @@ fn pause(world: &World, victim: Arc<Gate>, time: Duration) {
 /// Kills and pauses.
 async fn nemesis(world: Arc<World>) {
     let mut rng = world.rng("nemesis", 0);
-    while !world.has_ended() {
+    loop {
         sleep(Duration::from_millis(within(&mut rng, world.climate.nemesis_ms))).await;
+        if world.is_calm() {
+            return;
+        }
         if chance(&mut rng, world.climate.damage) {
             world.bucket.damage_newest_checkpoint().await;
             continue;

@@ -102,6 +102,26 @@ fn refreshing_without_a_barrier_is_noticed() {
 }
 
 #[test]
+fn taking_the_checkpoint_of_an_owner_before_for_ones_own_is_noticed() {
+    must_be_noticed(Broken::ShareCheckpoints);
+}
+
+#[test]
+fn pushing_what_is_in_flight_is_noticed() {
+    must_be_noticed(Broken::PushInFlight);
+}
+
+#[test]
+fn answering_a_barrier_from_memory_is_noticed() {
+    must_be_noticed(Broken::BarrierFromMemory);
+}
+
+#[test]
+fn acknowledging_as_a_follower_is_noticed() {
+    must_be_noticed(Broken::AcknowledgeAsFollower);
+}
+
+#[test]
 fn every_rule_that_can_be_left_out_is_tested_here() {
     let source = include_str!("bites.rs");
     for (name, broken) in rules::RULES {

@@ -30,6 +30,7 @@ fn the_weather_in_which_a_missing_rule_shows_is_harmless_when_none_is_missing() 
         (Broken::NoListWhenFenced, 150, "objects in holes read"),
         (Broken::NoListBeforeFollowing, 40, "objects in holes read"),
         (Broken::RefreshWithoutBarrier, 60, "tables refreshed"),
+        (Broken::ShareCheckpoints, 60, "checkpoints dropped"),
     ];
     for (broken, seeds, exercised) in weathers {
         let summary = many::run(0..seeds, 2, |seed| rules::weather(broken, seed));
@@ -42,7 +43,8 @@ fn the_weather_in_which_a_missing_rule_shows_is_harmless_when_none_is_missing() 
 
 #[test]
 fn a_seed_gives_the_same_trace_in_every_process() {
-    for seed in [3, 14, 159] {
+    let mut clusters = 0;
+    for seed in [3, 14, 159, 2, 8, 10] {
         let hash = || {
             let command = Command::new(env!("CARGO_BIN_EXE_lakebed-sim")).args(["--seed", &seed.to_string()]).output();
             String::from_utf8(command.unwrap().stdout).unwrap()
@@ -52,7 +54,9 @@ fn a_seed_gives_the_same_trace_in_every_process() {
         assert_eq!(first, second, "seed {seed}");
         let here = World::run_seed(seed, false);
         assert_eq!(first.trim(), format!("trace hash {:016x}", here.hash), "seed {seed}");
+        clusters += here.counters.get("clusters").copied().unwrap_or(0);
     }
+    assert!((1..6).contains(&clusters), "{clusters} of these worlds have a cluster, and not all do");
 }
 
 #[test]
