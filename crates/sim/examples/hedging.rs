@@ -3,7 +3,7 @@
 //!
 //! Prints a table in Markdown, as it stands in `docs/performance.md`.
 //!
-//! `cargo run --release -p lakebed-sim --example hedging -- [CALLS]`
+//! `cargo run -p lakebed-sim --example hedging -- [CALLS]`
 
 #![allow(
     clippy::print_stdout,
