@@ -58,9 +58,6 @@ pub enum Broken {
     /// Offsets are committed under whatever generation is in force.
     #[cfg(feature = "broken-rules")]
     CommitUnderOldGenerations,
-    /// A new owner takes the checkpoint that it found for its own: it shares its parts, and deletes and reclaims by it.
-    #[cfg(feature = "broken-rules")]
-    ShareCheckpoints,
     /// A sequencer tells those who follow it of commits that are in flight.
     #[cfg(feature = "broken-rules")]
     PushInFlight,
@@ -127,8 +124,6 @@ switches! {
     refreshes_without_barrier => RefreshWithoutBarrier;
     /// Whether the generation that a commit of offsets names is passed over.
     commits_under_old_generations => CommitUnderOldGenerations;
-    /// Whether checkpoints of owners before are taken for one's own.
-    shares_checkpoints => ShareCheckpoints;
     /// Whether what is in flight is pushed.
     pushes_in_flight => PushInFlight;
     /// Whether followers read nothing for a barrier.

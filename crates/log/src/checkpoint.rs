@@ -126,12 +126,6 @@ impl Keeper {
         Self { commits, kept: VecDeque::new(), newest, attempted: newest }
     }
 
-    /// The same with a checkpoint that it has not written, which rule 4 forbids.
-    pub(crate) fn sharing(mut self, found: Option<(State, Manifest)>) -> Self {
-        self.kept.extend(found);
-        self
-    }
-
     /// The number of the newest checkpoint that is known to stand; 0 if there is none.
     pub(crate) fn newest(&self) -> CommitNumber {
         self.newest

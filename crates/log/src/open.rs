@@ -261,9 +261,7 @@ pub(crate) async fn take_over(
             false => newest_below(bucket, commit.place, commit.number).await?,
         };
         if let Some(newest) = newest {
-            let keeper = Keeper::new(options.checkpoint_commits, newest);
-            let shares = options.broken.shares_checkpoints();
-            return Ok(Ok((after, if shares { keeper.sharing(replay.into_kept()) } else { keeper })));
+            return Ok(Ok((after, Keeper::new(options.checkpoint_commits, newest))));
         }
     }
     Err(OpenError::Crowded { takeovers: TAKEOVERS_MAX })

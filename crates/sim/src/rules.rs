@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use crate::climate::Climate;
 
 /// Every rule that can be left out, with its name.
-pub const RULES: [(&str, Broken); 21] = [
+pub const RULES: [(&str, Broken); 20] = [
     ("reclaim-takeovers", Broken::ReclaimTakeovers),
     ("no-list-after-taking-over", Broken::NoListAfterTakingOver),
     ("no-list-before-following", Broken::NoListBeforeFollowing),
@@ -25,7 +25,6 @@ pub const RULES: [(&str, Broken); 21] = [
     ("leave-hints-of-gone-tables", Broken::LeaveHints),
     ("refresh-without-barrier", Broken::RefreshWithoutBarrier),
     ("commit-under-old-generations", Broken::CommitUnderOldGenerations),
-    ("share-checkpoints", Broken::ShareCheckpoints),
     ("push-in-flight", Broken::PushInFlight),
     ("barrier-from-memory", Broken::BarrierFromMemory),
     ("acknowledge-as-follower", Broken::AcknowledgeAsFollower),
@@ -76,23 +75,6 @@ pub fn weather(broken: Broken, seed: u64) -> Climate {
         Broken::RefreshWithoutBarrier => {
             Climate { tables: true, analyst_ms: (5, 60), produce_ms: (100, 300), idle_ms: (0, 400), ..drawn }
         }
-        // A checkpoint is found, superseded twice and deleted while its finder takes over; and what is in one of its parts stays as it is, for nobody
-        // produces.
-        Broken::ShareCheckpoints => Climate {
-            uploaders: 0,
-            producers: 0,
-            duration_ms: 20_000,
-            checkpoint_commits: 1,
-            sluggish: (500, (100, 500)),
-            late_takeovers: (0, (0, 0)),
-            ambush: false,
-            hunts: false,
-            stuns: false,
-            damage: 0,
-            produce_ms: (100, 300),
-            admin_ms: (4_000, 9_000),
-            ..holes(drawn)
-        },
         Broken::PushInFlight | Broken::BarrierFromMemory | Broken::AcknowledgeAsFollower => drawn.crowded(),
         _ => drawn,
     }

@@ -102,11 +102,6 @@ fn refreshing_without_a_barrier_is_noticed() {
 }
 
 #[test]
-fn taking_the_checkpoint_of_an_owner_before_for_ones_own_is_noticed() {
-    must_be_noticed(Broken::ShareCheckpoints);
-}
-
-#[test]
 fn pushing_what_is_in_flight_is_noticed() {
     must_be_noticed(Broken::PushInFlight);
 }

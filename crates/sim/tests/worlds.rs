@@ -30,7 +30,6 @@ fn the_weather_in_which_a_missing_rule_shows_is_harmless_when_none_is_missing() 
         (Broken::NoListWhenFenced, 150, "objects in holes read"),
         (Broken::NoListBeforeFollowing, 40, "objects in holes read"),
         (Broken::RefreshWithoutBarrier, 60, "tables refreshed"),
-        (Broken::ShareCheckpoints, 60, "checkpoints dropped"),
     ];
     for (broken, seeds, exercised) in weathers {
         let summary = many::run(0..seeds, 2, |seed| rules::weather(broken, seed));
