@@ -23,7 +23,7 @@ from cluster import (
 )
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, OffsetSpec, ResourceType
-from conftest import BINARY
+from conftest import BINARY, S3Server
 from kafka import KafkaProducer
 from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
@@ -286,6 +286,11 @@ class Load:
         for one in self.by_cli if nearby else ():
             one.more(5)
 
+    def group_goes_on(self):
+        """Waits until the group has read and committed what was written since."""
+        _, end, _ = self.idempotent.acknowledged[-1]
+        wait_until(lambda: self.group.committed.get(0, 0) > end or self.group.error, "the group goes on")
+
     def tell(self, what, since):
         """Prints how long each was without an answer after `since`."""
         gaps = {"Kafka": self.idempotent.gap_after(since), "gRPC": self.by_grpc.gap_after(since), "group": self.group.gap_after(since)}
@@ -359,6 +364,7 @@ def test_when_the_sequencer_is_killed_another_goes_on(cluster):
         since = time.monotonic()
         leader.kill()
         load.go_on()
+        load.group_goes_on()
         successor = cluster.led()
         load.tell("kill -9 of the sequencer", since)
         leader.start(same_ports=True)
@@ -375,6 +381,7 @@ def test_when_the_sequencer_stops_in_order_nobody_is_told_of_an_error(cluster):
         # Asserts that its exit code is 0.
         leader.stop()
         load.go_on()
+        load.group_goes_on()
         successor = cluster.led()
         load.tell("SIGTERM of the sequencer", since)
         assert cluster.agreed() is successor, "who has left is named no more"
@@ -392,6 +399,7 @@ def test_a_sequencer_that_hangs_is_succeeded_and_follows_when_it_goes_on(cluster
         leader.process.send_signal(signal.SIGSTOP)
         try:
             load.go_on()
+            load.group_goes_on()
             others = [broker for broker in cluster.brokers if broker is not leader]
             successor = cluster.led(but=leader)
             for broker in others:
@@ -522,6 +530,28 @@ def test_while_the_bucket_is_away_nothing_is_lost_and_writers_go_on_afterwards(c
         load.tell(f"{seconds} s without the bucket ({outage})", since)
         cluster.agreed()
         load.check()
+
+
+def test_a_sequencer_that_is_cut_off_from_the_bucket_is_succeeded_and_holds_nobody_up(start_broker, tmp_path):
+    keys = ["first", "second", "third"]
+    server = S3Server(tmp_path / "s3-server.log", [argument for key in keys for argument in ("--access-key", key)])
+    try:
+        cluster = Cluster(start_broker, [on_server(server, access_key=key) for key in keys])
+        leader = cluster.agreed()
+        with Load(cluster, away=leader) as load:
+            since = time.monotonic()
+            server.conduct(rules=[{"fault": "silence", "access_key": keys[cluster.brokers.index(leader)]}])
+            successor = cluster.led(but=leader)
+            load.go_on()
+            load.group_goes_on()
+            load.tell("a sequencer without its bucket", since)
+            server.conduct()
+            assert cluster.agreed() is successor
+            load.check()
+        for broker in cluster.brokers:
+            broker.stop()
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize("count", [1, 3])
