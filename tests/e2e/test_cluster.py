@@ -321,7 +321,7 @@ class Cli(threading.Thread):
     """`lakebed produce` at one broker, which is fed lines until it is told to end."""
 
     def __init__(self, topic, partition, broker):
-        super().__init__(daemon=True)
+        super().__init__(daemon=True, name=f"`lakebed produce` at {broker.http} to partition {partition}")
         self.topic, self.partition, self.broker, self.ending, self.lines = topic, partition, broker, threading.Event(), 0
         self.process = subprocess.Popen([BINARY, "produce", topic, "--partition", str(partition), "--at-least-once", "--server", broker.http],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -339,7 +339,8 @@ class Cli(threading.Thread):
     def more(self, count):
         """Waits until so many more of its lines are there."""
         begin = self.end()
-        wait_until(lambda: self.end() >= begin + count, f"{count} more lines of `lakebed produce` at {self.broker.http}")
+        wait_until(lambda: self.end() >= begin + count or self.process.poll() is not None, f"{count} more lines of {self.name}")
+        assert self.process.poll() is None, f"{self.name} has ended: {self.process.stderr.read().decode()}"
 
     def end(self):
         try:
