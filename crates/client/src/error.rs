@@ -8,6 +8,8 @@ use tonic_types::StatusExt;
 
 /// The domain of Lakebed's reasons in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "lakebed";
+/// The reason of a call that may have taken effect: whoever had it has not answered.
+const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
 
 /// A call that failed.
 ///
@@ -120,6 +122,8 @@ impl ClientError {
             Self::Closed => false,
             Self::Refused { code, reason, .. } => match code {
                 Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
+                // A broker that passed the call on has lost the one that had it.
+                Code::Unknown if reason == OUTCOME_UNKNOWN => true,
                 // Not the broker's own words: a stream that a proxy cut, or a message that was cut in its midst.
                 Code::Unknown | Code::Cancelled | Code::Internal | Code::Aborted => reason.is_empty(),
                 _ => false,
@@ -170,5 +174,7 @@ mod tests {
         assert_eq!((wrong.reason(), wrong.fact("next_offset"), wrong.fact("x")), ("OFFSET_MISMATCH", Some("7"), None));
         let bug = of_lakebed(Code::Internal, "INTERNAL");
         assert!(bug.may_have_happened() && !bug.may_pass());
+        let passed_on = of_lakebed(Code::Unknown, OUTCOME_UNKNOWN);
+        assert!(!passed_on.is_retriable() && passed_on.may_have_happened() && passed_on.may_pass());
     }
 }
