@@ -1,11 +1,12 @@
 //! Joining a log that others may serve: follow its sequencer, or take it over if there is none.
 
+use std::sync::Arc;
+
 use lakebed_model::{Nonce, State};
 use lakebed_segment::commit::Identity;
 use lakebed_store::Store;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::bucket::Bucket;
@@ -19,7 +20,8 @@ use crate::seams::Seams;
 #[derive(Debug, Clone)]
 pub struct Known {
     identity: Identity,
-    state: State,
+    /// Large, and mostly passed on.
+    state: Box<State>,
 }
 
 /// How a log was joined.
@@ -58,17 +60,18 @@ impl Log {
             Some(known) => known,
             None => {
                 let (identity, state) = rooted(&store, &options, &mut rng).await?;
-                Known { identity, state }
+                Known { identity, state: Box::new(state) }
             }
         };
         let bucket = Bucket::new(store, identity, options.broken);
-        let mut replay = Replay::new(bucket.clone(), state, options.broken, seams.offload);
+        let mut replay = Replay::new(bucket.clone(), *state, options.broken, seams.offload);
         replay.reach_the_end().await?;
         let state = replay.into_state();
         let address = state.owner_address();
         if address.is_empty() || address == options.address {
             let namesake = state.owner().filter(|_| !address.is_empty());
-            return Ok(Joined::Alone { known: Known { identity, state }, namesake });
+            let known = Known { identity, state: Box::new(state) };
+            return Ok(Joined::Alone { known, namesake });
         }
         tracing::info!(sequencer = address, commits = %state.number(), "this broker follows the sequencer");
         let (nonce, number) = (Nonce::new(rng.next_u64()), state.number());
@@ -98,15 +101,15 @@ impl Log {
         let nonce = nonce_of(&seams);
         rng.next_u64();
         let only_epoch = Some(state.place().directory.epoch);
-        match take_over(&bucket, state, only_epoch, &options, &seams, nonce, &mut rng).await? {
+        match take_over(&bucket, *state, only_epoch, &options, &seams, nonce, &mut rng).await? {
             Ok((state, keeper)) => Ok(Ok(lead(bucket, options, seams, nonce, (state, keeper)))),
-            Err(state) => Ok(Err(Known { identity, state })),
+            Err(state) => Ok(Err(Known { identity, state: Box::new(state) })),
         }
     }
 
     /// What this process knows of the log: [`Log::join`] and [`Log::succeed`] go on from there.
     pub fn known(&self) -> Known {
-        Known { identity: self.identity(), state: self.state() }
+        Known { identity: self.identity(), state: Box::new(self.state()) }
     }
 }
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 
 use crate::commit::{Commit, Entry, FlushBody, Outcome, Takeover};
 use crate::group::GroupId;
@@ -21,6 +20,7 @@ use crate::topic::{PARTITIONS_MAX, Topic, TopicName};
 
 mod append;
 pub(crate) mod groups;
+mod grown;
 mod keys;
 pub(crate) mod members;
 mod merge;
@@ -710,19 +710,6 @@ impl State {
     /// Where a partition begins and ends.
     pub fn partition(&self, key: PartitionKey) -> Option<Partition> {
         self.partitions.get(&key).copied()
-    }
-
-    /// The partitions whose high watermark is above that of an earlier state of the log, with their high watermarks.
-    ///
-    /// # Cost What has changed in between; all partitions if the two share nothing.
-    pub fn grown_since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = (PartitionKey, Offset)> + 'a {
-        earlier.partitions.diff(&self.partitions).filter_map(|change| match change {
-            DiffItem::Add(key, partition) => Some((*key, partition.high_watermark)),
-            DiffItem::Update { old: (_, old), new: (key, new) } => {
-                (new.high_watermark > old.high_watermark).then_some((*key, new.high_watermark))
-            }
-            DiffItem::Remove(..) => None,
-        })
     }
 
     /// How many partitions there are.

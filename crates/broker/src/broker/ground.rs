@@ -99,7 +99,14 @@ impl Ground {
                 takeover_after: self.config.takeover_after,
                 takeovers: self.takeovers_lately(),
             };
-            let joined = Log::join(self.store.with_priority(Priority::Produce), options.clone(), seams(), following, known.take()).await?;
+            let joined = Log::join(
+                self.store.with_priority(Priority::Produce),
+                options.clone(),
+                seams(),
+                following,
+                known.take(),
+            )
+            .await?;
             let has_joined = std::mem::replace(&mut self.has_joined, true);
             let alone = match joined {
                 Joined::Follows(log) => {

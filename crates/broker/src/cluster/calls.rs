@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Json;
@@ -11,13 +13,18 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use lakebed_log::Log;
 use serde_json::json;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt};
 
-use super::leads;
 use super::peers::{causes, with_causes};
+use super::{leads, succeeded};
 use crate::grpc::status::status;
+use crate::http::ending::Ending;
 use crate::reason::Reason;
 use crate::rooms::Rooms;
 
@@ -63,6 +70,50 @@ impl Channels {
     }
 }
 
+/// Waits until nothing is to be expected of the sequencer any more, or the broker stops.
+async fn ended(log: Log, state: lakebed_model::State, ending: Ending) {
+    tokio::select! {
+        biased;
+        () = succeeded(&log, &state) => {}
+        _ = ending.told() => {}
+    }
+}
+
+/// What the sequencer answers, for as long as it is one: a stream would wait for ever for one that hangs.
+struct Passed {
+    body: tonic::body::Body,
+    ended: Option<BoxFuture<'static, ()>>,
+}
+
+impl http_body::Body for Passed {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        match self.ended.as_mut().map(|ended| ended.poll_unpin(context)) {
+            Some(Poll::Ready(())) => {
+                self.ended = None;
+                let why = "another broker has taken over, or this one stops: what was not answered may have been done";
+                let trailers = status(Reason::OutcomeUnknown, why, []).into_http::<()>().into_parts().0.headers;
+                Poll::Ready(Some(Ok(http_body::Frame::trailers(trailers))))
+            }
+            // After the trailers nothing comes any more.
+            None => Poll::Ready(None),
+            Some(Poll::Pending) => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended.is_none() || self.body.is_end_stream()
+    }
+}
+
 /// Passes a call on if this broker can't answer it.
 pub(crate) async fn pass_on(State(rooms): State<Arc<Rooms>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
@@ -74,10 +125,15 @@ pub(crate) async fn pass_on(State(rooms): State<Arc<Rooms>>, request: Request, n
     let is_catalog = path.starts_with(CATALOG);
     let passed = match request.headers().contains_key(PASSED_ON) {
         true => Err((Reason::Fenced, "this broker is not the sequencer".to_owned())),
-        false => match cluster.channels.to(rooms.log.state().owner_address()) {
-            Ok(channel) => call(channel, request).await,
-            Err(error) => Err((Reason::Fenced, error.to_string())),
-        },
+        false => {
+            let state = rooms.log.state();
+            let ending = Ending::of(request.extensions());
+            let log = rooms.log.clone();
+            match cluster.channels.to(state.owner_address()) {
+                Ok(channel) => call(channel, request, ended(log, state, ending).boxed()).await,
+                Err(error) => Err((Reason::Fenced, error.to_string())),
+            }
+        }
     };
     match passed {
         Ok(response) => response,
@@ -91,14 +147,23 @@ pub(crate) async fn pass_on(State(rooms): State<Arc<Rooms>>, request: Request, n
 
 /// # Errors
 /// The call has no answer: for that reason, and why.
-async fn call(mut channel: Channel, mut request: Request) -> Result<Response, (Reason, String)> {
+async fn call(
+    mut channel: Channel,
+    mut request: Request,
+    mut ended: BoxFuture<'static, ()>,
+) -> Result<Response, (Reason, String)> {
     request.headers_mut().insert(PASSED_ON, HeaderValue::from_static("1"));
     let unreached = |error: &tonic::transport::Error| {
         (Reason::Fenced, format!("the sequencer can't be reached: {}", with_causes(error)))
     };
     let ready = channel.ready().await.map_err(|error| unreached(&error))?;
-    match ready.call(request.map(tonic::body::Body::new)).await {
-        Ok(response) => Ok(response.map(Body::new)),
+    let answered = tokio::select! {
+        biased;
+        answered = ready.call(request.map(tonic::body::Body::new)) => answered,
+        () = &mut ended => return Err((Reason::OutcomeUnknown, "another broker has taken over, or this one stops".to_owned())),
+    };
+    match answered {
+        Ok(response) => Ok(response.map(|body| Body::new(Passed { body, ended: Some(ended) }))),
         Err(error) if causes(&error).any(<dyn Error>::is::<tonic::ConnectError>) => Err(unreached(&error)),
         // It had the call.
         Err(error) => Err((Reason::OutcomeUnknown, format!("the sequencer has not answered: {}", with_causes(&error)))),

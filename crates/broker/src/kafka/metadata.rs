@@ -29,7 +29,9 @@ pub(super) async fn answer(
     reached_at: SocketAddr,
 ) -> Reply {
     let Brokers { all: brokers, leader } = service.brokers(reached_at).await;
-    if leader == NO_NODE && let Some(closed) = service.rooms.log.is_closed() {
+    if leader == NO_NODE
+        && let Some(closed) = service.rooms.log.is_closed()
+    {
         // Whoever asks again is told by what this broker is then.
         return Reply::Close { why: closed.to_string() };
     }

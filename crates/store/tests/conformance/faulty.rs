@@ -20,7 +20,7 @@ async fn run(outcome: Outcome, applies: fn(&Operation<'_>) -> bool) -> FaultCoun
         let before = Duration::from_millis(1 + requests * 7 % 11);
         Fault { before, after: Duration::from_millis(2), outcome }
     };
-    let counts = run_on(plan.clone(), StoreOptions::default()).await;
+    let counts = run_on(plan, StoreOptions::default()).await;
     // As a bucket is asked: with hedges, and few requests at once.
     let hedging = Some(Hedging { percent_max: 50, delay_min: Duration::ZERO, learned_min: 4 });
     let pacing = Some(Pacing { requests_first: 4, requests_max: 8 });
