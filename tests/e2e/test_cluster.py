@@ -23,7 +23,7 @@ from cluster import (
 )
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, OffsetSpec, ResourceType
-from conftest import BINARY, S3Server
+from conftest import BINARY
 from kafka import KafkaProducer
 from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
@@ -531,28 +531,6 @@ def test_while_the_bucket_is_away_nothing_is_lost_and_writers_go_on_afterwards(c
         load.tell(f"{seconds} s without the bucket ({outage})", since)
         cluster.agreed()
         load.check()
-
-
-def test_a_sequencer_that_is_cut_off_from_the_bucket_is_succeeded_and_holds_nobody_up(start_broker, tmp_path):
-    keys = ["first", "second", "third"]
-    server = S3Server(tmp_path / "s3-server.log", [argument for key in keys for argument in ("--access-key", key)])
-    try:
-        cluster = Cluster(start_broker, [on_server(server, access_key=key) for key in keys])
-        leader = cluster.agreed()
-        with Load(cluster, away=leader) as load:
-            since = time.monotonic()
-            server.conduct(rules=[{"fault": "silence", "access_key": keys[cluster.brokers.index(leader)]}])
-            successor = cluster.led(but=leader)
-            load.go_on()
-            load.group_goes_on()
-            load.tell("a sequencer without its bucket", since)
-            server.conduct()
-            assert cluster.agreed() is successor
-            load.check()
-        for broker in cluster.brokers:
-            broker.stop()
-    finally:
-        server.kill()
 
 
 @pytest.mark.parametrize("count", [1, 3])
