@@ -12,8 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -28,6 +27,7 @@ from kafka import KafkaProducer
 from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest
+from test_watching import page
 from kafka_clients import SECONDS_MAX, admin, create_topic, kcat, read
 from wire_kafka import Closed, Wire, built
 
@@ -211,15 +211,6 @@ def test_a_follower_has_topics_made_on_first_use(make_cluster):
 
 # What brokers tell of themselves.
 
-def page(broker, path):
-    """Status and body of a page of a broker."""
-    try:
-        with urllib.request.urlopen(f"http://{broker.http}{path}", timeout=SECONDS_MAX) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
 def info(lakebed, broker):
     told = lakebed("cluster", "info", "-o", "json", "--server", broker.http)
     assert told.returncode == 0, told.stderr
@@ -381,6 +372,7 @@ def test_when_the_sequencer_stops_in_order_nobody_is_told_of_an_error(cluster):
         since = time.monotonic()
         # Asserts that its exit code is 0.
         leader.stop()
+        assert "handed over" in Path(leader.log).read_text(), "before it ends, and not because it is gone"
         load.go_on()
         load.group_goes_on()
         successor = cluster.led()

@@ -28,6 +28,8 @@ const GONE_AFTER: Duration = Duration::from_secs(10);
 /// How long the sequencer may take to answer what is passed on to it, and the longest answer.
 const PASSED_MAX: Duration = Duration::from_secs(25);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// A sequencer whose commit is under way for longer does not say that it is one: another broker may do better.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// How often members are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,8 @@ pub(crate) struct Cluster {
     /// This broker as it describes itself.
     pub(crate) me: Member,
     followers: Mutex<Followers>,
+    /// Somebody has begun to follow.
+    came: Notify,
     pub(crate) channels: calls::Channels,
 }
 
@@ -69,7 +73,7 @@ pub(crate) struct FollowerStream {
 
 impl Cluster {
     pub(crate) fn new(me: Member) -> Self {
-        Self { me, followers: Mutex::default(), channels: calls::Channels::default() }
+        Self { me, followers: Mutex::default(), came: Notify::new(), channels: calls::Channels::default() }
     }
 
     /// A broker begins to follow.
@@ -80,6 +84,7 @@ impl Cluster {
         let number = followers.begun;
         followers.streams.insert(number, (member, Arc::clone(&take_over)));
         drop(followers);
+        self.came.notify_one();
         FollowerStream { cluster: Arc::clone(self), number, take_over }
     }
 
@@ -132,13 +137,14 @@ impl Cluster {
             tokio::select! {
                 biased;
                 _ = log.closed() => return,
+                () = self.came.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
     }
 
     /// Takes a broker in.
-    pub(crate) async fn join(&self, log: &Log, member: Member) {
+    async fn join(&self, log: &Log, member: Member) {
         if let Err(error) = log.change(Change::Join(member)).await {
             tracing::warn!(%error, "a broker is no member yet: clients are not sent to it");
         }
@@ -187,6 +193,11 @@ pub(crate) async fn succeeded(log: &Log, state: &State) {
             changed = commits.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Whether this broker, which leads, does not get its commits into the bucket.
+pub(crate) fn is_stuck(log: &Log) -> bool {
+    log.counts().oldest_in_flight().is_some_and(|age| age > STUCK_AFTER)
 }
 
 /// Whether a log is served by this process, and not only followed.

@@ -45,8 +45,6 @@ use response::{Reply, ReplyTo, Response};
 
 /// The id by which clients know a broker that has its store for itself. Not 0, which some tools take for "none".
 pub(crate) const NODE_ID: i32 = 1;
-/// A sequencer whose commit is under way for longer says no more that it is one.
-const COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Kafka's word for no broker.
 const NO_NODE: i32 = -1;
 /// How long a client waits for a sequencer to be known that has only just taken over.
@@ -234,8 +232,7 @@ impl Service {
             false => (node.id.get(), split_address(&node.member.kafka).unwrap_or_default()),
         };
         // One that can't commit is soon none: the others know better.
-        let is_stuck =
-            log.counts().oldest_in_flight().is_some_and(|age| age > COMMIT_TIME_MAX) && state.nodes().count() > 1;
+        let is_stuck = cluster::is_stuck(log) && state.nodes().count() > 1;
         let leader = cluster::leader(&state).filter(|_| !is_stuck).map_or(NO_NODE, |node| node.id.get());
         Brokers { all: state.nodes().map(address).collect(), leader }
     }

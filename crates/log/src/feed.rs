@@ -1,7 +1,7 @@
 //! What a sequencer tells those who follow it: every commit that has become durable, none before.
 //!
-//! 1. Commits are kept for followers only while there are some, newest first, up to [`FEED_BYTES_MAX`]: whoever is further behind is told the
-//!    number, and reads the log.
+//! 1. Commits are kept for followers only while there are some, newest first, up to [`FEED_BYTES_MAX`] and without very large ones: whoever is
+//!    further behind, or at one of those, is told the number, and reads the log.
 //! 2. A commit is encoded once, however many follow.
 
 use std::collections::VecDeque;
@@ -17,6 +17,8 @@ use crate::handle::Log;
 
 /// What is kept for followers, in bytes as encoded: seconds of a busy log.
 const FEED_BYTES_MAX: usize = 8 << 20;
+/// The largest commit that is told, as encoded: with what is around it it fits into a message of gRPC as every client takes it.
+const COMMIT_BYTES_MAX: usize = (4 << 20) - (64 << 10);
 
 /// The newest commits, for those who follow.
 #[derive(Debug, Default)]
@@ -40,6 +42,11 @@ impl Recent {
             return;
         }
         let encoded = Bytes::from(encode_commit(commit));
+        if encoded.len() > COMMIT_BYTES_MAX {
+            // It is read; what is kept goes on behind it, without a gap.
+            (kept.commits, kept.bytes) = (VecDeque::new(), 0);
+            return;
+        }
         kept.bytes += encoded.len();
         kept.commits.push_back((commit.number, encoded));
         while kept.bytes > FEED_BYTES_MAX

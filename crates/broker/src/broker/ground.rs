@@ -1,5 +1,6 @@
 //! What a broker stands on through all its terms: its ports, its store, its counts, and the way to the log.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(4);
 const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
 /// How often it is looked whether it has taken over.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A takeover that was tried longer ago has landed, or is known not to be the last.
+const NONCES_MAX: usize = 1024;
 /// Takeovers within this time make a broker more patient with the next.
 const LATELY: Duration = Duration::from_secs(600);
 
@@ -45,8 +48,8 @@ pub(super) struct Ground {
     pub(super) peers: Option<Arc<GrpcPeers>>,
     /// When this broker has taken over lately.
     takeovers: Vec<Instant>,
-    /// Under which nonces it has tried to.
-    nonces: Vec<Nonce>,
+    /// Under which nonces it has tried to, the last of them.
+    nonces: VecDeque<Nonce>,
     /// Whether it has joined the log before.
     has_joined: bool,
 }
@@ -74,7 +77,7 @@ impl Ground {
             cluster: me.clone().map(|me| Arc::new(Cluster::new(me))),
             peers: me.map(|me| Arc::new(GrpcPeers::new(me))),
             takeovers: Vec::new(),
-            nonces: Vec::new(),
+            nonces: VecDeque::new(),
             has_joined: false,
         }
     }
@@ -139,7 +142,10 @@ impl Ground {
     /// Takes over, unless somebody else has since.
     async fn succeed(&mut self, known: Known) -> Result<Result<Log, Known>, OpenError> {
         let seams = seams();
-        self.nonces.push(nonce_of(&seams));
+        self.nonces.push_back(nonce_of(&seams));
+        if self.nonces.len() > NONCES_MAX {
+            self.nonces.pop_front();
+        }
         let succeeded = Log::succeed(self.store.with_priority(Priority::Produce), self.options(), seams, known).await?;
         if succeeded.is_ok() {
             self.takeovers.push(Instant::now());
@@ -168,7 +174,11 @@ impl Ground {
             tracing::debug!(%error, "this broker stays a member until it is missed");
         }
         let mut asked = 0;
-        while cluster.hand_over(asked) && tokio::time::timeout(HAND_OVER_MAX, fenced(log)).await.is_err() {
+        while cluster.hand_over(asked) {
+            if tokio::time::timeout(HAND_OVER_MAX, fenced(log)).await.is_ok() {
+                tracing::info!("the log is handed over to a broker that followed");
+                return;
+            }
             asked += 1;
         }
     }

@@ -17,6 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use lakebed_log::Log;
 use serde_json::json;
+use tokio::time::sleep;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt};
@@ -35,6 +36,8 @@ const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// A broker that does not answer a ping while calls are open is given up: its machine may be gone without a word.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_MAX: Duration = Duration::from_secs(2);
+/// How long answers may come on a connection that is about to end.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(2);
 /// Connections that are kept; there are as many as there were sequencers lately.
 const CHANNELS_MAX: usize = 8;
 
@@ -70,12 +73,16 @@ impl Channels {
     }
 }
 
-/// Waits until nothing is to be expected of the sequencer any more, or the broker stops.
+/// Waits until nothing is to be expected of the sequencer any more, or the connection is about to end, and a while for what is under way.
 async fn ended(log: Log, state: lakebed_model::State, ending: Ending) {
+    let told = async {
+        ending.told().await;
+        sleep(LAST_ANSWERS_MAX).await;
+    };
     tokio::select! {
         biased;
         () = succeeded(&log, &state) => {}
-        _ = ending.told() => {}
+        () = told => {}
     }
 }
 

@@ -20,8 +20,6 @@ use crate::services::cluster::cluster_service_client::ClusterServiceClient;
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// How long the farewell of a broker that stops may take; nobody needs it.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
-/// A commit may say what became of the batches of some ten thousand partitions.
-const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -81,7 +79,7 @@ async fn client(address: &str) -> Result<ClusterServiceClient<tonic::transport::
     let endpoint =
         Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(error.to_string()))?;
     match endpoint.connect_timeout(CONNECT_MAX).tcp_nodelay(true).connect().await {
-        Ok(channel) => Ok(ClusterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)),
+        Ok(channel) => Ok(ClusterServiceClient::new(channel)),
         Err(error) if is_refused(&error) => Err(PeerError::Gone { address: address.to_owned() }),
         Err(error) => Err(unreachable(with_causes(&error))),
     }

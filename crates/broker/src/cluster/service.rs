@@ -13,15 +13,13 @@ use lakebed_wire::cluster::{
 use tokio::time::{Instant, sleep_until};
 use tonic::{Request, Response, Status};
 
-use super::{Cluster, FollowerStream, leads};
+use super::{Cluster, FollowerStream, is_stuck, leads};
 use crate::kafka::Service;
 use crate::rooms::Rooms;
 use crate::services::cluster::cluster_service_server::ClusterService;
 
 /// How often a sequencer says that it is there.
 const ALIVE_EVERY: Duration = Duration::from_millis(250);
-/// A sequencer whose commit is under way for longer does not say so: another broker may do better.
-const COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Clone)]
@@ -78,10 +76,6 @@ impl ClusterService for ForBrokers {
             return Err(Status::failed_precondition("this broker is another sequencer than the one that is named"));
         }
         let member = member(request.member.unwrap_or_default());
-        if log.state().member(member.nonce) != Some(&member) {
-            let (cluster, log, member) = (Arc::clone(&self.cluster), log.clone(), member.clone());
-            tokio::spawn(async move { cluster.join(&log, member).await });
-        }
         let telling = Telling {
             log: log.clone(),
             feed: log.feed(CommitNumber::new(request.from)),
@@ -130,7 +124,7 @@ impl Telling {
                 }),
                 () = sleep_until(self.next_alive) => {
                     self.next_alive = Instant::now() + ALIVE_EVERY;
-                    if self.log.counts().oldest_in_flight().is_none_or(|age| age < COMMIT_TIME_MAX) {
+                    if !is_stuck(&self.log) {
                         return Some(Told::Alive(Alive {}));
                     }
                 }

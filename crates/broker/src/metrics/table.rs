@@ -67,7 +67,7 @@ pub const METRICS: &[Described] = &[
     gauge("application_build", None, &["version"], "Always 1; the label says what runs", "Compare between brokers after an upgrade."),
     counter("application_uptime", SECONDS, &[], "Time since the broker started", "One that falls back to 0 often is a broker that is restarted: read its last log lines."),
     gauge("ready", None, &[], "Whether the broker is ready (1), as /readyz says", "At 0 for a minute: ask /readyz why."),
-    gauge("not_ready", None, &["reason"], "Whether a reason not to be ready applies (1)", "STORE_UNAVAILABLE: look at the store. COMMIT_STUCK: is the disk full, may the broker write? OVERLOADED: see merge_*. The others come with a stop."),
+    gauge("not_ready", None, &["reason"], "Whether a reason not to be ready applies (1)", "STORE_UNAVAILABLE: look at the store. COMMIT_STUCK: is the disk full, may the broker write? OVERLOADED: see merge_*. SEQUENCER_UNREACHABLE: can this broker connect to advertise_http of the sequencer? The others pass, or come with a stop."),
     gauge("cluster_topics", None, &[], "Topics", "Each takes some memory."),
     gauge("cluster_partitions", None, &[], "Partitions of all topics", "Each takes some memory, and a run at least."),
     gauge("http_connections", None, &[], "Connections of the HTTP port now, for gRPC and for pages", "Near connections.max new ones are closed at once."),

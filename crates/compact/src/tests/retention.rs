@@ -115,6 +115,17 @@ fn kept(config: &BTreeMap<String, String>) -> Retention {
 }
 
 impl World {
+    /// Partition 1 has its rows in a table file; partition 0 has grown since.
+    async fn grown() -> Self {
+        let world = Self::new().await;
+        append_to(&world.log, 1..2, "still").await;
+        world.file_of(1).await;
+        for _ in 0..4 {
+            append_to(&world.log, 0..1, "more").await;
+        }
+        world
+    }
+
     /// A fresh one with a topic of two partitions.
     async fn new() -> Self {
         let world = Self::on(Arc::default(), 1).await;
@@ -260,13 +271,7 @@ async fn what_is_too_old_goes_in_one_commit_and_an_idle_log_costs_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_too_much_goes_and_a_file_that_holds_others_is_rewritten_in_the_same_commit() {
-    let world = World::new().await;
-    // Partition 0 grows, partition 1 does not.
-    append_to(&world.log, 1..2, "still").await;
-    world.file_of(1).await;
-    for _ in 0..4 {
-        append_to(&world.log, 0..1, "more").await;
-    }
+    let world = World::grown().await;
     world.keep(&[("bytes", "8")]).await;
     let before = world.log.state();
     world.retainer.pass_now().await;
@@ -377,12 +382,7 @@ async fn a_setting_that_is_changed_while_a_pass_runs_is_obeyed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_setting_that_is_changed_while_a_file_is_rewritten_is_obeyed() {
-    let world = World::new().await;
-    append_to(&world.log, 1..2, "still").await;
-    world.file_of(1).await;
-    for _ in 0..4 {
-        append_to(&world.log, 0..1, "more").await;
-    }
+    let world = World::grown().await;
     world.keep(&[("bytes", "8")]).await;
     let before = world.runs();
     let retainer = world.retainer.clone();
@@ -416,12 +416,7 @@ async fn drop_after<T>(polls: usize, future: impl Future<Output = T>) -> bool {
 async fn a_crash_at_any_await_leaves_a_log_that_names_what_stands_and_the_next_pass_ends_it() {
     let mut polls = 0;
     loop {
-        let world = World::new().await;
-        append_to(&world.log, 1..2, "still").await;
-        world.file_of(1).await;
-        for _ in 0..4 {
-            append_to(&world.log, 0..1, "more").await;
-        }
+        let world = World::grown().await;
         world.move_start(1, 1).await;
         world.keep(&[("bytes", "8")]).await;
         let before = runs(&world.log.state());

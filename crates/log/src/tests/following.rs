@@ -171,6 +171,21 @@ async fn a_follower_folds_what_is_pushed_and_reads_nothing_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_very_large_commit_is_read_and_what_comes_after_it_is_pushed_again() {
+    let (store, network) = (store(), Arc::new(Network::default()));
+    let leader = lead(&store, &network).await;
+    let follower = follow(&store, &network, "b", 2).await;
+    let mut feed = leader.feed(leader.state().number());
+    let config = Map::from([("large".to_owned(), "x".repeat(5 << 20))]);
+    leader.change(Change::AlterTopic { id: partition().topic, config }).await.unwrap();
+    assert_eq!(feed.next().await, Some(Fed::Number(leader.state().number())));
+    append(&leader, &["x"]).await.unwrap();
+    assert!(matches!(feed.next().await, Some(Fed::Commit(_))));
+    reaches(&follower, leader.state().number()).await;
+    assert_eq!(follower.state(), leader.state());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_follower_commits_nothing_and_says_who_does() {
     let (store, network) = (store(), Arc::new(Network::default()));
     let leader = lead(&store, &network).await;
